@@ -1,0 +1,28 @@
+# Every target sets up .venv first; `make install` returns at once when nothing has changed.
+export PYTHONSAFEPATH = 1
+# The name of our kernels/ must not be importable; PYTHONSAFEPATH keeps this folder off sys.path.
+VENV = .venv/bin
+MODEL ?= llava-hf/llava-v1.6-vicuna-7b-hf
+KEEP_RATIO ?= 0.11
+
+.PHONY: install demo test test-all check serve
+
+install:
+	python3 .ci/install.py
+
+demo: install
+	$(VENV)/python benchmarks/demo.py
+
+test: install
+	$(VENV)/pytest
+
+test-all: install
+	$(VENV)/pytest -m ""
+
+check: install
+	$(VENV)/ruff check .
+	$(VENV)/ruff format --check .
+	$(VENV)/mypy
+
+serve: install
+	$(VENV)/vllm serve $(MODEL) --plugin script --keep-ratio $(KEEP_RATIO)

@@ -1,0 +1,129 @@
+"""The command line: flags in vLLM's own parser, folded into `additional_config["script"]`.
+
+    vllm serve MODEL --plugin script --keep-ratio 0.11
+
+Any of these flags switches pruning on. They win over the same keys of --additional-config.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from vllm_script.compat import wrap
+from vllm_script.config import RELEVANCE_SOURCES, ScriptConfig
+from vllm_script.pruning import MODES
+
+from . import request
+
+# Flag -> key of additional_config["script"].
+_KEYS = {
+    "keep_ratio": "keep_ratio",
+    "visual_token_budget": "visual_token_budget",
+    "script_mode": "mode",
+    "script_relevance": "relevance",
+}
+
+
+def install() -> None:
+    """Add the flags to vLLM's argument parsers and have them reach the engine."""
+    from vllm.engine.arg_utils import EngineArgs
+
+    wrap(EngineArgs, "add_cli_args", _add_cli_args)
+    wrap(EngineArgs, "from_cli_args", _from_cli_args)
+
+
+def _add_cli_args(original: Callable[..., Any]) -> Callable[..., Any]:
+    def add_cli_args(parser: Any) -> Any:
+        parser = original(parser)
+        group = parser.add_argument_group(
+            "Script",
+            "Prune the visual tokens of images before prefill (vllm-script). Any of these flags "
+            "switches it on.",
+        )
+        group.add_argument(
+            "--plugin", choices=["script"], help="Prune images, with the settings below."
+        )
+        amount = group.add_mutually_exclusive_group()
+        amount.add_argument(
+            "--keep-ratio",
+            type=_checked("keep_ratio", float),
+            metavar="RATIO",
+            help="Part of an image's visual tokens to keep, in (0, 1]; 1.0 keeps all. "
+            "Default 0.11: eight of nine are removed.",
+        )
+        amount.add_argument(
+            "--visual-token-budget",
+            type=_checked("visual_token_budget", int),
+            metavar="TOKENS",
+            help="Visual tokens to keep of every image, instead of a ratio.",
+        )
+        group.add_argument(
+            "--script-mode",
+            choices=list(MODES),
+            help="How tokens are chosen. Default: script.",
+        )
+        group.add_argument(
+            "--script-relevance",
+            choices=list(RELEVANCE_SOURCES),
+            help="What relevance to the question comes from: the language model's input "
+            "embeddings, or none (one selection for all questions). Default: auto.",
+        )
+        return parser
+
+    return add_cli_args
+
+
+def _checked(key: str, convert: Callable[[str], Any]) -> Callable[[str], Any]:
+    """An argparse type that says what ScriptConfig says."""
+
+    def parse(text: str) -> Any:
+        try:
+            value = convert(text)
+        except ValueError:
+            value = text
+        try:
+            ScriptConfig.from_dict({key: value})
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+        return value
+
+    return parse
+
+
+def _from_cli_args(original: Callable[..., Any]) -> Callable[..., Any]:
+    def from_cli_args(cls: type, args: argparse.Namespace) -> Any:
+        engine_args = original(cls, args)
+        folded = fold_flags(engine_args.additional_config, args)
+        if "script" in folded:
+            _check(folded["script"])
+            engine_args.additional_config = folded
+            request.install()
+        return engine_args
+
+    return from_cli_args
+
+
+def fold_flags(additional_config: dict[str, Any] | None, args: Any) -> dict[str, Any]:
+    """`additional_config` with the flags in `args` that were given written into its `script`."""
+    given = {key: getattr(args, flag, None) for flag, key in _KEYS.items()}
+    given = {key: value for key, value in given.items() if value is not None}
+    base = dict(additional_config or {})
+    if given or getattr(args, "plugin", None):
+        script = dict(base.get("script") or {})
+        if given.keys() & {"keep_ratio", "visual_token_budget"}:
+            script.pop("keep_ratio", None)
+            script.pop("visual_token_budget", None)
+        base["script"] = {**script, **given}
+    return base
+
+
+def _check(script: object) -> None:
+    """Stop with a usage error, not a traceback, for settings that do not go together."""
+    try:
+        ScriptConfig.from_dict(script)
+    except ValueError as error:
+        print(f"vllm: error: script: {error}", file=sys.stderr)
+        raise SystemExit(2) from None

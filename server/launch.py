@@ -1,0 +1,118 @@
+"""Run `vllm serve` as a child process: started, waited for, and stopped whatever happens.
+
+For the demo, the benchmarks and the tests; nobody needs it to serve.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from types import TracebackType
+
+
+class VllmServer:
+    """A server for the length of a `with` block.
+
+    Args:
+        model: what `vllm serve` is given.
+        flags: further arguments of `vllm serve`.
+        env: environment variables beside the parent's.
+        start_timeout: seconds to wait for it to answer.
+        progress: called with the seconds waited, about once a second while it starts.
+
+    Raises:
+        RuntimeError: it exits or stays silent; the message has the end of its log.
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str],
+        *flags: str,
+        env: Mapping[str, str] | None = None,
+        start_timeout: float = 600,
+        progress: Callable[[float], None] = lambda seconds: None,
+    ) -> None:
+        self.port = _free_port()
+        self.url = f"http://127.0.0.1:{self.port}/v1"
+        self._command = [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", str(model)]
+        self._command += ["--host", "127.0.0.1", "--port", str(self.port), *flags]
+        self._env = {**os.environ, **(env or {})}
+        self._start_timeout = start_timeout
+        self._progress = progress
+        handle, name = tempfile.mkstemp(prefix="vllm-serve-", suffix=".log")
+        os.close(handle)
+        self._log_path = pathlib.Path(name)
+
+    def __enter__(self) -> VllmServer:
+        with self._log_path.open("wb") as log:
+            self._process = subprocess.Popen(
+                self._command,
+                env=self._env,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # a group of its own, with all of vLLM's processes
+            )
+        try:
+            self._wait_until_it_answers()
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout=20)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        self._log_path.unlink(missing_ok=True)
+
+    def log(self) -> str:
+        """Everything the server has printed."""
+        return self._log_path.read_text(errors="replace")
+
+    def _wait_until_it_answers(self) -> None:
+        started = time.monotonic()
+        while not self._answers():
+            waited = time.monotonic() - started
+            if self._process.poll() is not None:
+                problem = f"exited with status {self._process.returncode}"
+            elif waited > self._start_timeout:
+                problem = f"did not answer within {self._start_timeout:.0f} s"
+            else:
+                self._progress(waited)
+                time.sleep(1)
+                continue
+            tail = "\n".join(self.log().splitlines()[-30:])
+            raise RuntimeError(f"vllm serve {problem}; the end of its log:\n{tail}")
+
+    def _answers(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/health", timeout=5) as reply:
+                return reply.status == 200
+        except (urllib.error.URLError, OSError):
+            return False
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

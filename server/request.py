@@ -1,0 +1,34 @@
+"""The `script` field of HTTP requests: from the request body to the renderer.
+
+vLLM's request classes accept unknown fields but hand none on. Of what they do hand on,
+`chat_template_kwargs` reaches the renderer (ours takes `script` out before any template sees it).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from vllm_script.compat import wrap
+
+
+def install() -> None:
+    """Carry `script` from chat completion and responses requests to the renderer."""
+    from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
+    from vllm.entrypoints.openai.responses.protocol import ResponsesRequest
+
+    for request_class in (ChatCompletionRequest, ResponsesRequest):
+        wrap(request_class, "build_chat_params", _build_chat_params)
+
+
+def _build_chat_params(original: Callable[..., Any]) -> Callable[..., Any]:
+    def build_chat_params(self: Any, *args: Any, **kwargs: Any) -> Any:
+        params = original(self, *args, **kwargs)
+        script = (self.model_extra or {}).get("script")
+        if script is None:
+            return params
+        template_kwargs = {**params.chat_template_kwargs, "script": script}
+        return replace(params, chat_template_kwargs=template_kwargs)
+
+    return build_chat_params

@@ -1,0 +1,35 @@
+"""All package metadata. `kernels/` and `server/` install below `vllm_script`: a top-level package
+called `kernels` in site-packages would shadow Hugging Face's, which transformers imports."""
+
+import pathlib
+
+from setuptools import setup
+
+setup(
+    name="vllm-script",
+    version="0.1.0",
+    description="Query-conditioned visual-token pruning (Script) for vLLM",
+    long_description=pathlib.Path("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    package_dir={
+        "vllm_script": "vllm_script",
+        "vllm_script.kernels": "kernels",
+        "vllm_script.server": "server",
+    },
+    packages=[
+        "vllm_script",
+        "vllm_script.kernels",
+        "vllm_script.models",
+        "vllm_script.pruning",
+        "vllm_script.server",
+    ],
+    package_data={"vllm_script": ["py.typed"]},
+    install_requires=["vllm>=0.32,<0.33", "torch", "triton", "transformers", "fastapi"],
+    extras_require={
+        # hypothesis: property tests. scikit-learn: ships the demo's photograph.
+        "dev": ["pytest", "hypothesis", "scikit-learn", "ruff==0.17.6", "mypy==2.4.1"],
+    },
+    entry_points={"vllm.general_plugins": ["script = vllm_script.plugin:register"]},
+)

@@ -1,0 +1,87 @@
+"""Shared by all tests: environment, tiny checkpoints, servers.
+
+A server takes half a minute to start, so they are shared: a test asks for one by the fixture of
+its configuration, and the last test of the session stops it.
+"""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+# The repository root on sys.path would make our kernels/ importable as `kernels`.
+sys.path[:] = [p for p in sys.path if pathlib.Path(p or ".").resolve() != ROOT]
+
+os.environ.update(
+    HF_HUB_OFFLINE="1",
+    OMP_NUM_THREADS="1",
+    VLLM_CPU_KVCACHE_SPACE="1",
+    VLLM_CPU_OMP_THREADS_BIND="nobind",
+    VLLM_NO_USAGE_STATS="1",
+)
+
+import pytest  # noqa: E402
+
+# Float32 and small blocks: tokens do not flip on last bits, and a small image fills whole blocks.
+ENGINE_FLAGS = (
+    *("--enforce-eager", "--dtype", "float32", "--block-size", "32", "--max-model-len", "4096"),
+    *("--served-model-name", "tiny", "--enable-prompt-tokens-details"),
+)
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory):
+    """checkpoint(family) -> folder of a random-weight model with tiles of 6 x 6 patches."""
+    folders = {}
+
+    def write(family):
+        if family not in folders:
+            folders[family] = tmp_path_factory.mktemp("models") / family
+            script = ROOT / "benchmarks" / "tiny_model.py"
+            command = [sys.executable, script, folders[family], "--family", family, "--tile", "84"]
+            subprocess.run(command, check=True)
+        return folders[family]
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def start_server(checkpoint):
+    """start_server(family, *flags, **env) -> a running server, stopped when the session ends."""
+    import contextlib
+
+    from vllm_script.server.launch import VllmServer
+
+    with contextlib.ExitStack() as running:
+
+        def start(family, *flags, **env):
+            server = VllmServer(checkpoint(family), *ENGINE_FLAGS, *flags, env=env)
+            return running.enter_context(server)
+
+        yield start
+
+
+@pytest.fixture(scope="session")
+def stock_server(start_server):
+    """vLLM as it is: the plugin is not even loaded."""
+    return start_server("llava-next", VLLM_PLUGINS="none")
+
+
+@pytest.fixture(scope="session")
+def unused_server(start_server):
+    """The plugin installed, nothing asked of it."""
+    return start_server("llava-next")
+
+
+@pytest.fixture(scope="session")
+def pruning_server(start_server):
+    """The command line of the README, all caches on."""
+    return start_server("llava-next", "--plugin", "script", "--keep-ratio", "0.11")
+
+
+@pytest.fixture(scope="session")
+def uncached_server(start_server):
+    """Like `pruning_server`, every cache off."""
+    caches_off = ("--no-enable-prefix-caching", "--mm-processor-cache-gb", "0")
+    return start_server("llava-next", "--plugin", "script", "--keep-ratio", "0.11", *caches_off)

@@ -1,0 +1,26 @@
+import ast
+import inspect
+from pathlib import Path
+
+import pytest
+
+from vllm_script import kernels
+
+SOURCES = sorted(Path(kernels.__file__).parent.glob("*.py"))
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
+def test_kernels_import_only_torch(path):
+    roots = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            roots |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level <= 1, f"line {node.lineno} leaves the package"
+            roots |= {node.module.split(".")[0]} if node.level == 0 else set()
+    assert roots <= {"__future__", "torch"}
+
+
+def test_all_lists_every_public_op():
+    ops = {name for name, value in vars(kernels).items() if inspect.isfunction(value)}
+    assert set(kernels.__all__) == ops

@@ -1,0 +1,86 @@
+"""A client for the servers, and pictures to send."""
+
+import base64
+import functools
+import io
+import re
+import urllib.request
+from dataclasses import dataclass
+
+import numpy as np
+import openai
+import pytest
+from PIL import Image
+
+
+@functools.lru_cache(maxsize=256)
+def _picture(width, height, seed):
+    """A PNG data URL: smooth colour gradients and noise, different for every seed."""
+    rng = np.random.default_rng([width, height, seed])
+    y, x = np.mgrid[:height, :width]
+    waves = rng.uniform(0, 40, (3, 2)) / max(width, height)
+    smooth = [np.sin(a * x + b * y) for a, b in waves]
+    pixels = 127 + 90 * np.stack(smooth, -1) + rng.normal(0, 15, (height, width, 3))
+    data = io.BytesIO()
+    Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(data, "PNG")
+    return "data:image/png;base64," + base64.b64encode(data.getvalue()).decode()
+
+
+@pytest.fixture(scope="session")
+def picture():
+    """picture(width, height, seed=0) -> image part of a message."""
+    return lambda width, height, seed=0: {
+        "type": "image_url",
+        "image_url": {"url": _picture(width, height, seed)},
+    }
+
+
+@dataclass(frozen=True)
+class Answer:
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    prompt_tokens: int
+    cached_tokens: int
+
+
+@pytest.fixture(scope="session")
+def ask():
+    """ask(server, parts or messages, script=None, ...) -> Answer, greedy, 6 tokens."""
+
+    def ask(server, messages, script=None, max_tokens=6):
+        if messages[0].get("role") is None:
+            messages = [{"role": "user", "content": messages}]
+        client = openai.OpenAI(base_url=server.url, api_key="none", max_retries=0, timeout=300)
+        extra = {"return_token_ids": True, "ignore_eos": True}
+        if script is not None:
+            extra["script"] = script
+        reply = client.chat.completions.create(
+            model="tiny",
+            messages=messages,
+            max_tokens=max_tokens,
+            temperature=0,
+            logprobs=True,
+            extra_body=extra,
+        )
+        (choice,) = reply.choices
+        details = reply.usage.prompt_tokens_details
+        return Answer(
+            tuple(choice.token_ids),
+            tuple(token.logprob for token in choice.logprobs.content),
+            reply.usage.prompt_tokens,
+            details.cached_tokens if details else 0,
+        )
+
+    return ask
+
+
+@pytest.fixture(scope="session")
+def metric():
+    """metric(server, name) -> sum of a Prometheus metric over its labels."""
+
+    def metric(server, name):
+        with urllib.request.urlopen(server.url.removesuffix("/v1") + "/metrics") as reply:
+            text = reply.read().decode()
+        return sum(float(v) for v in re.findall(rf"^{re.escape(name)}{{.*}} (\S+)$", text, re.M))
+
+    return metric

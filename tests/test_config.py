@@ -1,0 +1,100 @@
+"""Settings: defaults, ranges, what a request may change, what the messages say."""
+
+import math
+
+import pytest
+
+from vllm_script.config import DEFAULT_KEEP_RATIO, ScriptConfig
+from vllm_script.pruning import PruningParams
+
+
+def test_defaults():
+    config = ScriptConfig.from_dict({})
+    assert config.keep_ratio == DEFAULT_KEEP_RATIO == 0.11
+    assert (config.mode, config.relevance) == ("script", "embedding")
+    assert config.params == PruningParams()
+
+
+def test_round_trip():
+    raw = {"visual_token_budget": 64, "mode": "gsp", "relevance": "none", "tau": 0.2, "gamma": 2.0}
+    config = ScriptConfig.from_dict(raw)
+    assert ScriptConfig.from_dict(config.to_dict()) == config
+    assert config.params == PruningParams(tau=0.2, gamma=2.0)
+
+
+@pytest.mark.parametrize(
+    "raw, words",
+    [
+        ({"keep_ratio": 0}, ["keep_ratio", "[0.01, 1]", "got 0"]),
+        ({"keep_ratio": -1}, ["keep_ratio", "got -1"]),
+        ({"keep_ratio": 1.5}, ["keep_ratio", "[0.01, 1]", "got 1.5"]),
+        ({"keep_ratio": math.nan}, ["keep_ratio", "got nan"]),
+        ({"keep_ratio": "x"}, ["keep_ratio", "got 'x'"]),
+        ({"keep_ratio": True}, ["keep_ratio", "got True"]),
+        ({"keep_ratio": 0.5, "visual_token_budget": 5}, ["keep_ratio", "not both"]),
+        ({"visual_token_budget": 0}, ["visual_token_budget", "[1, 65536]", "got 0"]),
+        ({"visual_token_budget": 10**9}, ["visual_token_budget", "65536", "got 1000000000"]),
+        ({"visual_token_budget": 2.0}, ["visual_token_budget", "integer", "got 2.0"]),
+        ({"mode": "best"}, ["mode", "cdpruner", "got 'best'"]),
+        ({"mode": ["script"]}, ["mode", "got ['script']"]),
+        ({"relevance": "magic"}, ["relevance", "embedding", "got 'magic'"]),
+        ({"pruning_ratio": 0.5}, ["unknown key 'pruning_ratio'", "keep_ratio", "tau"]),
+        ({"pool_ratio": 2}, ["pool_ratio", "2"]),
+        ([0.5], ["dictionary", "[0.5]"]),
+        ("x" * 1000, ["dictionary", "..."]),
+    ],
+)
+def test_mistakes(raw, words):
+    with pytest.raises(ValueError) as error:
+        ScriptConfig.from_dict(raw)
+    for word in words:
+        assert word in str(error.value)
+    assert len(str(error.value)) < 400
+
+
+SERVER = ScriptConfig(keep_ratio=0.25, min_keep_ratio=0.1, max_keep_ratio=0.5)
+
+
+@pytest.mark.parametrize(
+    "raw, expected",
+    [
+        (None, {"keep_ratio": 0.25}),
+        ({}, {"keep_ratio": 0.25}),
+        ({"keep_ratio": 0.1}, {"keep_ratio": 0.1}),
+        ({"keep_ratio": None, "mode": "uniform"}, {"keep_ratio": 0.25, "mode": "uniform"}),
+        ({"visual_token_budget": 9}, {"keep_ratio": None, "visual_token_budget": 9}),
+    ],
+)
+def test_for_request(raw, expected):
+    config, query = SERVER.for_request(raw)
+    assert query is None
+    assert {name: getattr(config, name) for name in expected} == expected
+
+
+def test_a_ratio_replaces_the_servers_budget():
+    config, _ = ScriptConfig(visual_token_budget=64).for_request({"keep_ratio": 0.5})
+    assert (config.keep_ratio, config.visual_token_budget) == (0.5, None)
+
+
+def test_query_of_a_request():
+    assert SERVER.for_request({"query": "red car"})[1] == "red car"
+
+
+@pytest.mark.parametrize(
+    "raw, words",
+    [
+        ({"keep_ratio": 0.05}, ["[0.1, 0.5]", "0.05"]),
+        ({"keep_ratio": 1.0}, ["[0.1, 0.5]", "got 1.0"]),
+        ({"keep_ratio": 0.2, "visual_token_budget": 9}, ["not both"]),
+        ({"tau": 0.2}, ["unknown key 'tau'"]),
+        ({"max_keep_ratio": 1.0}, ["unknown key 'max_keep_ratio'"]),
+        ({"query": ""}, ["query", "not empty"]),
+        ({"query": 3}, ["query", "got 3"]),
+        ({"query": "x" * 100_000}, ["query", "8192", "100000"]),
+    ],
+)
+def test_mistakes_of_a_request(raw, words):
+    with pytest.raises(ValueError) as error:
+        SERVER.for_request(raw)
+    for word in words:
+        assert word in str(error.value)

@@ -1,0 +1,38 @@
+"""How many visual tokens of an image stay: one integer function of its shape and the settings.
+
+The processor calls it to size placeholders, the model calls it again to select rows; both call
+this, so they cannot disagree.
+"""
+
+from __future__ import annotations
+
+import math
+
+
+def num_kept(
+    num_placeholders: int,
+    num_patches: int,
+    *,
+    keep_ratio: float | None = None,
+    visual_token_budget: int | None = None,
+) -> int | None:
+    """Return the number of visual tokens to keep, or None to leave the image whole.
+
+    Args:
+        num_placeholders: N, tokens that stock vLLM would use, newline rows included.
+        num_patches: P <= N, the patch tokens among them; only these can be kept.
+        keep_ratio: part of N to keep, in (0, 1]; 1.0 leaves the image whole.
+        visual_token_budget: tokens to keep instead; N or more leaves the image whole.
+
+    Source: the paper counts against tiles x patches before unpadding; we count against N, because
+    that is what the unpruned request costs.
+    """
+    if visual_token_budget is not None:
+        wanted = visual_token_budget
+        whole = wanted >= num_placeholders
+    else:
+        assert keep_ratio is not None, "a keep_ratio or a visual_token_budget"
+        wanted = math.floor(keep_ratio * num_placeholders + 0.5)  # round() would go to even
+        whole = keep_ratio == 1
+    kept = min(max(1, wanted), num_patches)
+    return None if whole or kept == num_placeholders else kept

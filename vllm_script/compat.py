@@ -1,0 +1,153 @@
+"""Everything of vLLM that is private or patched, in one place.
+
+Ledger. Each entry: what it is / Why / Upstream / Remove when.
+
+1. `EngineArgs.create_engine_config`, wrapped by plugin.py
+   Why: processors see only `model_config`, so settings must be put into `hf_overrides` before it
+   is built, and checked against the finished configuration.
+   Upstream: none. Remove when: a plugin may contribute to the configuration.
+2. `EngineArgs.add_cli_args` and `from_cli_args`, wrapped by server/cli.py
+   Why: flags of a plugin in vLLM's own parser.
+   Upstream: none. Remove when: general plugins may add arguments.
+3. `ChatCompletionRequest.build_chat_params` and `ResponsesRequest.build_chat_params`, wrapped by
+   server/request.py
+   Why: both accept extra fields and drop them; `script` has to reach the renderer.
+   Upstream: none. Remove when: extra fields reach the renderer.
+4. `RENDERER_REGISTRY.renderers["hf"]`, replaced when pruning is asked for
+   Why: `register()` does the same and warns about it at every start.
+   Remove when: a renderer can be chosen by configuration.
+5. `LlavaNextForConditionalGeneration._merge_image_patch_embeddings`, called on patch numbers
+   Why: the map from rows to patches must follow vLLM's own merge and unpadding.
+   Remove when: vLLM exposes that map.
+6. Overridden steps of the processor and the renderer: see PROBES.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+SUPPORTED_VLLM = "0.32"
+
+# Names that subclasses override or call, and the parameters they must have.
+PROBES = {
+    "vllm.multimodal.processing:BaseMultiModalProcessor.apply": ("inputs", "timing_ctx"),
+    "vllm.multimodal.processing:BaseMultiModalProcessor._get_mm_hashes": ("inputs",),
+    "vllm.multimodal.processing:BaseMultiModalProcessor._get_cache_missing_processor_kwargs": (
+        "inputs",
+        "mm_is_cached",
+    ),
+    "vllm.multimodal.processing:BaseMultiModalProcessor._apply_hf_processor_main": (
+        "mm_items",
+        "hf_kwargs",
+    ),
+    "vllm.multimodal.processing:BaseMultiModalProcessor._get_mm_fields_config": (
+        "hf_inputs",
+        "hf_processor_mm_kwargs",
+    ),
+    "vllm.multimodal.processing:BaseMultiModalProcessor._get_prompt_updates": (
+        "mm_items",
+        "hf_processor_mm_kwargs",
+        "out_mm_kwargs",
+    ),
+    "vllm.renderers.hf:HfRenderer.render_messages": ("messages", "params"),
+    "vllm.renderers.hf:HfRenderer.render_messages_async": ("messages", "params"),
+    "vllm.renderers.hf:HfRenderer._process_tokens": ("prompt", "skip_mm_cache"),
+    "vllm.renderers.hf:HfRenderer._process_tokens_async": ("prompt", "skip_mm_cache"),
+    "vllm.model_executor.models.llava_next:"
+    "LlavaNextForConditionalGeneration._merge_image_patch_embeddings": (
+        "image_size",
+        "patch_embeddings",
+        "strategy",
+    ),
+}
+
+
+def check_vllm() -> None:
+    """Raise RuntimeError, in one line, unless this vLLM is one that the plugin was written for."""
+    import vllm
+    from vllm.utils.import_utils import resolve_obj_by_qualname
+
+    problem = None
+    if not vllm.__version__.startswith(f"{SUPPORTED_VLLM}."):
+        problem = f"this is {vllm.__version__}"
+    for path, expected in PROBES.items():
+        module, _, name = path.partition(":")
+        owner, _, method = name.partition(".")
+        function = getattr(resolve_obj_by_qualname(f"{module}.{owner}"), method, None)
+        found = tuple(inspect.signature(function).parameters)[1:] if function else ()
+        if problem is None and found != expected:
+            problem = f"{name} takes {found}, not {expected}"
+    if problem:
+        raise RuntimeError(f"the script plugin supports vLLM {SUPPORTED_VLLM}.x: {problem}")
+
+
+def wrap(owner: type, name: str, wrapper: Callable[[Callable[..., Any]], Any]) -> None:
+    """Replace `owner.name` by `wrapper(original)`, once in the life of the process."""
+    original = inspect.getattr_static(owner, name)
+    function = getattr(original, "__func__", original)  # below a classmethod or staticmethod
+    if getattr(function, "wrapped_by_script", False):
+        return
+    wrapped = functools.wraps(function)(wrapper(function))
+    wrapped.wrapped_by_script = True
+    kind = type(original) if function is not original else lambda f: f
+    setattr(owner, name, kind(wrapped))
+
+
+def use_renderer(module: str, factory: str) -> None:
+    """Have vLLM build its Hugging Face renderers with `module.factory(config, tokenizer)`."""
+    from vllm.renderers.registry import RENDERER_REGISTRY
+
+    RENDERER_REGISTRY.renderers["hf"] = (module, factory)
+
+
+def merge_llava_next_tiles(
+    tile_size: int, patch_size: int, pinpoints: tuple[tuple[int, ...], ...], height: int, width: int
+) -> torch.Tensor:
+    """Rows of a LLaVA-NeXT image as vLLM merges them.
+
+    Args:
+        tile_size, patch_size: encoder input and patch, in pixels.
+        pinpoints: the anyres resolutions, (height, width) in pixels.
+        height, width: of the image, in pixels.
+
+    Returns:
+        [N] int64: index of the row's patch in tiles x patches (base tile first), -1 for a newline.
+    """
+    from vllm.model_executor.models.llava_next import (
+        LlavaNextForConditionalGeneration,
+        get_anyres_image_grid_shape,
+    )
+
+    grid = get_anyres_image_grid_shape((height, width), list(map(list, pinpoints)), tile_size)
+    num_tiles, num_patches = 1 + grid[0] * grid[1], (tile_size // patch_size) ** 2
+    numbers = torch.arange(num_tiles * num_patches, dtype=torch.float64)
+    model = SimpleNamespace(
+        config=SimpleNamespace(
+            vision_config=SimpleNamespace(image_size=tile_size, patch_size=patch_size),
+            image_grid_pinpoints=list(map(list, pinpoints)),
+        ),
+        image_newline=torch.tensor([-1.0], dtype=torch.float64),
+    )
+    merged = LlavaNextForConditionalGeneration._merge_image_patch_embeddings(
+        model,
+        torch.tensor([height, width]),
+        numbers.view(num_tiles, num_patches, 1),
+        strategy="spatial_unpad",
+    )
+    return merged.flatten().long()
+
+
+def input_embeddings(model: Any, token_ids: torch.Tensor) -> torch.Tensor:
+    """Rows [L, D] of the language model's input embedding for token_ids [L].
+
+    Reads below a LoRA wrapper: relevance belongs to the base model, and the wrapper's batch
+    mapping does not describe these tokens.
+    """
+    embedding = model.get_language_model().model.embed_tokens
+    return getattr(embedding, "base_layer", embedding)(token_ids)

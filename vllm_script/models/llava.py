@@ -1,0 +1,52 @@
+"""LLaVA-1.5: one tile, no newlines, so every placeholder is a patch."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import torch
+from vllm.model_executor.models.llava import (
+    LlavaDummyInputsBuilder,
+    LlavaForConditionalGeneration,
+    LlavaMultiModalProcessor,
+    LlavaProcessingInfo,
+)
+from vllm.multimodal import MULTIMODAL_REGISTRY
+
+from ..layout import Layout
+from ..processing import PruningProcessor
+from .pruned import PrunedModel
+
+
+def layout_of(hf_config: Any, height: int, width: int) -> Layout:
+    """Every image is scaled to one tile, so its size does not matter."""
+    vision = hf_config.vision_config
+    return _layout_of((vision.image_size // vision.patch_size) ** 2)
+
+
+def example_size(hf_config: Any) -> tuple[int, int]:
+    """Height and width of an image for the start-up line."""
+    return hf_config.vision_config.image_size, hf_config.vision_config.image_size
+
+
+@lru_cache(maxsize=1)
+def _layout_of(num_patches: int) -> Layout:
+    return Layout(torch.arange(num_patches))
+
+
+class ScriptLlavaProcessor(PruningProcessor, LlavaMultiModalProcessor):
+    def layout_of(self, height: int, width: int) -> Layout:
+        return layout_of(self.info.get_hf_config(), height, width)
+
+
+@MULTIMODAL_REGISTRY.register_processor(
+    ScriptLlavaProcessor,
+    info=LlavaProcessingInfo,
+    dummy_inputs=LlavaDummyInputsBuilder,
+)
+class ScriptLlavaForConditionalGeneration(PrunedModel, LlavaForConditionalGeneration):
+    def encode_image(self, fields: dict[str, Any]) -> tuple[torch.Tensor, Layout]:
+        inputs = self._parse_and_validate_image_input(**fields)
+        (patches,) = self._process_image_input(inputs)  # [patches, D]
+        return patches, layout_of(self.config, 0, 0)

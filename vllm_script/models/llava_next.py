@@ -1,0 +1,57 @@
+"""LLaVA-NeXT (1.6): anyres tiles, unpadding, a newline after every row of patches."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import torch
+from vllm.model_executor.models.llava import LlavaDummyInputsBuilder
+from vllm.model_executor.models.llava_next import (
+    LlavaNextForConditionalGeneration,
+    LlavaNextMultiModalProcessor,
+    LlavaNextProcessingInfo,
+)
+from vllm.multimodal import MULTIMODAL_REGISTRY
+
+from ..compat import merge_llava_next_tiles
+from ..layout import Layout
+from ..processing import PruningProcessor
+from .pruned import PrunedModel
+
+
+def layout_of(hf_config: Any, height: int, width: int) -> Layout:
+    """Layout of an image of that size: the base tile's rows, then the grid's with newlines."""
+    vision = hf_config.vision_config
+    pinpoints = tuple(tuple(size) for size in hf_config.image_grid_pinpoints)
+    return _layout_of(vision.image_size, vision.patch_size, pinpoints, height, width)
+
+
+def example_size(hf_config: Any) -> tuple[int, int]:
+    """Height and width of an image with the most tokens, for the start-up line."""
+    return max(hf_config.image_grid_pinpoints, key=lambda size: size[0] * size[1])
+
+
+@lru_cache(maxsize=512)
+def _layout_of(
+    tile_size: int, patch_size: int, pinpoints: tuple[tuple[int, ...], ...], height: int, width: int
+) -> Layout:
+    return Layout(merge_llava_next_tiles(tile_size, patch_size, pinpoints, height, width))
+
+
+class ScriptLlavaNextProcessor(PruningProcessor, LlavaNextMultiModalProcessor):
+    def layout_of(self, height: int, width: int) -> Layout:
+        return layout_of(self.info.get_hf_config(), height, width)
+
+
+@MULTIMODAL_REGISTRY.register_processor(
+    ScriptLlavaNextProcessor,
+    info=LlavaNextProcessingInfo,
+    dummy_inputs=LlavaDummyInputsBuilder,
+)
+class ScriptLlavaNextForConditionalGeneration(PrunedModel, LlavaNextForConditionalGeneration):
+    def encode_image(self, fields: dict[str, Any]) -> tuple[torch.Tensor, Layout]:
+        inputs = self._parse_and_validate_image_input(**fields)
+        (patches,) = self._process_image_pixels(inputs)  # [tiles, patches, D]
+        ((height, width),) = inputs["image_sizes"].tolist()
+        return patches.flatten(0, 1), layout_of(self.config, height, width)

@@ -1,0 +1,80 @@
+"""What is done to one image: the plan, and the bytes that stand for it.
+
+The same bytes are hashed into the image's identifier (identity.py) and sent to the worker, which
+reads its orders from nothing else: what is cached under an identifier is what the plan said.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+from .budget import num_kept
+from .config import ScriptConfig
+from .pruning import QUERY_MODES, PruningParams
+
+# Raise it whenever the same plan would select other tokens than before.
+ALGORITHM_VERSION = 1
+
+_PARAMS_READ = {
+    "script": ("tau", "tau_relative", "gamma", "pool_ratio"),
+    "gsp": ("tau", "tau_relative", "gamma"),
+    "random": ("seed",),
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The effective settings for one image: only what its selection depends on."""
+
+    keep_ratio: float | None
+    visual_token_budget: int | None
+    mode: str
+    relevance: str
+    """Source of relevance; `none` where the mode does not read any or there is no query."""
+    query_token_ids: tuple[int, ...]
+    params: PruningParams
+    """Parameters that the mode reads; the others at their defaults."""
+
+    def num_kept(self, num_placeholders: int, num_patches: int) -> int | None:
+        """See `budget.num_kept`."""
+        return num_kept(
+            num_placeholders,
+            num_patches,
+            keep_ratio=self.keep_ratio,
+            visual_token_budget=self.visual_token_budget,
+        )
+
+    def encode(self) -> bytes:
+        """Canonical bytes: equal for equal plans, different for different ones."""
+        values = asdict(self) | {"version": ALGORITHM_VERSION}
+        return json.dumps(values, sort_keys=True, separators=(",", ":")).encode()
+
+    @classmethod
+    def decode(cls, data: bytes) -> Plan:
+        values = json.loads(data)
+        version = values.pop("version")
+        assert version == ALGORITHM_VERSION, f"plan version {version}, not {ALGORITHM_VERSION}"
+        values["query_token_ids"] = tuple(values["query_token_ids"])
+        values["params"] = PruningParams(**values["params"])
+        return cls(**values)
+
+
+def reads_query(config: ScriptConfig) -> bool:
+    """Whether a selection with these settings depends on the query."""
+    return config.mode in QUERY_MODES and config.relevance != "none"
+
+
+def make_plan(config: ScriptConfig, query_token_ids: Sequence[int]) -> Plan:
+    """The plan for an image conditioned on these token ids (none: no query)."""
+    conditioned = reads_query(config) and len(query_token_ids) > 0
+    read = _PARAMS_READ.get(config.mode, ())
+    return Plan(
+        keep_ratio=None if config.keep_ratio is None else float(config.keep_ratio),
+        visual_token_budget=config.visual_token_budget,
+        mode=config.mode,
+        relevance=config.relevance if conditioned else "none",
+        query_token_ids=tuple(query_token_ids) if conditioned else (),
+        params=PruningParams(**{name: getattr(config.params, name) for name in read}),
+    )

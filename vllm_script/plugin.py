@@ -1,0 +1,122 @@
+"""The entry point: `register` runs in every vLLM process, before its configuration exists.
+
+It registers architecture names and wraps the seams where pruning can be asked for. As long as
+nobody asks, every class, log line and output is vLLM's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from . import compat
+from .config import ScriptConfig
+from .models import FAMILIES, family_of, pruned_name, registrations
+from .plan import make_plan
+
+
+def register() -> None:
+    """Entry point `vllm.general_plugins`. Idempotent, imports no model, touches no device."""
+    from vllm import ModelRegistry
+    from vllm.engine.arg_utils import EngineArgs
+
+    from .server import cli
+
+    for architecture, path in registrations():
+        ModelRegistry.register_model(architecture, path)
+    compat.wrap(EngineArgs, "create_engine_config", _create_engine_config)
+    cli.install()
+
+
+def _create_engine_config(original: Callable[..., Any]) -> Callable[..., Any]:
+    def create_engine_config(self: Any, *args: Any, **kwargs: Any) -> Any:
+        raw = (self.additional_config or {}).get("script")
+        if raw is None:
+            return original(self, *args, **kwargs)
+        compat.check_vllm()
+        config = ScriptConfig.from_dict(raw)
+        if not isinstance(self.hf_overrides, ConfigOverride):
+            self.hf_overrides = ConfigOverride(self.hf_overrides, config.to_dict())
+        compat.use_renderer("vllm_script.renderer", "build_renderer")
+        vllm_config = original(self, *args, **kwargs)
+        _check_supported(vllm_config)
+        _announce(config, vllm_config.model_config.hf_config)
+        return vllm_config
+
+    return create_engine_config
+
+
+@dataclass(frozen=True, eq=False)
+class ConfigOverride:
+    """An `hf_overrides` callable: the user's own overrides, then ours, on a model's configuration.
+
+    vLLM also calls it on configurations of other models (drafts): those it leaves alone.
+    """
+
+    user: Any
+    """What the user gave as `hf_overrides`: a callable or a dict, perhaps with nested dicts."""
+    script: Mapping[str, Any]
+    """`ScriptConfig.to_dict()`."""
+
+    def __call__(self, hf_config: Any) -> Any:
+        if callable(self.user):
+            hf_config = self.user(hf_config)
+        else:
+            _update(hf_config, self.user or {})
+        (architecture, *_) = getattr(hf_config, "architectures", None) or [None]
+        if architecture in FAMILIES:
+            hf_config.architectures = [pruned_name(architecture)]
+            hf_config.vllm_script = dict(self.script)
+        return hf_config
+
+
+def _update(target: Any, values: Mapping[str, Any]) -> None:
+    """Set attributes, descending into configurations below, as vLLM does with a dict."""
+    for name, value in values.items():
+        below = getattr(target, name, None)
+        if isinstance(value, Mapping) and hasattr(below, "to_dict"):
+            _update(below, value)
+        else:
+            setattr(target, name, value)
+
+
+def _check_supported(vllm_config: Any) -> None:
+    """Raise ValueError, before weights load, for what pruning would get wrong."""
+    hf_config = vllm_config.model_config.hf_config
+    if getattr(hf_config, "vllm_script", None) is None:
+        raise ValueError(
+            f"the script plugin does not know {hf_config.architectures}; it prunes images of "
+            f"{', '.join(FAMILIES)}. Remove --plugin script to serve this model unpruned."
+        )
+    vision = getattr(hf_config.vision_config, "model_type", None)
+    strategy = hf_config.vision_feature_select_strategy
+    if vision == "pixtral" or strategy != "default":
+        raise ValueError(
+            f"the script plugin does not know a {vision} tower with feature selection "
+            f"{strategy!r}; it needs one whose tokens are the patches alone (default)"
+        )
+    if getattr(vllm_config.lora_config, "enable_tower_connector_lora", False):
+        raise ValueError(
+            "the script plugin cannot prune behind LoRA adapters of the vision tower; remove "
+            "--enable-tower-connector-lora (adapters of the language model work)"
+        )
+
+
+def _announce(config: ScriptConfig, hf_config: Any) -> None:
+    from vllm.logger import init_logger
+
+    family = family_of(hf_config.architectures[0])
+    height, width = family.example_size(hf_config)
+    layout = family.layout_of(hf_config, height, width)
+    total = layout.num_placeholders
+    kept = make_plan(config, ()).num_kept(total, layout.num_patches) or total
+    amount = (
+        f"keep ratio {config.keep_ratio:g}"
+        if config.keep_ratio is not None
+        else f"budget {config.visual_token_budget}"
+    )
+    init_logger("vllm.script").info_once(
+        "Script pruning: %s, mode %s, relevance %s (%dx%d: %d -> %d visual tokens)",
+        *(amount, config.mode, config.relevance, width, height, total, kept),
+    )

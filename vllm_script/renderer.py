@@ -1,0 +1,83 @@
+"""The renderer's part: note each image's text while the messages are still messages.
+
+Runs in every process that turns requests into prompts, so it covers chat completions, responses,
+`LLM.chat` and batches alike. What it notes travels with the prompt to processing.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from vllm.exceptions import VLLMValidationError
+from vllm.renderers.hf import HfRenderer
+
+from .config import ScriptConfig
+from .processing import REQUEST_KEY, ScriptRequest
+from .query import image_queries, materialize
+
+_NOTE = "_script"
+
+
+def build_renderer(config: Any, tokenizer: Any) -> HfRenderer:
+    """vLLM's own renderer, or ours where the engine's configuration asks for pruning."""
+    pruning = getattr(config.model_config.hf_config, "vllm_script", None) is not None
+    return (ScriptRenderer if pruning else HfRenderer)(config, tokenizer)
+
+
+@dataclass(frozen=True)
+class _Note:
+    """What the messages said, kept beside the prompt until its images are processed."""
+
+    overrides: Any
+    queries: Sequence[str]
+
+
+class ScriptRenderer(HfRenderer):
+    """`HfRenderer` that hands each image's conditioning text to the multimodal processor."""
+
+    def __init__(self, config: Any, tokenizer: Any) -> None:
+        super().__init__(config, tokenizer)
+        self._script_config = ScriptConfig.from_dict(config.model_config.hf_config.vllm_script)
+
+    def render_messages(self, messages: Any, params: Any) -> Any:
+        messages, params, note = _take_note(messages, params)
+        conversation, prompt = super().render_messages(messages, params)
+        return conversation, {**prompt, _NOTE: note}
+
+    async def render_messages_async(self, messages: Any, params: Any) -> Any:
+        messages, params, note = _take_note(messages, params)
+        conversation, prompt = await super().render_messages_async(messages, params)
+        return conversation, {**prompt, _NOTE: note}
+
+    def _process_tokens(self, prompt: Any, *, skip_mm_cache: bool = False) -> Any:
+        return super()._process_tokens(self._with_request(prompt), skip_mm_cache=skip_mm_cache)
+
+    async def _process_tokens_async(self, prompt: Any, *, skip_mm_cache: bool = False) -> Any:
+        prompt = self._with_request(prompt)
+        return await super()._process_tokens_async(prompt, skip_mm_cache=skip_mm_cache)
+
+    def _with_request(self, prompt: Any) -> Any:
+        """The prompt with a `ScriptRequest` among its processor arguments."""
+        prompt = dict(prompt)
+        note = prompt.pop(_NOTE, _Note(None, ""))
+        kwargs = dict(prompt.get("mm_processor_kwargs") or {})
+        overrides = note.overrides
+        if overrides is None:  # the offline interface has them here, with or without messages
+            overrides = kwargs.get(REQUEST_KEY)
+        try:
+            config, query = self._script_config.for_request(overrides)
+        except ValueError as error:
+            raise VLLMValidationError(str(error), parameter="script") from None
+        kwargs[REQUEST_KEY] = ScriptRequest(config, note.queries if query is None else query)
+        prompt["mm_processor_kwargs"] = kwargs
+        return prompt
+
+
+def _take_note(messages: Any, params: Any) -> tuple[Any, Any, _Note]:
+    messages = materialize(messages)
+    template_kwargs = dict(params.chat_template_kwargs)
+    overrides = template_kwargs.pop(REQUEST_KEY, None)
+    note = _Note(overrides, image_queries(messages))
+    return messages, replace(params, chat_template_kwargs=template_kwargs), note
