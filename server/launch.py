@@ -51,10 +51,10 @@ class VllmServer:
         self._progress = progress
         handle, name = tempfile.mkstemp(prefix="vllm-serve-", suffix=".log")
         os.close(handle)
-        self._log_path = pathlib.Path(name)
+        self.log_path = pathlib.Path(name)
 
     def __enter__(self) -> VllmServer:
-        with self._log_path.open("wb") as log:
+        with self.log_path.open("wb") as log:
             self._process = subprocess.Popen(
                 self._command,
                 env=self._env,
@@ -83,11 +83,11 @@ class VllmServer:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
-        self._log_path.unlink(missing_ok=True)
+        self.log_path.unlink(missing_ok=True)
 
     def log(self) -> str:
         """Everything the server has printed."""
-        return self._log_path.read_text(errors="replace")
+        return self.log_path.read_text(errors="replace")
 
     def _wait_until_it_answers(self) -> None:
         started = time.monotonic()

@@ -93,7 +93,7 @@ def wrap(owner: type, name: str, wrapper: Callable[[Callable[..., Any]], Any]) -
     function = getattr(original, "__func__", original)  # below a classmethod or staticmethod
     if getattr(function, "wrapped_by_script", False):
         return
-    wrapped = functools.wraps(function)(wrapper(function))
+    wrapped: Any = functools.wraps(function)(wrapper(function))
     wrapped.wrapped_by_script = True
     kind = type(original) if function is not original else lambda f: f
     setattr(owner, name, kind(wrapped))

@@ -98,7 +98,8 @@ def reduce_once(
 ) -> torch.Tensor:
     """One round: drop up to half of src, most redundant first, lowest index on ties.
 
-    Only tokens with an edge are dropped. src_parity 0 makes the even positions among the survivors src, 1 the odd ones.
+    Only tokens with an edge are dropped. src_parity 0 makes the even positions among the
+    survivors src, 1 the odd ones.
     """
     src, dst = survivors[src_parity::2], survivors[1 - src_parity :: 2]
     src_rows, dst_rows = unit[src], unit[dst]

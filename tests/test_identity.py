@@ -1,0 +1,69 @@
+"""Plans, their canonical bytes, and identifiers."""
+
+import dataclasses
+import itertools
+
+import pytest
+
+from vllm_script.config import ScriptConfig
+from vllm_script.identity import identifier
+from vllm_script.plan import Plan, make_plan
+
+
+def plan(query=(5, 6), **settings):
+    return make_plan(ScriptConfig.from_dict(settings), query)
+
+
+DIFFERENT = [
+    plan(),
+    plan(query=(5, 7)),
+    plan(query=()),
+    plan(keep_ratio=0.5),
+    plan(visual_token_budget=64),
+    plan(mode="cdpruner"),
+    plan(mode="gsp"),
+    plan(mode="random"),
+    plan(mode="random", seed=1),
+    plan(mode="uniform"),
+    plan(tau=0.2),
+    plan(tau_relative=False),
+    plan(gamma=2.0),
+    plan(pool_ratio=0.25),
+    plan(mode="gsp", gamma=2.0),
+]
+
+EQUAL = {
+    "a mode that reads no query": (plan(mode="gsp"), plan(mode="gsp", query=(9,))),
+    "no relevance": (plan(relevance="none"), plan(relevance="none", query=(9,))),
+    "no relevance or no query": (plan(relevance="none"), plan(query=())),
+    "a parameter the mode does not read": (plan(mode="cdpruner"), plan(mode="cdpruner", tau=0.9)),
+    "auto and what it stands for": (plan(relevance="auto"), plan(relevance="embedding")),
+    "bounds on requests": (plan(), plan(max_keep_ratio=0.5)),
+    "1 and 1.0": (plan(keep_ratio=1), plan(keep_ratio=1.0)),
+}
+
+
+@pytest.mark.parametrize("one, other", list(itertools.combinations(DIFFERENT, 2)))
+def test_different_plans_never_share(one, other):
+    assert identifier("h", one) != identifier("h", other)
+
+
+@pytest.mark.parametrize("one, other", EQUAL.values(), ids=EQUAL)
+def test_equal_plans_share(one, other):
+    assert identifier("h", one) == identifier("h", other)
+
+
+@pytest.mark.parametrize("one", DIFFERENT)
+def test_the_worker_reads_what_is_hashed(one):
+    assert Plan.decode(one.encode()) == one
+
+
+def test_every_field_is_hashed():
+    for field in dataclasses.fields(Plan):
+        assert f'"{field.name}"'.encode() in plan().encode()
+
+
+def test_images():
+    assert identifier("h", None) == "h"
+    assert identifier("h", plan()) != identifier("g", plan())
+    assert identifier("h", plan()).startswith("h-")
