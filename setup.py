@@ -23,6 +23,7 @@ setup(
         "vllm_script.kernels",
         "vllm_script.models",
         "vllm_script.pruning",
+        "vllm_script.relevance",
         "vllm_script.server",
     ],
     package_data={"vllm_script": ["py.typed"]},

@@ -19,7 +19,8 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 IMAGE_TOKEN = "<image>"
-SPECIAL_TOKENS = ["<unk>", "<s>", "</s>", "<pad>", IMAGE_TOKEN]
+CLIP_BOS, CLIP_EOS = "<|startoftext|>", "<|endoftext|>"
+SPECIAL_TOKENS = ["<unk>", "<s>", "</s>", "<pad>", IMAGE_TOKEN, CLIP_BOS, CLIP_EOS]
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
     "{% if message['role'] == 'system' %}{{ '' }}"
@@ -53,6 +54,9 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=2, help="layers of the language model")
     parser.add_argument("--context", type=int, default=8192, help="longest prompt in tokens")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--clip", action="store_true", help="write the CLIP of the tower to OUT_DIR/clip as well"
+    )
     write_checkpoint(parser.parse_args())
 
 
@@ -62,6 +66,8 @@ def write_checkpoint(args: argparse.Namespace) -> None:
     vocab_size = _write_tokenizer(args.out_dir, args.context)
     _write_processor(args)
     model = _random_model(args, vocab_size)
+    if args.clip:
+        _write_clip(args, vocab_size, model.model.vision_tower)
     config = {k: v for k, v in model.config.to_diff_dict().items() if k != "_name_or_path"}
     config["architectures"] = [type(model).__name__]
     _write_json(args.out_dir / "config.json", config)
@@ -127,6 +133,35 @@ def _random_model(args: argparse.Namespace, vocab_size: int) -> torch.nn.Module:
     return model.float().eval()
 
 
+def _write_clip(args: argparse.Namespace, vocab_size: int, tower: torch.nn.Module) -> None:
+    """A CLIPModel with the same vision tower, and a text tower of 16 positions."""
+    from transformers import CLIPConfig, CLIPModel, CLIPTextConfig
+
+    text = CLIPTextConfig(
+        vocab_size=vocab_size,
+        hidden_size=args.vision_width,
+        intermediate_size=2 * args.vision_width,
+        num_hidden_layers=args.vision_layers,
+        num_attention_heads=args.vision_width // 16,
+        max_position_embeddings=16,
+        bos_token_id=SPECIAL_TOKENS.index(CLIP_BOS),
+        eos_token_id=SPECIAL_TOKENS.index(CLIP_EOS),
+        pad_token_id=SPECIAL_TOKENS.index(CLIP_EOS),
+    )
+    config = CLIPConfig(
+        text_config=text.to_dict(),
+        vision_config=tower.config.to_dict(),
+        projection_dim=args.vision_width,
+    )
+    clip = CLIPModel(config).float().eval()
+    for parameter in clip.parameters():
+        if parameter.dim() > 1:
+            torch.nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5)
+    clip.vision_model.load_state_dict(tower.state_dict())
+    clip.save_pretrained(args.out_dir / "clip")
+    _write_tokenizer(args.out_dir / "clip", 16, bos=CLIP_BOS, eos=CLIP_EOS)
+
+
 _GRIDS = [(1, 2), (2, 1), (2, 2), (3, 1), (1, 3)]
 
 
@@ -142,7 +177,9 @@ def _published_name(name: str) -> str:
     return name
 
 
-def _write_tokenizer(out_dir: pathlib.Path, context: int) -> int:
+def _write_tokenizer(
+    out_dir: pathlib.Path, context: int, bos: str = "<s>", eos: str = "</s>"
+) -> int:
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -158,8 +195,8 @@ def _write_tokenizer(out_dir: pathlib.Path, context: int) -> int:
         out_dir / "tokenizer_config.json",
         {
             "tokenizer_class": "PreTrainedTokenizerFast",
-            "bos_token": "<s>",
-            "eos_token": "</s>",
+            "bos_token": bos,
+            "eos_token": eos,
             "unk_token": "<unk>",
             "pad_token": "<pad>",
             "model_max_length": context,

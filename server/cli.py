@@ -24,6 +24,9 @@ _KEYS = {
     "visual_token_budget": "visual_token_budget",
     "script_mode": "mode",
     "script_relevance": "relevance",
+    "script_clip_model": "clip_model",
+    "min_keep_ratio": "min_keep_ratio",
+    "max_keep_ratio": "max_keep_ratio",
 }
 
 
@@ -68,8 +71,28 @@ def _add_cli_args(original: Callable[..., Any]) -> Callable[..., Any]:
         group.add_argument(
             "--script-relevance",
             choices=list(RELEVANCE_SOURCES),
-            help="What relevance to the question comes from: the language model's input "
-            "embeddings, or none (one selection for all questions). Default: auto.",
+            help="What relevance to the question comes from: the CLIP that the vision tower came "
+            "from, the language model's input embeddings, or none (one selection for all "
+            "questions). Default: auto, clip where its text side is found, else embedding.",
+        )
+        group.add_argument(
+            "--script-clip-model",
+            metavar="MODEL",
+            help="CLIP checkpoint that the vision tower came from, a folder or repository. "
+            "Default: a folder `clip` inside the model, or the known one for the tower.",
+        )
+        group.add_argument(
+            "--min-keep-ratio",
+            type=_checked("min_keep_ratio", float),
+            metavar="RATIO",
+            help="Smallest keep ratio that a request may ask for. Default: 0.01.",
+        )
+        group.add_argument(
+            "--max-keep-ratio",
+            type=_checked("max_keep_ratio", float),
+            metavar="RATIO",
+            help="Largest part of an image that a request may keep; memory is profiled for it. "
+            "Default: 1.0.",
         )
         return parser
 

@@ -40,7 +40,7 @@ def checkpoint(tmp_path_factory):
             folders[family] = tmp_path_factory.mktemp("models") / family
             script = ROOT / "benchmarks" / "tiny_model.py"
             command = [sys.executable, script, folders[family], "--family", family, "--tile", "84"]
-            subprocess.run(command, check=True)
+            subprocess.run([*command, "--clip"], check=True)
         return folders[family]
 
     return write

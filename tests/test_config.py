@@ -11,7 +11,7 @@ from vllm_script.pruning import PruningParams
 def test_defaults():
     config = ScriptConfig.from_dict({})
     assert config.keep_ratio == DEFAULT_KEEP_RATIO == 0.11
-    assert (config.mode, config.relevance) == ("script", "embedding")
+    assert (config.mode, config.relevance) == ("script", "auto")
     assert config.params == PruningParams()
 
 
@@ -74,6 +74,23 @@ def test_for_request(raw, expected):
 def test_a_ratio_replaces_the_servers_budget():
     config, _ = ScriptConfig(visual_token_budget=64).for_request({"keep_ratio": 0.5})
     assert (config.keep_ratio, config.visual_token_budget) == (0.5, None)
+
+
+@pytest.mark.parametrize(
+    "bounds, default", [({"min_keep_ratio": 0.2}, 0.2), ({"max_keep_ratio": 0.1}, 0.1)]
+)
+def test_the_default_ratio_respects_the_bounds(bounds, default):
+    assert ScriptConfig.from_dict(bounds).keep_ratio == default
+
+
+def test_relevance_of_a_request():
+    with_clip = ScriptConfig(relevance="none", clip_model="some/clip")
+    without = ScriptConfig(relevance="none")
+    assert with_clip.for_request({"relevance": "auto"})[0].relevance == "clip"
+    assert without.for_request({"relevance": "auto"})[0].relevance == "embedding"
+    assert with_clip.for_request({"relevance": "clip"})[0].relevance == "clip"
+    with pytest.raises(ValueError, match="not available .* --script-clip-model"):
+        without.for_request({"relevance": "clip"})
 
 
 def test_query_of_a_request():

@@ -10,13 +10,14 @@ from vllm_script.identity import identifier
 from vllm_script.plan import Plan, make_plan
 
 
-def plan(query=(5, 6), **settings):
-    return make_plan(ScriptConfig.from_dict(settings), query)
+def plan(query=((5, 6),), **settings):
+    return make_plan(ScriptConfig.from_dict({"relevance": "embedding"} | settings), query)
 
 
 DIFFERENT = [
     plan(),
-    plan(query=(5, 7)),
+    plan(query=((5, 7),)),
+    plan(query=((5,), (6,))),
     plan(query=()),
     plan(keep_ratio=0.5),
     plan(visual_token_budget=64),
@@ -30,14 +31,16 @@ DIFFERENT = [
     plan(gamma=2.0),
     plan(pool_ratio=0.25),
     plan(mode="gsp", gamma=2.0),
+    plan(relevance="clip", clip_model="a"),
+    plan(relevance="clip", clip_model="b"),
 ]
 
 EQUAL = {
-    "a mode that reads no query": (plan(mode="gsp"), plan(mode="gsp", query=(9,))),
-    "no relevance": (plan(relevance="none"), plan(relevance="none", query=(9,))),
+    "a mode that reads no query": (plan(mode="gsp"), plan(mode="gsp", query=((9,),))),
+    "no relevance": (plan(relevance="none"), plan(relevance="none", query=((9,),))),
     "no relevance or no query": (plan(relevance="none"), plan(query=())),
     "a parameter the mode does not read": (plan(mode="cdpruner"), plan(mode="cdpruner", tau=0.9)),
-    "auto and what it stands for": (plan(relevance="auto"), plan(relevance="embedding")),
+    "a CLIP that is not asked": (plan(), plan(clip_model="a")),
     "bounds on requests": (plan(), plan(max_keep_ratio=0.5)),
     "1 and 1.0": (plan(keep_ratio=1), plan(keep_ratio=1.0)),
 }

@@ -151,3 +151,10 @@ def input_embeddings(model: Any, token_ids: torch.Tensor) -> torch.Tensor:
     """
     embedding = model.get_language_model().model.embed_tokens
     return getattr(embedding, "base_layer", embedding)(token_ids)
+
+
+def clip_weights(clip_model: str, prefix: str) -> Any:
+    """A source of further weights for vLLM's loader, their names to be prefixed."""
+    from vllm.model_executor.model_loader.default_loader import DefaultModelLoader
+
+    return DefaultModelLoader.Source(model_or_path=clip_model, revision=None, prefix=prefix)

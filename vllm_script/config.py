@@ -15,7 +15,7 @@ from typing import Any
 from .pruning import MODES, PruningParams
 
 DEFAULT_KEEP_RATIO = 0.11
-RELEVANCE_SOURCES = ("auto", "embedding", "none")
+RELEVANCE_SOURCES = ("auto", "clip", "embedding", "none")
 MAX_VISUAL_TOKEN_BUDGET = 65_536
 MAX_QUERY_CHARS = 8_192
 REQUEST_KEYS = ("keep_ratio", "visual_token_budget", "mode", "relevance", "query")
@@ -35,7 +35,11 @@ class ScriptConfig:
     """Which tokens: a key of `vllm_script.pruning.MODES`."""
 
     relevance: str = "auto"
-    """Source of relevance: `embedding`, `none`, or `auto`, which is `embedding`."""
+    """Source of relevance: `clip`, `embedding`, `none`, or `auto`: `clip` where the text side of
+    the vision tower is found, else `embedding`. relevance/source.py decides at start-up."""
+
+    clip_model: str | None = None
+    """CLIP checkpoint that the vision tower came from, a folder or repository; loaded if set."""
 
     min_keep_ratio: float = 0.01
     """Smallest keep_ratio a request may ask for, in (0, 1]."""
@@ -47,20 +51,23 @@ class ScriptConfig:
     """Parameters of the modes. Written beside the other keys: {"mode": "gsp", "tau": 0.2}."""
 
     def __post_init__(self) -> None:
-        if self.keep_ratio is None and self.visual_token_budget is None:
-            object.__setattr__(self, "keep_ratio", DEFAULT_KEEP_RATIO)
         if self.keep_ratio is not None and self.visual_token_budget is not None:
             raise ValueError("give keep_ratio or visual_token_budget, not both")
         _check_ratio("min_keep_ratio", self.min_keep_ratio)
         _check_ratio("max_keep_ratio", self.max_keep_ratio, self.min_keep_ratio)
+        if self.keep_ratio is None and self.visual_token_budget is None:
+            default = min(max(DEFAULT_KEEP_RATIO, self.min_keep_ratio), self.max_keep_ratio)
+            object.__setattr__(self, "keep_ratio", default)
         if self.keep_ratio is not None:
             _check_ratio("keep_ratio", self.keep_ratio, self.min_keep_ratio, self.max_keep_ratio)
         if self.visual_token_budget is not None:
             _check_budget(self.visual_token_budget)
         _check_choice("mode", self.mode, MODES)
         _check_choice("relevance", self.relevance, RELEVANCE_SOURCES)
-        if self.relevance == "auto":
-            object.__setattr__(self, "relevance", "embedding")
+        if self.clip_model is not None and not isinstance(self.clip_model, str):
+            raise ValueError(
+                f"clip_model must be a folder or repository, got {_shown(self.clip_model)}"
+            )
 
     @classmethod
     def from_dict(cls, raw: object) -> ScriptConfig:
@@ -92,6 +99,13 @@ class ScriptConfig:
         query = changes.pop("query", None)
         if query is not None:
             _check_query(query)
+        if changes.get("relevance") == "auto":
+            changes["relevance"] = "clip" if self.clip_model else "embedding"
+        if changes.get("relevance") == "clip" and not self.clip_model:
+            raise ValueError(
+                "relevance clip is not available on this server, embedding and none are; it needs "
+                "a start with --script-clip-model"
+            )
         if "keep_ratio" in changes:
             changes.setdefault("visual_token_budget", None)
         elif "visual_token_budget" in changes:

@@ -33,7 +33,10 @@ class Plan:
     mode: str
     relevance: str
     """Source of relevance; `none` where the mode does not read any or there is no query."""
-    query_token_ids: tuple[int, ...]
+    clip_model: str | None
+    """Checkpoint that scores, where relevance is `clip`."""
+    query: tuple[tuple[int, ...], ...]
+    """Token ids of the query, in the windows that are scored one by one."""
     params: PruningParams
     """Parameters that the mode reads; the others at their defaults."""
 
@@ -56,7 +59,7 @@ class Plan:
         values = json.loads(data)
         version = values.pop("version")
         assert version == ALGORITHM_VERSION, f"plan version {version}, not {ALGORITHM_VERSION}"
-        values["query_token_ids"] = tuple(values["query_token_ids"])
+        values["query"] = tuple(map(tuple, values["query"]))
         values["params"] = PruningParams(**values["params"])
         return cls(**values)
 
@@ -66,15 +69,16 @@ def reads_query(config: ScriptConfig) -> bool:
     return config.mode in QUERY_MODES and config.relevance != "none"
 
 
-def make_plan(config: ScriptConfig, query_token_ids: Sequence[int]) -> Plan:
-    """The plan for an image conditioned on these token ids (none: no query)."""
-    conditioned = reads_query(config) and len(query_token_ids) > 0
+def make_plan(config: ScriptConfig, query: Sequence[tuple[int, ...]]) -> Plan:
+    """The plan for an image conditioned on these windows of token ids (none: no query)."""
+    conditioned = reads_query(config) and len(query) > 0
     read = _PARAMS_READ.get(config.mode, ())
     return Plan(
         keep_ratio=None if config.keep_ratio is None else float(config.keep_ratio),
         visual_token_budget=config.visual_token_budget,
         mode=config.mode,
         relevance=config.relevance if conditioned else "none",
-        query_token_ids=tuple(query_token_ids) if conditioned else (),
+        clip_model=config.clip_model if conditioned and config.relevance == "clip" else None,
+        query=tuple(query) if conditioned else (),
         params=PruningParams(**{name: getattr(config.params, name) for name in read}),
     )

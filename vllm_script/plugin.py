@@ -14,6 +14,7 @@ from . import compat
 from .config import ScriptConfig
 from .models import FAMILIES, family_of, pruned_name, registrations
 from .plan import make_plan
+from .relevance.source import resolve
 
 
 def register() -> None:
@@ -41,7 +42,10 @@ def _create_engine_config(original: Callable[..., Any]) -> Callable[..., Any]:
         compat.use_renderer("vllm_script.renderer", "build_renderer")
         vllm_config = original(self, *args, **kwargs)
         _check_supported(vllm_config)
-        _announce(config, vllm_config.model_config.hf_config)
+        model_config = vllm_config.model_config
+        config = resolve(config, model_config.hf_config, model_config.model)
+        model_config.hf_config.vllm_script = config.to_dict()
+        _announce(config, model_config.hf_config)
         return vllm_config
 
     return create_engine_config
@@ -116,7 +120,10 @@ def _announce(config: ScriptConfig, hf_config: Any) -> None:
         if config.keep_ratio is not None
         else f"budget {config.visual_token_budget}"
     )
+    relevance = config.relevance
+    if relevance == "clip":
+        relevance = f"clip of {config.clip_model}"
     init_logger("vllm.script").info_once(
         "Script pruning: %s, mode %s, relevance %s (%dx%d: %d -> %d visual tokens)",
-        *(amount, config.mode, config.relevance, width, height, total, kept),
+        *(amount, config.mode, relevance, width, height, total, kept),
     )

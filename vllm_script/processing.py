@@ -22,6 +22,7 @@ from .config import ScriptConfig
 from .identity import identifier
 from .layout import Layout
 from .plan import Plan, make_plan, reads_query
+from .relevance.windows import MAX_WINDOWS, clip_windows, first_and_last
 
 REQUEST_KEY = "script"
 """Key in `mm_processor_kwargs` that carries a `ScriptRequest` from the renderer to `apply`."""
@@ -44,7 +45,7 @@ class ScriptRequest:
     """Settings in force for the request."""
 
     queries: Sequence[str] | str
-    """Conditioning text of each image in prompt order, or one text for all of them."""
+    """Conditioning text of each image in prompt order, or one text that the client chose."""
 
 
 class PruningProcessor(BaseMultiModalProcessor):
@@ -77,16 +78,29 @@ class PruningProcessor(BaseMultiModalProcessor):
             raise VLLMValidationError(f"{len(images)} images, but {len(queries)} places for them")
         plans: list[Plan | None] = []
         for index, query in enumerate(queries):
-            plan = make_plan(request.config, self._query_token_ids(request.config, query))
+            plan = make_plan(request.config, self._query(request, query))
             plans.append(plan if self._prunes(plan, images, index, request.config) else None)
         return plans
 
-    def _query_token_ids(self, config: ScriptConfig, query: str) -> list[int]:
-        if not query or not reads_query(config):
+    def _query(self, request: ScriptRequest, text: str) -> list[tuple[int, ...]]:
+        """The query in windows of token ids, for the request's source of relevance."""
+        config = request.config
+        if not text or not reads_query(config):
             return []
-        token_ids = cached_encode(self.info.get_tokenizer(), query, add_special_tokens=False)
+        if config.relevance == "clip":
+            assert config.clip_model is not None
+            windows = clip_windows(config.clip_model, text)
+            if len(windows) > MAX_WINDOWS and isinstance(request.queries, str):
+                raise VLLMValidationError(
+                    f"query must fit in {MAX_WINDOWS} windows of CLIP's text tower, got "
+                    f"{len(windows)}; shorten it to what to look for in the image",
+                    parameter="script",
+                )
+            return first_and_last(windows)
+        token_ids = cached_encode(self.info.get_tokenizer(), text, add_special_tokens=False)
         vocab_size = self.info.get_hf_config().text_config.vocab_size
-        return [token_id for token_id in token_ids if token_id < vocab_size]
+        known = tuple(token_id for token_id in token_ids if token_id < vocab_size)
+        return [known] if known else []
 
     def _prunes(self, plan: Plan, images: Any, index: int, config: ScriptConfig) -> bool:
         if images.get(index) is None:  # a reference by uuid alone: the size is not known here

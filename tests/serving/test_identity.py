@@ -27,12 +27,13 @@ def steps(answer):
 
 
 def random_request(rng, picture):
-    image = picture(*rng.choice([(168, 168), (100, 60)]), seed=0)
+    image = picture(168, 168, seed=rng.randrange(2))
     script = {
-        "keep_ratio": rng.choice([0.11, 0.6, 1.0]),
+        "keep_ratio": rng.choice([0.11, 0.3, 1.0]),
         "mode": rng.choice(["script", "gsp", "cdpruner", "divprune", "uniform", "random"]),
+        "relevance": rng.choice(["clip", "embedding"]),
     }
-    return [image, text(rng.choice(QUESTIONS[:3]))], script
+    return [image, text(rng.choice(QUESTIONS[:2]))], script
 
 
 def test_200_requests_answer_as_without_caches(
@@ -41,7 +42,7 @@ def test_200_requests_answer_as_without_caches(
     rng = random.Random(1)
     requests = [random_request(rng, picture) for _ in range(200)]
     distinct = list({repr(request): request for request in requests}.values())
-    assert 50 < len(distinct) < 120, "repeats are what fills and hits the caches"
+    assert 50 < len(distinct) < 130, "repeats are what fills and hits the caches"
 
     def answers(server, requests):
         with ThreadPoolExecutor(8) as pool:

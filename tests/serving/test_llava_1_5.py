@@ -14,7 +14,7 @@ def stock(start_server):
 @pytest.fixture(scope="module")
 def pruning(start_server, tmp_path_factory):
     path = tmp_path_factory.mktemp("config") / "script.yaml"
-    path.write_text("plugin: script\nkeep-ratio: 0.25\n")
+    path.write_text("plugin: script\nkeep-ratio: 0.25\nscript-relevance: embedding\n")
     return start_server("llava-1.5", "--config", str(path))
 
 

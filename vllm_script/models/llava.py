@@ -16,7 +16,7 @@ from vllm.multimodal import MULTIMODAL_REGISTRY
 
 from ..layout import Layout
 from ..processing import PruningProcessor
-from .pruned import PrunedModel
+from .pruned import EncodedImage, PrunedModel
 
 
 def layout_of(hf_config: Any, height: int, width: int) -> Layout:
@@ -46,7 +46,8 @@ class ScriptLlavaProcessor(PruningProcessor, LlavaMultiModalProcessor):
     dummy_inputs=LlavaDummyInputsBuilder,
 )
 class ScriptLlavaForConditionalGeneration(PrunedModel, LlavaForConditionalGeneration):
-    def encode_image(self, fields: dict[str, Any]) -> tuple[torch.Tensor, Layout]:
+    def encode_image(self, fields: dict[str, Any]) -> EncodedImage:
         inputs = self._parse_and_validate_image_input(**fields)
-        (patches,) = self._process_image_input(inputs)  # [patches, D]
-        return patches, layout_of(self.config, 0, 0)
+        states = self._process_image_pixels(inputs)  # [1, patches, H]
+        features = self.multi_modal_projector(states)
+        return EncodedImage(states[0], features[0], layout_of(self.config, 0, 0))

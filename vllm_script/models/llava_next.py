@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
-import torch
 from vllm.model_executor.models.llava import LlavaDummyInputsBuilder
 from vllm.model_executor.models.llava_next import (
     LlavaNextForConditionalGeneration,
@@ -17,7 +16,7 @@ from vllm.multimodal import MULTIMODAL_REGISTRY
 from ..compat import merge_llava_next_tiles
 from ..layout import Layout
 from ..processing import PruningProcessor
-from .pruned import PrunedModel
+from .pruned import EncodedImage, PrunedModel
 
 
 def layout_of(hf_config: Any, height: int, width: int) -> Layout:
@@ -50,8 +49,11 @@ class ScriptLlavaNextProcessor(PruningProcessor, LlavaNextMultiModalProcessor):
     dummy_inputs=LlavaDummyInputsBuilder,
 )
 class ScriptLlavaNextForConditionalGeneration(PrunedModel, LlavaNextForConditionalGeneration):
-    def encode_image(self, fields: dict[str, Any]) -> tuple[torch.Tensor, Layout]:
+    def encode_image(self, fields: dict[str, Any]) -> EncodedImage:
         inputs = self._parse_and_validate_image_input(**fields)
-        (patches,) = self._process_image_pixels(inputs)  # [tiles, patches, D]
+        (tiles,) = inputs["pixel_values"]  # [tiles, 3, height, width]
+        states = self._image_pixels_to_features(self.vision_tower, tiles)  # [tiles, patches, H]
+        features = self.multi_modal_projector(states)
         ((height, width),) = inputs["image_sizes"].tolist()
-        return patches.flatten(0, 1), layout_of(self.config, height, width)
+        layout = layout_of(self.config, height, width)
+        return EncodedImage(states.flatten(0, 1), features.flatten(0, 1), layout)

@@ -8,29 +8,66 @@ memory, for the scheduler's budget counts pruned rows and would let nine times a
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from ..compat import input_embeddings
+from ..compat import clip_weights, input_embeddings
+from ..config import ScriptConfig
 from ..kernels import query_relevance
 from ..layout import Layout
 from ..plan import Plan
 from ..processing import COUNT_FIELD, PLAN_FIELD
 from ..pruning import run_mode
+from ..relevance.clip import ClipRelevance
+
+_CLIP_PREFIX = "script_clip."
+
+
+@dataclass(frozen=True)
+class EncodedImage:
+    """One image before pruning: every patch of every tile, in encoder order."""
+
+    states: torch.Tensor
+    """[tiles * patches, H] what the vision tower returns."""
+    features: torch.Tensor
+    """[tiles * patches, D] the same, projected for the language model."""
+    layout: Layout
 
 
 class PrunedModel:
     """Mixin that prunes what `embed_multimodal` returns."""
 
-    def encode_image(self, fields: dict[str, Any]) -> tuple[torch.Tensor, Layout]:
-        """Features of one image and its layout. Families implement it.
+    def __init__(self, *, vllm_config: Any, prefix: str = "") -> None:
+        super().__init__(vllm_config=vllm_config, prefix=prefix)  # type: ignore[call-arg]
+        config = ScriptConfig.from_dict(vllm_config.model_config.hf_config.vllm_script)
+        self.script_clip: Any = None
+        if config.clip_model is not None:
+            from transformers import AutoConfig
+
+            self.script_clip = ClipRelevance(AutoConfig.from_pretrained(config.clip_model))
+            self.secondary_weights = [clip_weights(config.clip_model, _CLIP_PREFIX)]
+
+    def load_weights(self, weights: Iterable[tuple[str, torch.Tensor]]) -> set[str]:
+        loaded_here = set()
+
+        def stock_weights() -> Iterator[tuple[str, torch.Tensor]]:
+            for name, weight in weights:
+                if not name.startswith(_CLIP_PREFIX):
+                    yield name, weight
+                elif found := self.script_clip.load_weight(name.removeprefix(_CLIP_PREFIX), weight):
+                    loaded_here.add(_CLIP_PREFIX + found)
+
+        loaded = super().load_weights(stock_weights())  # type: ignore[misc]
+        return loaded | loaded_here
+
+    def encode_image(self, fields: dict[str, Any]) -> EncodedImage:
+        """Encode one image. Families implement it.
 
         Args:
             fields: the image's processor output, each value with a leading dimension of 1.
-
-        Returns:
-            features [tiles * patches, D], every patch of every tile, and their layout.
         """
         raise NotImplementedError
 
@@ -49,26 +86,32 @@ class PrunedModel:
                 embeddings.append(self._embed_pruned(image, decoded, int(count)))
         return embeddings
 
-    def _embed_pruned(self, image: dict[str, Any], plan: Plan, count: int) -> torch.Tensor:
-        features, layout = self.encode_image(image)
-        kept = self.select(features, layout, plan)
+    def _embed_pruned(self, fields: dict[str, Any], plan: Plan, count: int) -> torch.Tensor:
+        image = self.encode_image(fields)
+        kept = self.select(image, plan)
         if len(kept) != count:
             raise RuntimeError(
                 f"pruning selected {len(kept)} rows for an image with {count} placeholders"
             )
-        return features.index_select(0, kept)  # a copy: a view would pin the unpruned features
+        return image.features.index_select(0, kept)  # a copy: a view would pin all features
 
-    def select(self, features: torch.Tensor, layout: Layout, plan: Plan) -> torch.Tensor:
-        """Return the kept rows of `features` as int64 [count], in reading order."""
-        budget = plan.num_kept(layout.num_placeholders, layout.num_patches)
+    def select(self, image: EncodedImage, plan: Plan) -> torch.Tensor:
+        """Return the kept rows of `image.features` as int64 [count], in reading order."""
+        budget = plan.num_kept(image.layout.num_placeholders, image.layout.num_patches)
         assert budget is not None, "an image with a plan is pruned"
-        candidates = layout.candidates.to(features.device)
-        visual_tokens = features.index_select(0, candidates)  # [P, D]
-        relevance = self._relevance(visual_tokens, plan)
+        candidates = image.layout.candidates.to(image.features.device)
+        visual_tokens = image.features.index_select(0, candidates)  # [P, D]
+        states = image.states.index_select(0, candidates)  # [P, H]
+        relevance = self._relevance(visual_tokens, states, plan)
         return candidates[run_mode(visual_tokens, budget, relevance, plan.mode, plan.params)]
 
-    def _relevance(self, visual_tokens: torch.Tensor, plan: Plan) -> torch.Tensor | None:
+    def _relevance(
+        self, visual_tokens: torch.Tensor, states: torch.Tensor, plan: Plan
+    ) -> torch.Tensor | None:
         if plan.relevance == "none":
             return None
-        token_ids = torch.tensor(plan.query_token_ids, device=visual_tokens.device)
+        if plan.relevance == "clip":
+            return self.script_clip(states, plan.query)
+        (query,) = plan.query
+        token_ids = torch.tensor(query, device=visual_tokens.device)
         return query_relevance(visual_tokens, input_embeddings(self, token_ids))
