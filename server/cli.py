@@ -8,8 +8,9 @@ Any of these flags switches pruning on. They win over the same keys of --additio
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from vllm_script.compat import wrap
@@ -17,6 +18,7 @@ from vllm_script.config import RELEVANCE_SOURCES, ScriptConfig
 from vllm_script.pruning import MODES
 
 from . import request
+from .aliases import repository_of, served_names
 
 # Flag -> key of additional_config["script"].
 _KEYS = {
@@ -118,12 +120,18 @@ def _checked(key: str, convert: Callable[[str], Any]) -> Callable[[str], Any]:
 
 def _from_cli_args(original: Callable[..., Any]) -> Callable[..., Any]:
     def from_cli_args(cls: type, args: argparse.Namespace) -> Any:
+        folded = fold_flags(getattr(args, "additional_config", None), args)
+        if "script" not in folded:
+            return original(cls, args)
+        with errors_are_one_line():
+            ScriptConfig.from_dict(folded["script"])
+            if repository := repository_of(args.model):
+                names = served_names(args.model, repository, args.served_model_name)
+                args.model, args.served_model_name = repository, names
         engine_args = original(cls, args)
-        folded = fold_flags(engine_args.additional_config, args)
-        if "script" in folded:
-            _check(folded["script"])
-            engine_args.additional_config = folded
-            request.install()
+        engine_args.additional_config = folded
+        engine_args.script_errors = errors_are_one_line
+        request.install()
         return engine_args
 
     return from_cli_args
@@ -143,10 +151,11 @@ def fold_flags(additional_config: dict[str, Any] | None, args: Any) -> dict[str,
     return base
 
 
-def _check(script: object) -> None:
-    """Stop with a usage error, not a traceback, for settings that do not go together."""
+@contextlib.contextmanager
+def errors_are_one_line() -> Iterator[None]:
+    """End the program with a usage error where the library would raise one."""
     try:
-        ScriptConfig.from_dict(script)
-    except ValueError as error:
-        print(f"vllm: error: script: {error}", file=sys.stderr)
+        yield
+    except (ValueError, RuntimeError) as error:
+        print(f"vllm: error: {error}", file=sys.stderr)
         raise SystemExit(2) from None

@@ -6,6 +6,7 @@ nobody asks, every class, log line and output is vLLM's own.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -35,20 +36,32 @@ def _create_engine_config(original: Callable[..., Any]) -> Callable[..., Any]:
         raw = (self.additional_config or {}).get("script")
         if raw is None:
             return original(self, *args, **kwargs)
-        compat.check_vllm()
-        config = ScriptConfig.from_dict(raw)
+        reporting = getattr(self, "script_errors", contextlib.nullcontext)
+        with reporting():
+            compat.check_vllm()
+            config = ScriptConfig.from_dict(raw)
+            _expand_alias(self)
         if not isinstance(self.hf_overrides, ConfigOverride):
             self.hf_overrides = ConfigOverride(self.hf_overrides, config.to_dict())
         compat.use_renderer("vllm_script.renderer", "build_renderer")
         vllm_config = original(self, *args, **kwargs)
-        _check_supported(vllm_config)
         model_config = vllm_config.model_config
-        config = resolve(config, model_config.hf_config, model_config.model)
+        with reporting():
+            _check_supported(vllm_config)
+            config = resolve(config, model_config.hf_config, model_config.model)
         model_config.hf_config.vllm_script = config.to_dict()
         _announce(config, model_config.hf_config)
         return vllm_config
 
     return create_engine_config
+
+
+def _expand_alias(engine_args: Any) -> None:
+    from .server.aliases import repository_of, served_names
+
+    if repository := repository_of(engine_args.model):
+        names = served_names(engine_args.model, repository, engine_args.served_model_name)
+        engine_args.model, engine_args.served_model_name = repository, names
 
 
 @dataclass(frozen=True, eq=False)

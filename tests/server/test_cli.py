@@ -32,6 +32,11 @@ def script_settings(parser, *flags):
         (["--plugin", "script"], {}),
         (["--plugin", "script", "--keep-ratio", "0.11"], {"keep_ratio": 0.11}),
         (["--keep_ratio=0.25"], {"keep_ratio": 0.25}),
+        (
+            ["--min-keep-ratio", "0.05", "--max-keep-ratio", "0.5"],
+            {"min_keep_ratio": 0.05, "max_keep_ratio": 0.5},
+        ),
+        (["--script-clip-model", "some/clip"], {"clip_model": "some/clip"}),
         (["--visual-token-budget", "64"], {"visual_token_budget": 64}),
         (
             ["--script-mode", "gsp", "--script-relevance", "none"],
@@ -73,7 +78,7 @@ def test_yaml(parser, checkpoint, tmp_path):
         (["--keep-ratio", "0.5", "--visual-token-budget", "5"], ["not allowed with"]),
         (["--script-mode", "best"], ["argument --script-mode", "cdpruner"]),
         (["--plugin", "scrip"], ["argument --plugin", "script"]),
-        (["--additional-config", '{"script": {"keep": 1}}'], ["script: unknown key 'keep'"]),
+        (["--additional-config", '{"script": {"keep": 1}}'], ["unknown key 'keep' in script"]),
         (["--additional-config", '{"script": 0.5}'], ["script must be a dictionary"]),
     ],
 )
@@ -92,7 +97,8 @@ def test_help_explains_every_flag(parser, capsys):
     text = capsys.readouterr().out
     for flag in (
         *("--plugin", "--keep-ratio", "--visual-token-budget"),
-        *("--script-mode", "--script-relevance"),
+        *("--script-mode", "--script-relevance", "--script-clip-model"),
+        *("--min-keep-ratio", "--max-keep-ratio"),
     ):
         assert flag in text
     assert text.startswith("Script:")
@@ -157,6 +163,17 @@ def test_other_models_are_refused(checkpoint, tmp_path):
     (folder / "config.json").write_text(json.dumps(text_only))
     with pytest.raises(ValueError, match="does not know .*LlamaForCausalLM.*LlavaNext"):
         AsyncEngineArgs(str(folder), additional_config={"script": {}}).create_engine_config()
+
+
+def test_start_up_errors_of_the_command_line_are_one_line(parser, capsys):
+    """The library raises them; `vllm serve` prints them and ends."""
+    flags = ["--script-clip-model", "/no/such/folder"]
+    args = parser.parse_args(["serve", *flags])
+    with pytest.raises(SystemExit) as exit_:
+        AsyncEngineArgs.from_cli_args(args).create_engine_config()
+    assert exit_.value.code == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()[-1:]
+    assert line.startswith("vllm: error: the CLIP checkpoint /no/such/folder cannot be read")
 
 
 def test_unsupported_vllm_is_refused_in_one_line(checkpoint, monkeypatch):

@@ -18,7 +18,7 @@ from ..compat import clip_weights, input_embeddings
 from ..config import ScriptConfig
 from ..kernels import query_relevance
 from ..layout import Layout
-from ..plan import Plan
+from ..plan import Plan, make_plan
 from ..processing import COUNT_FIELD, PLAN_FIELD
 from ..pruning import run_mode
 from ..relevance.clip import ClipRelevance
@@ -43,6 +43,8 @@ class PrunedModel:
     def __init__(self, *, vllm_config: Any, prefix: str = "") -> None:
         super().__init__(vllm_config=vllm_config, prefix=prefix)  # type: ignore[call-arg]
         config = ScriptConfig.from_dict(vllm_config.model_config.hf_config.vllm_script)
+        self._script_config = config
+        self._tested = False
         self.script_clip: Any = None
         if config.clip_model is not None:
             from transformers import AutoConfig
@@ -75,7 +77,11 @@ class PrunedModel:
         plans = kwargs.pop(PLAN_FIELD, None)
         counts = kwargs.pop(COUNT_FIELD, None)
         if plans is None:
-            return super().embed_multimodal(**kwargs)  # type: ignore[misc]
+            rows = super().embed_multimodal(**kwargs)  # type: ignore[misc]
+            if not self._tested and "pixel_values" in kwargs:
+                self._tested = True
+                self._self_test({name: value[:1] for name, value in kwargs.items()}, len(rows[0]))
+            return rows
         embeddings = []
         for index, (plan, count) in enumerate(zip(plans, counts, strict=True)):
             image = {name: value[index : index + 1] for name, value in kwargs.items()}
@@ -94,6 +100,23 @@ class PrunedModel:
                 f"pruning selected {len(kept)} rows for an image with {count} placeholders"
             )
         return image.features.index_select(0, kept)  # a copy: a view would pin all features
+
+    def _self_test(self, fields: dict[str, Any], num_rows: int) -> None:
+        """Prune the first image there is, which is vLLM's dummy when it profiles memory.
+
+        So a layout that does not fit the model ends the start-up, not a request, and the memory
+        that selection takes is part of the profile.
+        """
+        image = self.encode_image(fields)
+        if image.layout.num_placeholders != num_rows:
+            raise RuntimeError(
+                f"the model returns {num_rows} rows for an image, its layout has "
+                f"{image.layout.num_placeholders}: this plugin does not know this model"
+            )
+        plan = make_plan(self._script_config, query=((0, 1),))
+        count = plan.num_kept(image.layout.num_placeholders, image.layout.num_patches)
+        if count is not None and len(kept := self.select(image, plan)) != count:
+            raise RuntimeError(f"pruning selected {len(kept)} of {num_rows} rows, not {count}")
 
     def select(self, image: EncodedImage, plan: Plan) -> torch.Tensor:
         """Return the kept rows of `image.features` as int64 [count], in reading order."""
