@@ -75,7 +75,9 @@ class PruningProcessor(BaseMultiModalProcessor):
         if isinstance(queries, str):
             queries = [queries] * len(images)
         if len(queries) != len(images):
-            raise VLLMValidationError(f"{len(images)} images, but {len(queries)} places for them")
+            raise VLLMValidationError(
+                f"the prompt has {len(queries)} image placeholders for {len(images)} images"
+            )
         plans: list[Plan | None] = []
         for index, query in enumerate(queries):
             plan = make_plan(request.config, self._query(request, query))

@@ -8,14 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
+from PIL import Image
 from vllm.exceptions import VLLMValidationError
+from vllm.renderers.chat_utils import ChatTemplateResolutionError
 from vllm.renderers.hf import HfRenderer
+from vllm.renderers.params import ChatParams
 
 from .config import ScriptConfig
 from .processing import REQUEST_KEY, ScriptRequest
 from .query import image_queries, materialize
+from .raw_prompt import MARKS, Scaffolding, learn_scaffolding, raw_image_queries
 
 _NOTE = "_script"
 
@@ -61,7 +66,10 @@ class ScriptRenderer(HfRenderer):
     def _with_request(self, prompt: Any) -> Any:
         """The prompt with a `ScriptRequest` among its processor arguments."""
         prompt = dict(prompt)
-        note = prompt.pop(_NOTE, _Note(None, ""))
+        if not prompt.get("multi_modal_data"):
+            prompt.pop(_NOTE, None)
+            return prompt
+        note = prompt.pop(_NOTE, None) or _Note(None, self._raw_queries(prompt))
         kwargs = dict(prompt.get("mm_processor_kwargs") or {})
         overrides = note.overrides
         if overrides is None:  # the offline interface has them here, with or without messages
@@ -73,6 +81,34 @@ class ScriptRenderer(HfRenderer):
         kwargs[REQUEST_KEY] = ScriptRequest(config, note.queries if query is None else query)
         prompt["mm_processor_kwargs"] = kwargs
         return prompt
+
+    def _raw_queries(self, prompt: Any) -> Sequence[str]:
+        """Conditioning texts in a prompt that came as text or token ids."""
+        text = prompt.get("prompt")
+        if not isinstance(text, str):
+            text = self.get_tokenizer().decode(prompt["prompt_token_ids"])
+        return raw_image_queries(text, self._image_token, self._scaffolding)
+
+    @cached_property
+    def _image_token(self) -> str:
+        return self.get_mm_processor().info.get_hf_processor().image_token
+
+    @cached_property
+    def _scaffolding(self) -> Scaffolding:
+        """The default chat template's words around turns; none where it has no template."""
+        question, answer, next_question = MARKS
+        image = {"type": "image_pil", "image_pil": Image.new("RGB", (1, 1))}
+        messages = [
+            {"role": "user", "content": [image, {"type": "text", "text": question}]},
+            {"role": "assistant", "content": answer},
+            {"role": "user", "content": next_question},
+        ]
+        params = ChatParams(chat_template_kwargs={"tokenize": False})
+        try:
+            _, prompt = super().render_messages(messages, params)
+        except (ChatTemplateResolutionError, VLLMValidationError):
+            return Scaffolding("", "")
+        return learn_scaffolding(prompt["prompt"], self._image_token)
 
 
 def _take_note(messages: Any, params: Any) -> tuple[Any, Any, _Note]:

@@ -17,27 +17,29 @@ def prompt(engine, text=PROMPT, **script):
     return {"prompt": text, "multi_modal_data": {"image": engine.image(0)}, **kwargs}
 
 
-def test_generate_with_a_query(engine, chat):
+@pytest.mark.parametrize("as_token_ids", [False, True], ids=["text", "token ids"])
+def test_generate_finds_the_question(engine, chat, as_token_ids):
     engine.forget()
-    answers, selections = engine.generate(prompt(engine, query="What is shown here?"))
+    raw = prompt(engine)
+    if as_token_ids:
+        raw["prompt_token_ids"] = engine.llm.get_tokenizer().encode(raw.pop("prompt"))
+    answers, selections = engine.generate(raw)
     assert selections == chat[1]
     assert answers[0] == pytest.approx(chat[0][0], abs=1e-3)
 
 
-def test_generate_from_token_ids(engine, chat):
+def test_generate_with_a_query(engine, chat):
     engine.forget()
-    text = prompt(engine, query="What is shown here?")
-    token_ids = engine.llm.get_tokenizer().encode(text.pop("prompt"))
-    _, selections = engine.generate(text | {"prompt_token_ids": token_ids})
-    assert selections == chat[1]
+    text = PROMPT.replace("What is shown here?", "Why?")
+    _, (other,) = engine.generate(prompt(engine, text))
+    engine.forget()
+    _, (same,) = engine.generate(prompt(engine, text, query="What is shown here?"))
+    assert same == chat[1][0] != other
 
 
-def test_generate_without_a_query_is_query_free(engine, chat):
-    engine.forget()
-    _, raw = engine.generate(prompt(engine))
-    engine.forget()
-    _, free = engine.chat(engine.about(0), mm_processor_kwargs={"script": {"relevance": "none"}})
-    assert raw == free != chat[1]
+def test_too_few_placeholders(engine):
+    with pytest.raises(VLLMValidationError, match="0 image placeholders for 1 images"):
+        engine.generate(prompt(engine, "USER: What? ASSISTANT:"))
 
 
 def test_chat_with_overrides(engine):

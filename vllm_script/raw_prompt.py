@@ -1,0 +1,61 @@
+"""Which text conditions which image in a prompt that was never messages (`LLM.generate`).
+
+The chat template is rendered once around marks; what it wrote between them are the words that open
+a user's and an assistant's turn. A prompt written after that template is then cut at those words.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from .query import bounded
+
+MARKS = ("first question mark", "first answer mark", "second question mark")
+"""Texts of a user's, an assistant's and another user's turn, rendered to learn the template."""
+
+
+@dataclass(frozen=True)
+class Scaffolding:
+    """The words that open a turn, such as "USER:" and "ASSISTANT:"; "" where there are none."""
+
+    user: str
+    assistant: str
+
+
+def learn_scaffolding(rendered: str, image_token: str) -> Scaffolding:
+    """Read the words from MARKS as the chat template rendered them, the image before the first."""
+    question, answer, next_question = MARKS
+    before, _, rest = rendered.partition(question)
+    to_assistant, _, rest = rest.partition(answer)
+    to_user = rest.partition(next_question)[0]
+    # Before the first turn there may be a system prompt, before the second the end of an answer.
+    backwards = (before.partition(image_token)[0][::-1], to_user[::-1])
+    opening = os.path.commonprefix(backwards)[::-1]
+    return Scaffolding(opening.strip(), to_assistant.strip())
+
+
+def raw_image_queries(text: str, image_token: str, scaffolding: Scaffolding) -> list[str]:
+    """Return the conditioning text of every image placeholder, in prompt order.
+
+    A prompt that does not follow the template is one run: all of its text counts.
+
+    Args:
+        text: the prompt, with one `image_token` an image.
+    """
+    queries: list[str] = []
+    for run in _runs(text, scaffolding):
+        num_images = run.count(image_token)
+        query = bounded(run.replace(image_token, "").strip())
+        queries += [query] * num_images
+    return queries
+
+
+def _runs(text: str, scaffolding: Scaffolding) -> list[str]:
+    """What users said between assistants' turns."""
+    opening, answer = scaffolding.user, scaffolding.assistant
+    if not answer or not opening or opening not in text:
+        return [text]
+    # An assistant's words run until the next user's turn; so does a system prompt.
+    stretches = [stretch.partition(opening)[2] for stretch in text.split(answer)]
+    return [stretch.replace(opening, "\n") for stretch in stretches]
