@@ -14,11 +14,12 @@ from vllm_script.compat import wrap
 
 
 def install() -> None:
-    """Carry `script` from chat completion and responses requests to the renderer."""
+    """Carry `script` from every request that is rendered as a chat to the renderer."""
     from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
     from vllm.entrypoints.openai.responses.protocol import ResponsesRequest
+    from vllm.entrypoints.serve.tokenize.protocol import TokenizeChatRequest
 
-    for request_class in (ChatCompletionRequest, ResponsesRequest):
+    for request_class in (ChatCompletionRequest, ResponsesRequest, TokenizeChatRequest):
         wrap(request_class, "build_chat_params", _build_chat_params)
 
 

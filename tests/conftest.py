@@ -77,7 +77,9 @@ def unused_server(start_server):
 @pytest.fixture(scope="session")
 def pruning_server(start_server):
     """The command line of the README, all caches on."""
-    return start_server("llava-next", "--plugin", "script", "--keep-ratio", "0.11")
+    return start_server(
+        "llava-next", "--plugin", "script", "--keep-ratio", "0.11", "--enable-mm-embeds"
+    )
 
 
 @pytest.fixture(scope="session")

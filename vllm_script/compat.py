@@ -9,9 +9,9 @@ Ledger. Each entry: what it is / Why / Upstream / Remove when.
 2. `EngineArgs.add_cli_args` and `from_cli_args`, wrapped by server/cli.py
    Why: flags of a plugin in vLLM's own parser.
    Upstream: none. Remove when: general plugins may add arguments.
-3. `ChatCompletionRequest.build_chat_params` and `ResponsesRequest.build_chat_params`, wrapped by
-   server/request.py
-   Why: both accept extra fields and drop them; `script` has to reach the renderer.
+3. `build_chat_params` of ChatCompletionRequest, ResponsesRequest and TokenizeChatRequest, wrapped
+   by server/request.py
+   Why: they accept extra fields and drop them; `script` has to reach the renderer.
    Upstream: none. Remove when: extra fields reach the renderer.
 4. `RENDERER_REGISTRY.renderers["hf"]`, replaced when pruning is asked for
    Why: `register()` does the same and warns about it at every start.

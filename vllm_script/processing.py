@@ -47,6 +47,9 @@ class ScriptRequest:
     queries: Sequence[str] | str
     """Conditioning text of each image in prompt order, or one text that the client chose."""
 
+    asked: bool = False
+    """Whether the client itself asked for pruning, rather than the server's settings."""
+
 
 class PruningProcessor(BaseMultiModalProcessor):
     """Mixin that gives each image its plan and sizes its placeholders to it."""
@@ -69,8 +72,16 @@ class PruningProcessor(BaseMultiModalProcessor):
 
     def _plans(self, items: MultiModalDataItems, request: ScriptRequest) -> list[Plan | None]:
         images = items.get("image")
-        if images is None or isinstance(images, ImageEmbeddingItems):
-            return [None] * (0 if images is None else len(images))
+        if images is None:
+            return []
+        if isinstance(images, ImageEmbeddingItems):
+            if request.asked and request.config.keep_ratio != 1:
+                raise VLLMValidationError(
+                    "image_embeds cannot be pruned: where their rows come from is not known; "
+                    "send the image, or leave `script` out of the request",
+                    parameter="script",
+                )
+            return [None] * len(images)
         queries = request.queries
         if isinstance(queries, str):
             queries = [queries] * len(images)

@@ -78,7 +78,8 @@ class ScriptRenderer(HfRenderer):
             config, query = self._script_config.for_request(overrides)
         except ValueError as error:
             raise VLLMValidationError(str(error), parameter="script") from None
-        kwargs[REQUEST_KEY] = ScriptRequest(config, note.queries if query is None else query)
+        queries = note.queries if query is None else query
+        kwargs[REQUEST_KEY] = ScriptRequest(config, queries, asked=bool(overrides))
         prompt["mm_processor_kwargs"] = kwargs
         return prompt
 
