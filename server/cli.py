@@ -17,7 +17,6 @@ from vllm_script.compat import wrap
 from vllm_script.config import RELEVANCE_SOURCES, ScriptConfig
 from vllm_script.pruning import MODES
 
-from . import request
 from .aliases import repository_of, served_names
 
 # Flag -> key of additional_config["script"].
@@ -128,10 +127,10 @@ def _from_cli_args(original: Callable[..., Any]) -> Callable[..., Any]:
             if repository := repository_of(args.model):
                 names = served_names(args.model, repository, args.served_model_name)
                 args.model, args.served_model_name = repository, names
+        # Further API servers are processes of their own that start from these arguments.
+        args.additional_config = folded
         engine_args = original(cls, args)
-        engine_args.additional_config = folded
         engine_args.script_errors = errors_are_one_line
-        request.install()
         return engine_args
 
     return from_cli_args

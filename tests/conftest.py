@@ -27,6 +27,7 @@ import pytest  # noqa: E402
 ENGINE_FLAGS = (
     *("--enforce-eager", "--dtype", "float32", "--block-size", "32", "--max-model-len", "4096"),
     *("--served-model-name", "tiny", "--enable-prompt-tokens-details"),
+    *("--limit-mm-per-prompt", '{"image": 4}'),
 )
 
 
@@ -84,6 +85,7 @@ def pruning_server(start_server):
 
 @pytest.fixture(scope="session")
 def uncached_server(start_server):
-    """Like `pruning_server`, every cache off."""
+    """Like `pruning_server`, every cache off, and a KV cache of one longest prompt."""
     caches_off = ("--no-enable-prefix-caching", "--mm-processor-cache-gb", "0")
+    caches_off += ("--num-gpu-blocks-override", "129")
     return start_server("llava-next", "--plugin", "script", "--keep-ratio", "0.11", *caches_off)

@@ -2,9 +2,9 @@
 
 Ledger. Each entry: what it is / Why / Upstream / Remove when.
 
-1. `EngineArgs.create_engine_config`, wrapped by plugin.py
-   Why: processors see only `model_config`, so settings must be put into `hf_overrides` before it
-   is built, and checked against the finished configuration.
+1. `EngineArgs.create_model_config`, wrapped by plugin.py
+   Why: processors see only `model_config`, so settings and the name of our architecture must be
+   put into it while it is built.
    Upstream: none. Remove when: a plugin may contribute to the configuration.
 2. `EngineArgs.add_cli_args` and `from_cli_args`, wrapped by server/cli.py
    Why: flags of a plugin in vLLM's own parser.
@@ -25,7 +25,9 @@ Ledger. Each entry: what it is / Why / Upstream / Remove when.
 from __future__ import annotations
 
 import functools
+import importlib
 import inspect
+import operator
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -59,6 +61,28 @@ PROBES = {
     "vllm.renderers.hf:HfRenderer.render_messages_async": ("messages", "params"),
     "vllm.renderers.hf:HfRenderer._process_tokens": ("prompt", "skip_mm_cache"),
     "vllm.renderers.hf:HfRenderer._process_tokens_async": ("prompt", "skip_mm_cache"),
+    "vllm.multimodal.processing:BaseMultiModalProcessor.get_dummy_inputs": (
+        "seq_len",
+        "mm_counts",
+        "mm_options",
+    ),
+    "vllm.multimodal.processing.processor:cached_encode": (
+        "tokenizer",
+        "text",
+        "truncation",
+        "add_special_tokens",
+    ),
+    **{
+        f"vllm.model_executor.models.{module}:{name}.{method}": parameters
+        for module, name in [
+            ("llava", "LlavaForConditionalGeneration"),
+            ("llava_next", "LlavaNextForConditionalGeneration"),
+        ]
+        for method, parameters in [
+            ("_parse_and_validate_image_input", ("kwargs",)),
+            ("_image_pixels_to_features", ("vision_tower", "pixel_values")),
+        ]
+    },
     "vllm.model_executor.models.llava_next:"
     "LlavaNextForConditionalGeneration._merge_image_patch_embeddings": (
         "image_size",
@@ -71,20 +95,44 @@ PROBES = {
 def check_vllm() -> None:
     """Raise RuntimeError, in one line, unless this vLLM is one that the plugin was written for."""
     import vllm
-    from vllm.utils.import_utils import resolve_obj_by_qualname
 
     problem = None
     if not vllm.__version__.startswith(f"{SUPPORTED_VLLM}."):
         problem = f"this is {vllm.__version__}"
     for path, expected in PROBES.items():
-        module, _, name = path.partition(":")
-        owner, _, method = name.partition(".")
-        function = getattr(resolve_obj_by_qualname(f"{module}.{owner}"), method, None)
-        found = tuple(inspect.signature(function).parameters)[1:] if function else ()
-        if problem is None and found != expected:
-            problem = f"{name} takes {found}, not {expected}"
+        problem = problem or _misfit(path, expected)
     if problem:
         raise RuntimeError(f"the script plugin supports vLLM {SUPPORTED_VLLM}.x: {problem}")
+
+
+def _misfit(path: str, expected: tuple[str, ...]) -> str | None:
+    """What is wrong with the method at "module:Class.method", None if nothing is."""
+    module_name, _, name = path.partition(":")
+    try:
+        function = operator.attrgetter(name)(importlib.import_module(module_name))
+    except (ImportError, AttributeError) as error:
+        return str(error)
+    found = tuple(inspect.signature(function).parameters)
+    found = found[1:] if found[:1] == ("self",) else found
+    return None if found == expected else f"{name} takes {found}, not {expected}"
+
+
+def check_front_end(model_config: Any) -> None:
+    """Raise ValueError where prompts would not pass through our renderer."""
+    from vllm import envs
+    from vllm.tokenizers.registry import tokenizer_args_from_config
+
+    mode = tokenizer_args_from_config(model_config)[0]
+    if mode != "hf":
+        raise ValueError(
+            f"the script plugin needs Hugging Face's tokenizer and chat template, this model has "
+            f"{mode!r}; start with --tokenizer-mode hf"
+        )
+    if envs.VLLM_USE_RUST_FRONTEND:
+        raise ValueError(
+            "the script plugin does not work behind vLLM's Rust front end; "
+            "unset VLLM_USE_RUST_FRONTEND"
+        )
 
 
 def wrap(owner: type, name: str, wrapper: Callable[[Callable[..., Any]], Any]) -> None:
@@ -149,7 +197,10 @@ def input_embeddings(model: Any, token_ids: torch.Tensor) -> torch.Tensor:
     Reads below a LoRA wrapper: relevance belongs to the base model, and the wrapper's batch
     mapping does not describe these tokens.
     """
-    embedding = model.get_language_model().model.embed_tokens
+    language_model = model.get_language_model()
+    embedding = getattr(getattr(language_model, "model", None), "embed_tokens", None)
+    if embedding is None:
+        return language_model.embed_input_ids(token_ids)
     return getattr(embedding, "base_layer", embedding)(token_ids)
 
 

@@ -7,7 +7,6 @@ into a usage error, an exception or an HTTP 400.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
@@ -128,7 +127,7 @@ def _as_dict(raw: object, valid_keys: Iterable[str]) -> dict[str, Any]:
 
 def _check_ratio(name: str, value: object, low: float = 0.0, high: float = 1.0) -> None:
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    if number and math.isfinite(value) and value > 0 and low <= value <= high:  # type: ignore[operator, arg-type]
+    if number and value > 0 and low <= value <= high:  # type: ignore[operator]
         return
     limits = f"in [{low:g}, {high:g}]" if low > 0 else f"in (0, {high:g}]"
     raise ValueError(
@@ -154,6 +153,8 @@ def _check_choice(name: str, value: object, choices: Iterable[str]) -> None:
 def _check_query(value: object) -> None:
     if not isinstance(value, str) or not value.strip():
         raise ValueError(f"query must be a text that is not empty, got {_shown(value)}")
+    if any("\ud800" <= character <= "\udfff" for character in value):
+        raise ValueError("query must be text, got half of a surrogate pair; send whole characters")
     if len(value) > MAX_QUERY_CHARS:
         raise ValueError(
             f"query must have at most {MAX_QUERY_CHARS} characters, got {len(value)}; "

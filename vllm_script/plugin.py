@@ -27,33 +27,40 @@ def register() -> None:
 
     for architecture, path in registrations():
         ModelRegistry.register_model(architecture, path)
-    compat.wrap(EngineArgs, "create_engine_config", _create_engine_config)
+    compat.wrap(EngineArgs, "create_model_config", _create_model_config)
     cli.install()
 
 
-def _create_engine_config(original: Callable[..., Any]) -> Callable[..., Any]:
-    def create_engine_config(self: Any, *args: Any, **kwargs: Any) -> Any:
-        raw = (self.additional_config or {}).get("script")
+def _create_model_config(original: Callable[..., Any]) -> Callable[..., Any]:
+    def create_model_config(self: Any) -> Any:
+        options = self.additional_config
+        raw = options.get("script") if isinstance(options, dict) else None
         if raw is None:
-            return original(self, *args, **kwargs)
+            return original(self)
+        from .server import request
+
         reporting = getattr(self, "script_errors", contextlib.nullcontext)
         with reporting():
             compat.check_vllm()
             config = ScriptConfig.from_dict(raw)
             _expand_alias(self)
-        if not isinstance(self.hf_overrides, ConfigOverride):
-            self.hf_overrides = ConfigOverride(self.hf_overrides, config.to_dict())
-        compat.use_renderer("vllm_script.renderer", "build_renderer")
-        vllm_config = original(self, *args, **kwargs)
-        model_config = vllm_config.model_config
+        user_overrides = self.hf_overrides
+        self.hf_overrides = ConfigOverride(user_overrides)
+        try:
+            model_config = original(self)
+        finally:
+            self.hf_overrides = user_overrides
+        model_config.hf_overrides = user_overrides
         with reporting():
-            _check_supported(vllm_config)
+            _check_supported(self, model_config)
             config = resolve(config, model_config.hf_config, model_config.model)
         model_config.hf_config.vllm_script = config.to_dict()
+        compat.use_renderer("vllm_script.renderer", "build_renderer")
+        request.install()
         _announce(config, model_config.hf_config)
-        return vllm_config
+        return model_config
 
-    return create_engine_config
+    return create_model_config
 
 
 def _expand_alias(engine_args: Any) -> None:
@@ -64,27 +71,25 @@ def _expand_alias(engine_args: Any) -> None:
         engine_args.model, engine_args.served_model_name = repository, names
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class ConfigOverride:
-    """An `hf_overrides` callable: the user's own overrides, then ours, on a model's configuration.
+    """An `hf_overrides` callable: the user's overrides, then the name of our architecture.
 
-    vLLM also calls it on configurations of other models (drafts): those it leaves alone.
+    In place only while the model's configuration is built: vLLM treats a user's dict otherwise
+    than a callable, for quantisation and for draft models.
     """
 
     user: Any
     """What the user gave as `hf_overrides`: a callable or a dict, perhaps with nested dicts."""
-    script: Mapping[str, Any]
-    """`ScriptConfig.to_dict()`."""
 
     def __call__(self, hf_config: Any) -> Any:
         if callable(self.user):
             hf_config = self.user(hf_config)
         else:
             _update(hf_config, self.user or {})
-        (architecture, *_) = getattr(hf_config, "architectures", None) or [None]
-        if architecture in FAMILIES:
-            hf_config.architectures = [pruned_name(architecture)]
-            hf_config.vllm_script = dict(self.script)
+        architectures = getattr(hf_config, "architectures", None) or [None]
+        if architectures[0] in FAMILIES:
+            hf_config.architectures = [pruned_name(architectures[0])]
         return hf_config
 
 
@@ -98,12 +103,12 @@ def _update(target: Any, values: Mapping[str, Any]) -> None:
             setattr(target, name, value)
 
 
-def _check_supported(vllm_config: Any) -> None:
+def _check_supported(engine_args: Any, model_config: Any) -> None:
     """Raise ValueError, before weights load, for what pruning would get wrong."""
-    hf_config = vllm_config.model_config.hf_config
-    if getattr(hf_config, "vllm_script", None) is None:
+    hf_config = model_config.hf_config
+    if hf_config.architectures[0] not in [name for name, _ in registrations()]:
         raise ValueError(
-            f"the script plugin does not know {hf_config.architectures}; it prunes images of "
+            f"the script plugin does not know {hf_config.architectures[0]}; it prunes images of "
             f"{', '.join(FAMILIES)}. Remove --plugin script to serve this model unpruned."
         )
     vision = getattr(hf_config.vision_config, "model_type", None)
@@ -113,11 +118,17 @@ def _check_supported(vllm_config: Any) -> None:
             f"the script plugin does not know a {vision} tower with feature selection "
             f"{strategy!r}; it needs one whose tokens are the patches alone (default)"
         )
-    if getattr(vllm_config.lora_config, "enable_tower_connector_lora", False):
+    if engine_args.enable_tower_connector_lora:
         raise ValueError(
             "the script plugin cannot prune behind LoRA adapters of the vision tower; remove "
             "--enable-tower-connector-lora (adapters of the language model work)"
         )
+    if engine_args.mm_encoder_only or engine_args.ec_transfer_config is not None:
+        raise ValueError(
+            "the script plugin cannot prune in an encoder of its own (--mm-encoder-only, "
+            "--ec-transfer-config): relevance reads the language model's embeddings"
+        )
+    compat.check_front_end(model_config)
 
 
 def _announce(config: ScriptConfig, hf_config: Any) -> None:

@@ -60,15 +60,31 @@ class PruningProcessor(BaseMultiModalProcessor):
 
     def apply(self, inputs: ProcessorInputs, timing_ctx: Any) -> Any:
         kwargs = dict(inputs.hf_processor_mm_kwargs)
-        request = kwargs.pop(REQUEST_KEY, None) or self._profiling_request()
+        if not isinstance(request := kwargs.pop(REQUEST_KEY, None), ScriptRequest):
+            raise RuntimeError("the prompt did not pass through the renderer of the script plugin")
         kwargs[_PLANS_KEY] = self._plans(inputs.mm_data_items, request)
         return super().apply(replace(inputs, hf_processor_mm_kwargs=kwargs), timing_ctx)
 
-    def _profiling_request(self) -> ScriptRequest:
-        """The largest request there can be: only dummy inputs arrive without one."""
+    def get_dummy_inputs(self, *args: Any, **kwargs: Any) -> ProcessorInputs:
+        """Dummies for memory profiling and for the encoder cache's size: the most one may keep."""
+        inputs = super().get_dummy_inputs(*args, **kwargs)
+        self._check_layouts(inputs.mm_data_items)
         config = ScriptConfig.from_dict(self.info.get_hf_config().vllm_script)
-        largest = replace(config, keep_ratio=config.max_keep_ratio, visual_token_budget=None)
-        return ScriptRequest(largest, "What is shown in the image?")
+        request = ScriptRequest(_at_most(config), "What is shown in the image?")
+        kwargs = {**inputs.hf_processor_mm_kwargs, REQUEST_KEY: request}
+        return replace(inputs, hf_processor_mm_kwargs=kwargs)
+
+    def _check_layouts(self, items: MultiModalDataItems) -> None:
+        """End the start-up where our layout of the dummy images is not vLLM's."""
+        images = items.get("image") or []
+        for index in range(len(images)):
+            size = images.get_image_size(index)
+            stock = self.info.get_num_image_tokens(image_width=size.width, image_height=size.height)
+            if stock != (ours := self._layout(images, index).num_placeholders):
+                raise RuntimeError(
+                    f"vLLM gives an image of {size.width}x{size.height} {stock} placeholders, "
+                    f"the script plugin {ours}: it does not know this model"
+                )
 
     def _plans(self, items: MultiModalDataItems, request: ScriptRequest) -> list[Plan | None]:
         images = items.get("image")
@@ -89,11 +105,26 @@ class PruningProcessor(BaseMultiModalProcessor):
             raise VLLMValidationError(
                 f"the prompt has {len(queries)} image placeholders for {len(images)} images"
             )
-        plans: list[Plan | None] = []
-        for index, query in enumerate(queries):
-            plan = make_plan(request.config, self._query(request, query))
-            plans.append(plan if self._prunes(plan, images, index, request.config) else None)
-        return plans
+        return [self._plan(request, query, images, i) for i, query in enumerate(queries)]
+
+    def _plan(self, request: ScriptRequest, query: str, images: Any, index: int) -> Plan | None:
+        config = request.config
+        plan = make_plan(config, self._query(request, query))
+        if images.get(index) is None:  # a reference by uuid alone: the size is not known here
+            return None if plan.keep_ratio == 1 else plan
+        layout = self._layout(images, index)
+        limit = num_rows(make_plan(_at_most(config), ()), layout)
+        wanted = num_rows(plan, layout)
+        if wanted > limit and request.asked:
+            raise VLLMValidationError(
+                f"image {index} would keep {wanted} visual tokens, the server allows {limit} of "
+                f"its {layout.num_placeholders} (--max-keep-ratio {config.max_keep_ratio:g}); "
+                "ask for less, or start the server with a larger limit",
+                parameter="script",
+            )
+        if wanted > limit:
+            plan = make_plan(_at_most(config), self._query(request, query))
+        return plan if num_rows(plan, layout) < layout.num_placeholders else None
 
     def _query(self, request: ScriptRequest, text: str) -> list[tuple[int, ...]]:
         """The query in windows of token ids, for the request's source of relevance."""
@@ -114,21 +145,6 @@ class PruningProcessor(BaseMultiModalProcessor):
         vocab_size = self.info.get_hf_config().text_config.vocab_size
         known = tuple(token_id for token_id in token_ids if token_id < vocab_size)
         return [known] if known else []
-
-    def _prunes(self, plan: Plan, images: Any, index: int, config: ScriptConfig) -> bool:
-        if images.get(index) is None:  # a reference by uuid alone: the size is not known here
-            return plan.keep_ratio != 1
-        layout = self._layout(images, index)
-        num_kept = plan.num_kept(layout.num_placeholders, layout.num_patches)
-        limit = plan_limit(config, layout)
-        if (num_kept or layout.num_placeholders) > limit:
-            raise VLLMValidationError(
-                f"image {index} would keep {num_kept or layout.num_placeholders} visual tokens, "
-                f"the server allows {limit} (--max-keep-ratio {config.max_keep_ratio:g}); "
-                "ask for less, or restart the server with a larger limit",
-                parameter="script",
-            )
-        return num_kept is not None
 
     def _layout(self, images: Any, index: int) -> Layout:
         size = images.get_image_size(index)
@@ -167,10 +183,7 @@ class PruningProcessor(BaseMultiModalProcessor):
 
     def _count(self, plan: Plan | None, images: Any, index: int) -> int:
         """Placeholders of an image that is pruned, 0 for one that is left whole."""
-        if plan is None:
-            return 0
-        layout = self._layout(images, index)
-        return plan.num_kept(layout.num_placeholders, layout.num_patches) or 0
+        return 0 if plan is None else num_rows(plan, self._layout(images, index))
 
     def _get_mm_fields_config(
         self, hf_inputs: Any, hf_processor_mm_kwargs: Mapping[str, object]
@@ -198,16 +211,20 @@ class PruningProcessor(BaseMultiModalProcessor):
         return [replace(update, replacement=replacement)]
 
 
-def plan_limit(config: ScriptConfig, layout: Layout) -> int:
-    """Most rows that an image of this layout may keep under `max_keep_ratio`."""
-    largest = replace(config, keep_ratio=config.max_keep_ratio, visual_token_budget=None)
-    kept = make_plan(largest, ()).num_kept(layout.num_placeholders, layout.num_patches)
-    return kept or layout.num_placeholders
+def num_rows(plan: Plan, layout: Layout) -> int:
+    """Rows of an image that stay, all of them where the plan leaves it whole."""
+    kept = plan.num_kept(layout.num_placeholders, layout.num_patches)
+    return layout.num_placeholders if kept is None else kept
+
+
+def _at_most(config: ScriptConfig) -> ScriptConfig:
+    """The settings with the largest share that a request may keep."""
+    return replace(config, keep_ratio=config.max_keep_ratio, visual_token_budget=None)
 
 
 def _split(kwargs: Mapping[str, object]) -> tuple[list[Plan | None], dict[str, object]]:
     stock_kwargs = dict(kwargs)
-    plans: Any = stock_kwargs.pop(_PLANS_KEY)
+    plans: Any = stock_kwargs.pop(_PLANS_KEY, [])
     return plans, stock_kwargs
 
 

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 from vllm.engine.arg_utils import EngineArgs
+from vllm.exceptions import VLLMValidationError
+from vllm.multimodal import MULTIMODAL_REGISTRY
 from vllm.renderers import renderer_from_config
 from vllm.renderers.params import ChatParams
 
@@ -84,6 +86,40 @@ def test_images_whole_and_pruned_in_one_prompt(render):
     identifiers, lengths = render({"visual_token_budget": 88}, messages)
     assert lengths == [88, 88]
     assert identifiers[0] != stock[0] and identifiers[1] == stock[1]
+
+
+def test_max_keep_ratio_bounds_requests(render):
+    settings = {"max_keep_ratio": 0.5}
+    messages = [user(image(0), "What?")]
+    assert render(settings, messages, {"visual_token_budget": 96})[1] == [96]
+    for script in ({"visual_token_budget": 97}, {"visual_token_budget": 60_000}):
+        with pytest.raises(VLLMValidationError, match="the server allows 96 of its 192"):
+            render(settings, messages, script)
+
+
+def test_max_keep_ratio_bounds_the_servers_own_budget(render):
+    """A small image would keep more than its half: nobody asked for that, so it is no mistake."""
+    settings = {"max_keep_ratio": 0.5, "visual_token_budget": 64}
+    assert render(settings, [user(image(0), image(1, 100, 30), "What?")])[1] == [64, 44]
+
+
+@pytest.mark.parametrize(
+    "settings, largest",
+    [({}, 192), ({"max_keep_ratio": 0.5}, 96), ({"visual_token_budget": 9}, 192)],
+)
+def test_memory_is_profiled_for_the_largest_request(checkpoint, settings, largest):
+    args = EngineArgs(str(checkpoint("llava-next")), additional_config={"script": settings})
+    processor = MULTIMODAL_REGISTRY.create_processor(args.create_engine_config().model_config)
+    (span,) = processor.get_dummy_mm_inputs({"image": 1})["mm_placeholders"]["image"]
+    assert span.length == largest
+
+
+def test_a_prompt_that_bypassed_our_renderer_is_refused(checkpoint):
+    args = EngineArgs(str(checkpoint("llava-next")), additional_config={"script": {}})
+    processor = MULTIMODAL_REGISTRY.create_processor(args.create_engine_config().model_config)
+    items = processor.info.parse_mm_data({"image": image(0)["image_pil"]})
+    with pytest.raises(RuntimeError, match="did not pass through the renderer"):
+        processor([4], items)
 
 
 @pytest.mark.parametrize("height", [1, 2, 41, 84, 100, 167, 168, 169, 333, 20000])

@@ -5,7 +5,7 @@ from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.entrypoints.launchers.cli_args import make_arg_parser
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 
-from vllm_script import plugin
+from vllm_script import compat, plugin
 from vllm_script.config import ScriptConfig
 
 
@@ -126,6 +126,40 @@ def test_engine_config_keeps_the_users_overrides(checkpoint, overrides):
     assert (hf_config.rope_x, hf_config.text_config.rope_y) == (1, 2)
 
 
+def test_the_users_overrides_are_put_back(checkpoint):
+    """vLLM reads them again, and not as it reads a callable."""
+    overrides = {"quantization_config_dict_json": "{}"}
+    settings = dict(additional_config={"script": {}}, hf_overrides=overrides)
+    args = AsyncEngineArgs(str(checkpoint("llava-next")), **settings)
+    assert args.create_engine_config().model_config.hf_overrides is overrides
+    assert args.hf_overrides is overrides
+
+
+def test_options_that_are_no_dict_are_left_alone(checkpoint):
+    class Options:
+        def compute_hash(self):
+            return "x"
+
+    args = AsyncEngineArgs(str(checkpoint("llava-next")), additional_config=Options())
+    assert args.create_model_config().architecture == "LlavaNextForConditionalGeneration"
+
+
+def test_the_configuration_reaches_other_processes(checkpoint):
+    import pickle
+
+    args = AsyncEngineArgs(str(checkpoint("llava-next")), additional_config={"script": {}})
+    config = pickle.loads(pickle.dumps(args.create_engine_config())).model_config
+    assert config.architecture == "ScriptLlavaNextForConditionalGeneration"
+    assert config.hf_config.vllm_script["keep_ratio"] == 0.11
+
+
+def test_settings_are_left_in_the_arguments_for_further_api_servers(parser):
+    """These are processes of their own, that start from the arguments before any plugin loads."""
+    args = parser.parse_args(["serve", "--plugin", "script", "--keep-ratio", "0.5"])
+    AsyncEngineArgs.from_cli_args(args)
+    assert args.additional_config == {"script": {"keep_ratio": 0.5}}
+
+
 def set_two(hf_config):
     hf_config.rope_x = 1
     if hasattr(hf_config, "text_config"):
@@ -142,6 +176,8 @@ def set_two(hf_config):
             ["LoRA", "--enable-tower-connector-lora"],
         ),
         ({"additional_config": {"script": {"keep_ratio": 2}}}, ["keep_ratio", "got 2"]),
+        ({"mm_encoder_only": True}, ["--mm-encoder-only"]),
+        ({"tokenizer_mode": "deepseek_v32"}, ["deepseek_v32", "--tokenizer-mode hf"]),
     ],
 )
 def test_what_cannot_work_is_refused_at_start_up(checkpoint, changes, words):
@@ -177,8 +213,21 @@ def test_start_up_errors_of_the_command_line_are_one_line(parser, capsys):
 
 
 def test_unsupported_vllm_is_refused_in_one_line(checkpoint, monkeypatch):
+    args = AsyncEngineArgs(str(checkpoint("llava-next")), additional_config={"script": {}})
     monkeypatch.setattr("vllm.__version__", "0.99.0")
     with pytest.raises(RuntimeError, match=r"supports vLLM 0\.32\.x: this is 0\.99\.0"):
-        AsyncEngineArgs(
-            str(checkpoint("llava-next")), additional_config={"script": {}}
-        ).create_engine_config()
+        args.create_engine_config()
+
+
+@pytest.mark.parametrize(
+    "probe, problem",
+    [
+        ("vllm.renderers.hf:HfRenderer.render", "has no attribute 'render'"),
+        ("vllm.renderers.gone:HfRenderer.render", "No module named 'vllm.renderers.gone'"),
+        ("vllm.renderers.hf:HfRenderer.render_messages", r"takes \('messages', 'params'\), not"),
+    ],
+)
+def test_a_vllm_that_has_changed_is_refused_in_one_line(monkeypatch, probe, problem):
+    monkeypatch.setitem(compat.PROBES, probe, ("other",))
+    with pytest.raises(RuntimeError, match=rf"supports vLLM 0\.32\.x: .*{problem}"):
+        compat.check_vllm()

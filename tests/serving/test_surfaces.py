@@ -100,10 +100,12 @@ def test_uuid(pruning_server, picture, ask):
     again = ask(pruning_server, [with_uuid(image, "a", data=False), QUESTION])
     assert again.logprobs == pytest.approx(first.logprobs, abs=1e-3)
     assert again.prompt_tokens == first.prompt_tokens
+    stock = {"keep_ratio": 1.0}
+    whole = ask(pruning_server, [with_uuid(image, "a"), QUESTION], stock)
+    again = ask(pruning_server, [with_uuid(image, "a", data=False), QUESTION], stock)
+    assert again.prompt_tokens == whole.prompt_tokens > first.prompt_tokens
     other = ask(pruning_server, [with_uuid(image, "a"), QUESTION], {"keep_ratio": 0.3})
-    assert other.prompt_tokens > first.prompt_tokens
-    whole = ask(pruning_server, [with_uuid(image, "a"), QUESTION], {"keep_ratio": 1.0})
-    assert whole.prompt_tokens > other.prompt_tokens
+    assert whole.prompt_tokens > other.prompt_tokens > first.prompt_tokens
 
 
 def test_uuid_without_its_image_needs_the_same_plan(stock_server, post, pruning_server, picture):
@@ -133,6 +135,8 @@ def test_image_embeds_are_left_whole(post):
     text = post("/v1/chat/completions", chat_body([QUESTION], max_tokens=1))[1]
     added = reply["usage"]["prompt_tokens"] - text["usage"]["prompt_tokens"]
     assert 50 <= added < 55  # its rows, and what the template writes around an image
+    two = chat_body([image_embeds(50), image_embeds(30), QUESTION], max_tokens=1)
+    assert post("/v1/chat/completions", two)[0] == 200
     assert post("/v1/chat/completions", body | {"script": {"keep_ratio": 1.0}})[0] == 200
     status, reply = post("/v1/chat/completions", body | {"script": {"keep_ratio": 0.5}})
     assert status == 400

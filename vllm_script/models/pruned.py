@@ -102,10 +102,10 @@ class PrunedModel:
         return image.features.index_select(0, kept)  # a copy: a view would pin all features
 
     def _self_test(self, fields: dict[str, Any], num_rows: int) -> None:
-        """Prune the first image there is, which is vLLM's dummy when it profiles memory.
+        """Prune the first image left whole, which is vLLM's dummy where it profiles memory.
 
-        So a layout that does not fit the model ends the start-up, not a request, and the memory
-        that selection takes is part of the profile.
+        So the memory that selection takes is part of the profile, and a layout that does not fit
+        the model ends the start-up.
         """
         image = self.encode_image(fields)
         if image.layout.num_placeholders != num_rows:

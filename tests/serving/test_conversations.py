@@ -1,0 +1,46 @@
+"""Long conversations with images in any turn: as without caches, and each turn hits the last."""
+
+import random
+
+import pytest
+
+BLOCK = 32
+TEXTS = [
+    "What is shown in this picture? Describe it in detail, please.",
+    "How many people are there, and what colour is the roof of the temple?",
+    "Is there a tree to the left of the building?",
+    "Compare the first picture with the second one.",
+]
+
+
+def conversation(rng, picture):
+    """Messages of 2 to 4 turns, at most 4 images among them, with settings for the whole."""
+    images = rng.sample(range(700, 720), 4)
+    messages = []
+    for _ in range(rng.randint(2, 4)):
+        parts = [{"type": "text", "text": rng.choice(TEXTS)}]
+        for _ in range(rng.choice([0, 1, 1, 2])):
+            if images:
+                size = rng.choice([(168, 168), (100, 60), (84, 200)])
+                parts.insert(rng.randint(0, len(parts)), picture(*size, seed=images.pop()))
+        messages.append({"role": "user", "content": parts})
+        messages.append({"role": "assistant", "content": rng.choice(["Yes.", "A red roof."])})
+    return messages[:-1], rng.choice([None, {"keep_ratio": 0.3}, {"mode": "cdpruner"}])
+
+
+def test_50_conversations(pruning_server, uncached_server, picture, ask):
+    rng = random.Random(2)
+    for _ in range(50):
+        messages, script = conversation(rng, picture)
+        previous = None
+        for end in range(1, len(messages) + 1, 2):
+            answer = ask(pruning_server, messages[:end], script, max_tokens=2)
+            if previous is not None:
+                # The last prompt up to its "ASSISTANT:" is where this one begins.
+                assert answer.cached_tokens >= (previous.prompt_tokens - 8) // BLOCK * BLOCK
+            previous = answer
+        truth = ask(uncached_server, messages, script, max_tokens=2)
+        assert answer.prompt_tokens == truth.prompt_tokens
+        assert answer.logprobs[0] == pytest.approx(truth.logprobs[0], abs=1e-3)
+        if answer.token_ids[0] == truth.token_ids[0]:
+            assert answer.logprobs[1] == pytest.approx(truth.logprobs[1], abs=1e-3)
