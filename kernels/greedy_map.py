@@ -38,7 +38,9 @@ def greedy_map(unit: torch.Tensor, relevance: torch.Tensor | None, budget: int) 
     weight = unit.new_ones(num_tokens) if relevance is None else _unit_peak(relevance)
     weighted = unit * weight[:, None]
     kernel = weighted @ weighted.T  # [N, N]
-    residual = kernel.diagonal().clone()
+    # The cosine of a row with itself is 1, or 0 for a zero row; the product rounds it, and would
+    # break ties by that noise.
+    residual = torch.where(unit.any(1), weight.square(), 0.0)
     floor = RESIDUAL_FLOOR * residual.max()
     factor = unit.new_empty(budget, num_tokens)
     picks = torch.empty(budget, dtype=torch.int64, device=unit.device)

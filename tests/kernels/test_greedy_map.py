@@ -34,6 +34,14 @@ def test_greedy_map_by_hand(relevance, expected, budget, scale):
     assert picks.tolist() == expected[:budget]
 
 
+def test_greedy_map_first_of_equals_is_the_lowest_index():
+    """Every row is as similar to itself as any other, whatever float32 makes of the product."""
+    for seed in range(20):
+        rows = torch.randn(50, 63, generator=torch.Generator().manual_seed(seed))
+        rows[0] = 0.0  # a zero row is similar to nothing, itself included
+        assert greedy_map(unit_rows(rows), None, 1).tolist() == [1]
+
+
 @pytest.mark.parametrize("value", [0.0, 0.3, 1e30])
 def test_greedy_map_constant_relevance_is_none(value):
     unit = unit_rows(torch.randn(20, 8, generator=torch.Generator().manual_seed(0)))

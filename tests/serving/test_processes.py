@@ -1,0 +1,59 @@
+"""More processes than one: several API servers, several tensor-parallel ranks."""
+
+import httpx
+import pytest
+
+QUESTIONS = ["What is shown here?", "How many people are there?"]
+SETTINGS = [None, {"keep_ratio": 0.3, "mode": "cdpruner"}, {"relevance": "embedding"}]
+SCRIPT = ("--plugin", "script", "--keep-ratio", "0.11")
+
+
+# Two ranks add up features in another order than one. Where that turns a tie between two tokens
+# around, both ranks keep the other one: a few of 24 answers may differ, had the ranks selected
+# different tokens all would.
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param((("--api-server-count", "2"), {}, 0), id="two API servers"),
+        pytest.param(
+            (("--tensor-parallel-size", "2"), {"VLLM_CPU_OMP_THREADS_BIND": "0|1"}, 3),
+            id="tensor parallel of two",
+        ),
+    ],
+)
+def server_and_ties(request, start_server):
+    flags, env, ties = request.param
+    return start_server("llava-next", *SCRIPT, *flags, **env), ties
+
+
+@pytest.fixture
+def server(server_and_ties):
+    return server_and_ties[0]
+
+
+def test_answers_are_those_of_one_process(server_and_ties, pruning_server, picture, ask):
+    server, ties = server_and_ties
+    differing = 0
+    for seed in range(900, 904):
+        for question in QUESTIONS:
+            for script in SETTINGS:
+                parts = [picture(168, 168, seed=seed), {"type": "text", "text": question}]
+                expected = ask(pruning_server, parts, script)
+                answer = ask(server, parts, script)
+                assert answer.prompt_tokens == expected.prompt_tokens
+                differing += abs(answer.logprobs[0] - expected.logprobs[0]) > 1e-3
+    assert differing <= ties
+
+
+def test_mistakes_are_found_in_every_process(server, picture):
+    parts = [picture(168, 168), {"type": "text", "text": "What?"}]
+    body = {
+        "model": "tiny",
+        "max_tokens": 1,
+        "messages": [{"role": "user", "content": parts}],
+        "script": {"keep_ratio": 7},
+    }
+    for _ in range(8):  # each on a connection of its own, so that each server gets some
+        reply = httpx.post(f"{server.url}/chat/completions", json=body, timeout=300)
+        assert reply.status_code == 400
+        assert "got 7" in reply.json()["error"]["message"]
