@@ -2,7 +2,7 @@
 export PYTHONSAFEPATH = 1
 # The name of our kernels/ must not be importable; PYTHONSAFEPATH keeps this folder off sys.path.
 VENV = .venv/bin
-MODEL ?= llava-hf/llava-v1.6-vicuna-7b-hf
+MODEL ?= llava-next
 KEEP_RATIO ?= 0.11
 
 .PHONY: install demo test test-all check serve

@@ -76,7 +76,7 @@ class PruningProcessor(BaseMultiModalProcessor):
 
     def _check_layouts(self, items: MultiModalDataItems) -> None:
         """End the start-up where our layout of the dummy images is not vLLM's."""
-        images = items.get("image") or []
+        images: Any = items.get("image") or ()
         for index in range(len(images)):
             size = images.get_image_size(index)
             stock = self.info.get_num_image_tokens(image_width=size.width, image_height=size.height)

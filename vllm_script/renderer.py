@@ -66,21 +66,19 @@ class ScriptRenderer(HfRenderer):
     def _with_request(self, prompt: Any) -> Any:
         """The prompt with a `ScriptRequest` among its processor arguments."""
         prompt = dict(prompt)
-        if not prompt.get("multi_modal_data"):
-            prompt.pop(_NOTE, None)
-            return prompt
-        note = prompt.pop(_NOTE, None) or _Note(None, self._raw_queries(prompt))
+        note = prompt.pop(_NOTE, None)
         kwargs = dict(prompt.get("mm_processor_kwargs") or {})
-        overrides = note.overrides
+        overrides = note and note.overrides
         if overrides is None:  # the offline interface has them here, with or without messages
-            overrides = kwargs.get(REQUEST_KEY)
+            overrides = kwargs.pop(REQUEST_KEY, None)
         try:
             config, query = self._script_config.for_request(overrides)
         except ValueError as error:
             raise VLLMValidationError(str(error), parameter="script") from None
-        queries = note.queries if query is None else query
-        kwargs[REQUEST_KEY] = ScriptRequest(config, queries, asked=bool(overrides))
-        prompt["mm_processor_kwargs"] = kwargs
+        if prompt.get("multi_modal_data"):
+            queries = query or (note.queries if note else self._raw_queries(prompt))
+            kwargs[REQUEST_KEY] = ScriptRequest(config, queries, asked=bool(overrides))
+            prompt["mm_processor_kwargs"] = kwargs
         return prompt
 
     def _raw_queries(self, prompt: Any) -> Sequence[str]:

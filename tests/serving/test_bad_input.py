@@ -74,6 +74,15 @@ def test_mistakes_in_script(pruning_server, body, script, words):
     assert len(message) < 500
 
 
+def test_mistakes_without_an_image(pruning_server, body):
+    text_only = body | {"messages": [{"role": "user", "content": "Hello."}]}
+    assert send(pruning_server, text_only).status_code == 200
+    assert send(pruning_server, text_only | {"script": {"keep_ratio": 0.5}}).status_code == 200
+    reply = send(pruning_server, text_only | {"script": {"keep_ratio": 7}})
+    assert reply.status_code == 400
+    assert "got 7" in reply.json()["error"]["message"]
+
+
 def test_no_script_is_no_mistake(pruning_server, body):
     for script in (None, {}):
         assert send(pruning_server, body | {"script": script}).status_code == 200
