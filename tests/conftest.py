@@ -1,7 +1,7 @@
 """Shared by all tests: environment, tiny checkpoints, servers.
 
-A server takes half a minute to start, so they are shared: a test asks for one by the fixture of
-its configuration, and the last test of the session stops it.
+A server takes half a minute to start and 2 GB, so those that several modules ask are shared by the
+session, and the others stop with their module.
 """
 
 import os
@@ -27,7 +27,7 @@ import pytest  # noqa: E402
 ENGINE_FLAGS = (
     *("--enforce-eager", "--dtype", "float32", "--block-size", "32", "--max-model-len", "4096"),
     *("--served-model-name", "tiny", "--enable-prompt-tokens-details"),
-    *("--limit-mm-per-prompt", '{"image": 4}'),
+    *("--limit-mm-per-prompt", '{"image": 4}', "--num-gpu-blocks-override", "1024"),
 )
 
 
@@ -48,44 +48,36 @@ def checkpoint(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def start_server(checkpoint):
-    """start_server(family, *flags, **env) -> a running server, stopped when the session ends."""
-    import contextlib
-
+def vllm_server(checkpoint):
+    """vllm_server(family, *flags, **env) -> a server, to be run by a `with` statement."""
     from vllm_script.server.launch import VllmServer
 
-    with contextlib.ExitStack() as running:
+    def server(family, *flags, **env):
+        return VllmServer(checkpoint(family), *ENGINE_FLAGS, *flags, env=env)
 
-        def start(family, *flags, **env):
-            server = VllmServer(checkpoint(family), *ENGINE_FLAGS, *flags, env=env)
-            return running.enter_context(server)
-
-        yield start
+    return server
 
 
 @pytest.fixture(scope="session")
-def stock_server(start_server):
+def stock_server(vllm_server):
     """vLLM as it is: the plugin is not even loaded."""
-    return start_server("llava-next", VLLM_PLUGINS="none")
+    with vllm_server("llava-next", VLLM_PLUGINS="none") as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
-def unused_server(start_server):
-    """The plugin installed, nothing asked of it."""
-    return start_server("llava-next")
-
-
-@pytest.fixture(scope="session")
-def pruning_server(start_server):
+def pruning_server(vllm_server):
     """The command line of the README, all caches on."""
-    return start_server(
-        "llava-next", "--plugin", "script", "--keep-ratio", "0.11", "--enable-mm-embeds"
-    )
+    flags = ("--plugin", "script", "--keep-ratio", "0.11", "--enable-mm-embeds")
+    with vllm_server("llava-next", *flags) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
-def uncached_server(start_server):
+def uncached_server(vllm_server):
     """Like `pruning_server`, every cache off, and a KV cache of one longest prompt."""
     caches_off = ("--no-enable-prefix-caching", "--mm-processor-cache-gb", "0")
     caches_off += ("--num-gpu-blocks-override", "129")
-    return start_server("llava-next", "--plugin", "script", "--keep-ratio", "0.11", *caches_off)
+    flags = ("--plugin", "script", "--keep-ratio", "0.11", *caches_off)
+    with vllm_server("llava-next", *flags) as server:
+        yield server

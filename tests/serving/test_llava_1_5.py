@@ -7,15 +7,17 @@ SIZES = [(1, 1), (84, 84), (640, 480), (30, 400)]
 
 
 @pytest.fixture(scope="module")
-def stock(start_server):
-    return start_server("llava-1.5", VLLM_PLUGINS="none")
+def stock(vllm_server):
+    with vllm_server("llava-1.5", VLLM_PLUGINS="none") as server:
+        yield server
 
 
 @pytest.fixture(scope="module")
-def pruning(start_server, tmp_path_factory):
+def pruning(vllm_server, tmp_path_factory):
     path = tmp_path_factory.mktemp("config") / "script.yaml"
     path.write_text("plugin: script\nkeep-ratio: 0.25\nscript-relevance: embedding\n")
-    return start_server("llava-1.5", "--config", str(path))
+    with vllm_server("llava-1.5", "--config", str(path)) as server:
+        yield server
 
 
 def question(*images):

@@ -21,9 +21,10 @@ SCRIPT = ("--plugin", "script", "--keep-ratio", "0.11")
         ),
     ],
 )
-def server_and_ties(request, start_server):
+def server_and_ties(request, vllm_server):
     flags, env, ties = request.param
-    return start_server("llava-next", *SCRIPT, *flags, **env), ties
+    with vllm_server("llava-next", *SCRIPT, *flags, **env) as server:
+        yield server, ties
 
 
 @pytest.fixture
