@@ -1,11 +1,13 @@
-"""Serve a small LLaVA-NeXT with pruning and ask it about a photograph.
+"""Serve a small LLaVA-NeXT with pruning and ask it about a picture.
 
     make demo
 
-Starts `vllm serve MODEL --plugin script --keep-ratio 0.11`, asks two questions about scikit-learn's
-photograph of a temple through the openai client, and shows what pruning did to each; then asks the
-same without pruning. Without `--model` the checkpoint is written on the spot: it has LLaVA-NeXT's
-real geometry and random weights, so token counts and times mean something and answers do not.
+Starts `vllm serve script-demo --plugin script --keep-ratio 0.11`, asks two questions about a
+picture through the openai client, and shows what pruning did to each; then asks the same without
+pruning. script-demo is the model that comes with the package: it knows synthetic scenes such as
+scene.png. With `--model` another model is asked about a photograph (scikit-learn's temple), and
+with `--random` one with random weights and LLaVA-NeXT's real geometry, written on the spot: there
+token counts and times mean something and answers do not.
 """
 
 from __future__ import annotations
@@ -31,12 +33,15 @@ from vllm_script.config import ScriptConfig
 from vllm_script.models import family_of, pruned_name
 from vllm_script.plan import make_plan
 from vllm_script.query import image_queries
+from vllm_script.server.aliases import SCRIPT_DEMO, repository_of
 from vllm_script.server.launch import VllmServer
 
 CLEAR = "\r\033[K" if sys.stdout.isatty() else ""
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PHOTOGRAPH = pathlib.Path(sklearn.datasets.__file__).parent / "images" / "china.jpg"
-QUESTIONS = ["What is on the roof of the temple?", "How many people are in the picture?"]
+PHOTOGRAPH_QUESTIONS = ["What is on the roof of the temple?", "How many people are in the picture?"]
+SCENE = pathlib.Path(__file__).with_name("scene.png")
+SCENE_QUESTIONS = ["What color is the cross?", "Which digit is yellow?"]
 # Enough of a language model that prefill is what the unpruned prompt waits for.
 RANDOM_MODEL = ["--width", "512", "--layers", "8", "--vision-width", "256", "--vision-layers", "4"]
 
@@ -53,18 +58,22 @@ class Reply:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--model", help="checkpoint to serve (default: a random one)")
+    parser.add_argument("--model", default=SCRIPT_DEMO, help="checkpoint to serve")
+    parser.add_argument("--random", action="store_true", help="serve one with random weights")
     parser.add_argument("--keep-ratio", type=float, default=0.11)
     args = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the server is stopped
-    model = args.model or str(random_model())
+    model = str(random_model()) if args.random else args.model
+    picture, questions = PHOTOGRAPH, PHOTOGRAPH_QUESTIONS
+    if model == SCRIPT_DEMO:
+        picture, questions = SCENE, SCENE_QUESTIONS
     flags = ["--plugin", "script", "--keep-ratio", str(args.keep_ratio)]
     print(f"$ vllm serve {model} {' '.join(flags)}")
-    other_flags = ["--enforce-eager", "--max-model-len", "4096", "--served-model-name", "demo"]
+    other_flags = ["--enforce-eager", "--served-model-name", "demo"]
     env = {"VLLM_CPU_KVCACHE_SPACE": "2"}  # GiB, where there is no GPU
     with VllmServer(model, *flags, *other_flags, env=env, progress=show_waiting) as server:
         print(f"{CLEAR}the server is up, its log is {server.log_path}")
-        demonstrate(server, model, args.keep_ratio)
+        demonstrate(server, repository_of(model) or model, args.keep_ratio, picture, questions)
 
 
 def random_model() -> pathlib.Path:
@@ -85,21 +94,23 @@ def show_waiting(seconds: float) -> None:
         print(line, flush=True)
 
 
-def demonstrate(server: VllmServer, model: str, keep_ratio: float) -> None:
+def demonstrate(
+    server: VllmServer, model: str, keep_ratio: float, path: pathlib.Path, questions: list[str]
+) -> None:
     client = openai.OpenAI(base_url=server.url, api_key="none", max_retries=0)
-    photograph = Image.open(PHOTOGRAPH).convert("RGB")
-    copies = unseen_copies(photograph)
+    picture = Image.open(path).convert("RGB")
+    copies = unseen_copies(picture)
     ask(client, next(copies), "Warm up.", {})
     ask(client, next(copies), "Warm up.", {"keep_ratio": 1.0})
-    before, after = visual_tokens(model, photograph, keep_ratio)
-    print(f"{PHOTOGRAPH.name}, {photograph.width}x{photograph.height}\n")
-    for question in QUESTIONS:
+    before, after = visual_tokens(model, picture, keep_ratio)
+    print(f"{path.name}, {picture.width}x{picture.height}\n")
+    for question in questions:
         pruned = ask(client, next(copies), question, {})
         whole = ask(client, next(copies), question, {"keep_ratio": 1.0})
         removed = whole.prompt_tokens - pruned.prompt_tokens
         if removed != before - after:
             sys.exit(f"expected {before} -> {after} visual tokens, but {removed} were removed")
-        (conditioned_on,) = image_queries([message(photograph, question)])
+        (conditioned_on,) = image_queries([message(picture, question)])
         print(f"question             {question}")
         print(f"pruning looked for   {conditioned_on}")
         for name, reply, tokens in (("pruned", pruned, after), ("without pruning", whole, before)):
@@ -110,10 +121,10 @@ def demonstrate(server: VllmServer, model: str, keep_ratio: float) -> None:
         print(f"{'':<20} {whole.first_token / pruned.first_token:.1f} times as fast\n")
 
 
-def unseen_copies(photograph: Image.Image) -> Iterator[Image.Image]:
+def unseen_copies(picture: Image.Image) -> Iterator[Image.Image]:
     """Copies that differ in one pixel, so that no cache hides what a request costs."""
     for shade in range(256):
-        copy = photograph.copy()
+        copy = picture.copy()
         copy.putpixel((0, 0), (shade, 0, 0))
         yield copy
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.resources
 import pathlib
+
+SCRIPT_DEMO = "script-demo"
+"""A small LLaVA-NeXT, trained on synthetic scenes, that comes with the package."""
 
 ALIASES = {
     "llava-next": "llava-hf/llava-v1.6-vicuna-7b-hf",
@@ -13,13 +17,17 @@ ALIASES = {
 
 
 def repository_of(model: str) -> str | None:
-    """The repository that a short name stands for; None for other names and for local folders.
+    """The repository or folder that a short name stands for; None for other names and for folders.
 
     Raises:
         ValueError: the repository is neither in the local cache nor can it be reached.
     """
+    if pathlib.Path(model).exists():
+        return None
+    if model == SCRIPT_DEMO:
+        return str(importlib.resources.files("vllm_script") / "script_demo")
     repository = ALIASES.get(model)
-    if repository is None or pathlib.Path(model).exists():
+    if repository is None:
         return None
     from huggingface_hub import hf_hub_download
 
@@ -29,12 +37,12 @@ def repository_of(model: str) -> str | None:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(
             f"{model} stands for {repository}, which is neither in the local cache nor can it be "
-            f"reached ({reason}). Give the folder of a checkpoint instead, connect once, or see "
-            f"another model at work with `make demo`. Short names: {', '.join(ALIASES)}"
+            f"reached ({reason}). Give the folder of a checkpoint instead, connect once, or try "
+            f"{SCRIPT_DEMO}, which comes with the package. Short names: {', '.join(ALIASES)}"
         ) from None
     return repository
 
 
 def served_names(model: str, repository: str, chosen: list[str] | str | None) -> list[str] | str:
-    """Both names, unless the operator chose others."""
-    return chosen or [model, repository]
+    """Both names, unless the operator chose others; of a folder in the package the short one."""
+    return chosen or ([model] if model == SCRIPT_DEMO else [model, repository])

@@ -1,6 +1,7 @@
 """Short names of models. The tests run offline with an empty cache, or with a hub that answers."""
 
 import argparse
+import pathlib
 
 import pytest
 from vllm.engine.arg_utils import AsyncEngineArgs
@@ -22,6 +23,13 @@ def test_names(reachable):
     assert aliases.repository_of("llama") is None
 
 
+def test_the_model_in_the_package():
+    """Without a network: these tests are offline."""
+    folder = pathlib.Path(aliases.repository_of("script-demo"))
+    assert (folder / "model.safetensors").is_file() and (folder / "clip" / "config.json").is_file()
+    assert aliases.served_names("script-demo", str(folder), None) == ["script-demo"]
+
+
 def test_a_local_folder_of_that_name_wins(reachable, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "llava-next").mkdir()
@@ -33,7 +41,7 @@ def test_out_of_reach(monkeypatch):
         aliases.repository_of("llava-next")
     message = str(error.value)
     assert "\n" not in message
-    for word in ("llava-next", VICUNA_7B, "folder", "make demo", "llava-1.5"):
+    for word in ("llava-next", VICUNA_7B, "folder", "script-demo", "llava-1.5"):
         assert word in message
 
 

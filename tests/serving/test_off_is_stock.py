@@ -13,7 +13,9 @@ def prompts(picture):
     """20 prompts with 1 to 3 images of 4 aspect ratios, at any position in the text."""
     rng = random.Random(0)
     for number in range(20):
-        parts = [picture(*rng.choice(SIZES), seed=rng.randrange(5)) for _ in range(number % 3 + 1)]
+        parts = [
+            picture(*rng.choice(SIZES), seed=rng.randrange(1000)) for _ in range(number % 3 + 1)
+        ]
         for text in rng.sample(QUESTIONS, 2):
             parts.insert(rng.randint(0, len(parts)), {"type": "text", "text": text})
         yield parts
