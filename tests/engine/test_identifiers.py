@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from PIL import Image
+from transformers import LlavaNextConfig
 from vllm.engine.arg_utils import EngineArgs
 from vllm.exceptions import VLLMValidationError
 from vllm.multimodal import MULTIMODAL_REGISTRY
@@ -120,6 +121,16 @@ def test_a_prompt_that_bypassed_our_renderer_is_refused(checkpoint):
     items = processor.info.parse_mm_data({"image": image(0)["image_pil"]})
     with pytest.raises(RuntimeError, match="did not pass through the renderer"):
         processor([4], items)
+
+
+@pytest.mark.parametrize(
+    "width, height, placeholders, patches",
+    [(672, 672, 2928, 2880), (640, 480, 2340, 2304), (336, 336, 1176, 1152)],
+)
+def test_layout_of_the_published_geometry(width, height, placeholders, patches):
+    """The README's table: tiles of 336 pixels, patches of 14, the five published pinpoints."""
+    layout = llava_next.layout_of(LlavaNextConfig(), height, width)
+    assert (layout.num_placeholders, layout.num_patches) == (placeholders, patches)
 
 
 @pytest.mark.parametrize("height", [1, 2, 41, 84, 100, 167, 168, 169, 333, 20000])
