@@ -7,6 +7,7 @@ arguments and are taken out before anything stock sees them.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -54,9 +55,9 @@ class ScriptRequest:
 class PruningProcessor(BaseMultiModalProcessor):
     """Mixin that gives each image its plan and sizes its placeholders to it."""
 
+    @abstractmethod
     def layout_of(self, height: int, width: int) -> Layout:
         """Layout of an image of that size in pixels. Families implement it."""
-        raise NotImplementedError
 
     def apply(self, inputs: ProcessorInputs, timing_ctx: Any) -> Any:
         kwargs = dict(inputs.hf_processor_mm_kwargs)

@@ -8,6 +8,7 @@ memory, for the scheduler's budget counts pruned rows and would let nine times a
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -65,13 +66,13 @@ class PrunedModel:
         loaded = super().load_weights(stock_weights())  # type: ignore[misc]
         return loaded | loaded_here
 
+    @abstractmethod
     def encode_image(self, fields: dict[str, Any]) -> EncodedImage:
         """Encode one image. Families implement it.
 
         Args:
             fields: the image's processor output, each value with a leading dimension of 1.
         """
-        raise NotImplementedError
 
     def embed_multimodal(self, **kwargs: Any) -> Any:
         plans = kwargs.pop(PLAN_FIELD, None)
