@@ -29,8 +29,16 @@ setup(
     package_data={"vllm_script": ["py.typed", "script_demo/*", "script_demo/clip/*"]},
     install_requires=["vllm>=0.32,<0.33", "torch", "triton", "transformers", "fastapi"],
     extras_require={
-        # hypothesis: property tests. scikit-learn: ships the demo's photograph.
-        "dev": ["pytest", "hypothesis", "scikit-learn", "ruff==0.17.6", "mypy==2.4.1"],
+        # hypothesis: property tests. scikit-learn: ships the demo's photograph. matplotlib: plots
+        # of the benchmarks; what else they need comes with vLLM.
+        "dev": [
+            "pytest",
+            "hypothesis",
+            "scikit-learn",
+            "matplotlib",
+            "ruff==0.17.6",
+            "mypy==2.4.1",
+        ],
     },
     entry_points={"vllm.general_plugins": ["script = vllm_script.plugin:register"]},
 )

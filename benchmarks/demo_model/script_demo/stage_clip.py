@@ -41,7 +41,7 @@ def measure(demo: Demo, tools: Tools, batch: Batch) -> Metrics:
 
 CLIP = Stage(
     name="clip",
-    scenes=160_000,
+    scenes=14_000,
     cost=1.0,
     batch_factor=1,
     rates={"tower": 1e-3, "text": 1e-3},

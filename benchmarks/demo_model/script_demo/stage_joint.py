@@ -66,8 +66,8 @@ def _choose_keep(progress: float, rng: np.random.Generator) -> Keep:
 
 JOINT = Stage(
     name="joint",
-    scenes=400_000,
-    cost=3.0,
+    scenes=4_000,
+    cost=6.0,
     batch_factor=1,
     rates={"language": 4e-4, "projector": 4e-4, "tower": 2e-4, "text": 2e-4},
     make=make,

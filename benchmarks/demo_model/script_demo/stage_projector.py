@@ -35,8 +35,8 @@ def measure(demo: Demo, tools: Tools, batch: Batch) -> Metrics:
 
 PROJECTOR = Stage(
     name="projector",
-    scenes=40_000,
-    cost=0.5,
+    scenes=2_400,
+    cost=1.5,
     batch_factor=1,
     rates={"projector": 1e-3},
     make=make,

@@ -69,8 +69,8 @@ def _ideal_rows(demo: Demo, tools: Tools, pictures: Pictures) -> torch.Tensor:
 
 SYMBOLS = Stage(
     name="symbols",
-    scenes=300_000,
-    cost=0.4,
+    scenes=40_000,
+    cost=0.5,
     batch_factor=2,
     # At 1e-3 and above the start that initialise.py gives is forgotten before it is of use.
     rates={"language": 5e-4, "projector": 5e-4},

@@ -1,0 +1,142 @@
+"""What each choice behind the defaults is worth: accuracy of script-demo, one thing changed a time.
+
+    python benchmarks/ablation_bench.py --split dev      # to choose by
+    python benchmarks/ablation_bench.py --split test     # to report
+
+Asks through transformers in this process, every variant on the same encoded picture; what is served
+is measured by accuracy_bench.py. Writes OUT/ablation-SPLIT.jsonl and .md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import itertools
+import os
+import shlex
+import sys
+from collections import defaultdict
+from importlib.metadata import version
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+import numpy as np
+import torch
+from accuracy.in_process import DemoModel, Encoded
+from accuracy.results import Results
+from accuracy.settings import WHOLE, Setting
+from accuracy.tables import ablation
+from accuracy.variants import DEFAULT, VARIANTS, Variant, select
+from script_demo.held_out import held_out
+from script_demo.pictures import draw
+from tqdm import tqdm
+
+from vllm_script.budget import num_kept
+from vllm_script.server.aliases import SCRIPT_DEMO, repository_of
+
+RATIOS = (0.22, 0.11, 0.056)
+
+
+def main() -> None:
+    args = parse_arguments()
+    torch.set_num_threads(args.threads)
+    model = DemoModel(args.model)
+    results = Results(describe(args), [], {})
+    hits: dict[Setting, list[bool]] = defaultdict(list)
+    asked = held_out(args.split, args.questions)
+    for scene, question in tqdm(asked, total=args.questions, unit="question", mininterval=5):
+        encoded = model.encode(draw(scene)[0], question.text)
+        selections = select_all(model, encoded, question.text, args.ratios)
+        results.kinds.append(question.kind)
+        for setting, answer in answer_all(model, encoded, selections).items():
+            hits[setting].append(answer == question.answer)
+    for setting, right in hits.items():
+        results.right[setting] = np.array(right)
+        results.prompt_tokens[setting] = 0.0
+    args.out.mkdir(parents=True, exist_ok=True)
+    path = args.out / f"ablation-{args.split}"
+    results.save(path.with_suffix(".jsonl"))
+    text = ablation(results, DEFAULT.name)
+    path.with_suffix(".md").write_text(text, encoding="utf-8")
+    print(f"{text}\nwritten to {args.out}")
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    demo = Path(repository_of(SCRIPT_DEMO) or "")
+    parser.add_argument("--model", type=Path, default=demo, help="folder that train.py wrote")
+    parser.add_argument("--split", choices=("dev", "test"), default="dev")
+    parser.add_argument("--questions", type=int, default=1200)
+    parser.add_argument("--ratios", type=float, nargs="+", default=RATIOS, help="keep ratios")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=Path("runs/ablation"))
+    return parser.parse_args()
+
+
+def describe(args: argparse.Namespace) -> dict[str, str]:
+    packages = ("vllm-script", "torch", "transformers")
+    return {
+        "model": SCRIPT_DEMO,
+        "questions": f"{args.questions} of the {args.split} split",
+        "date": datetime.date.today().isoformat(),
+        "versions": ", ".join(f"{name} {version(name)}" for name in packages),
+        "machine": f"{args.threads} of {os.cpu_count()} CPU cores, float32",
+        "command": shlex.join(["python", "benchmarks/ablation_bench.py", *sys.argv[1:]]),
+    }
+
+
+def select_all(
+    model: DemoModel, encoded: Encoded, question: str, ratios: list[float]
+) -> dict[Setting, torch.Tensor]:
+    """Visual tokens [kept] that every variant keeps at every ratio, and all of them."""
+    scores = {source: model.relevance(encoded, question, source) for source in SOURCES}
+    selections = {WHOLE: torch.arange(len(encoded.rows))}
+    for variant, ratio in itertools.product(VARIANTS, ratios):
+        budget = num_kept(len(encoded.rows), len(encoded.places), keep_ratio=ratio)
+        assert budget is not None, "every ratio is below 1"
+        selections[Setting(ratio, variant.name)] = _keep(variant, encoded, budget, scores)
+    return selections
+
+
+SOURCES = sorted({variant.source for variant in VARIANTS})
+
+
+def _keep(
+    variant: Variant, encoded: Encoded, budget: int, scores: dict[str, torch.Tensor | None]
+) -> torch.Tensor:
+    relevance = scores[variant.source]
+    if relevance is not None and variant.flip:
+        relevance = relevance.max() - relevance
+    tokens = encoded.features[encoded.patches]
+    kept = encoded.places[select(variant, tokens, budget, relevance, encoded.tiles)]
+    if not variant.newlines:
+        return kept
+    newlines = (encoded.rows < 0).nonzero()[:, 0]
+    # The newline that ends the row of a kept patch; patches of the base tile have none.
+    grid = kept[kept >= len(encoded.rows) - len(newlines) * _row_length(newlines)]
+    ends = newlines[torch.searchsorted(newlines, grid)].unique()
+    return torch.cat([kept, ends]).sort().values
+
+
+def _row_length(newlines: torch.Tensor) -> int:
+    """Visual tokens of a row of the grid, its newline among them."""
+    return int(newlines[1] - newlines[0])
+
+
+def answer_all(
+    model: DemoModel, encoded: Encoded, selections: dict[Setting, torch.Tensor]
+) -> dict[Setting, str]:
+    """The answer with each selection; those of one length are asked together."""
+    by_length: dict[int, list[Setting]] = defaultdict(list)
+    for setting, kept in selections.items():
+        by_length[len(kept)].append(setting)
+    answers: dict[Setting, str] = {}
+    for settings in by_length.values():
+        texts = model.answers(encoded, [selections[setting] for setting in settings])
+        answers.update(zip(settings, texts, strict=True))
+    return {setting: answers[setting] for setting in selections}
+
+
+if __name__ == "__main__":
+    main()

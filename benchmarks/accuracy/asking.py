@@ -1,0 +1,101 @@
+"""Ask an OpenAI-compatible endpoint every question in every setting, and keep the answers.
+
+Settings take turns within a picture, so that a run that is stopped early has asked them all
+equally often, and what drifts on a machine drifts for all of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import openai
+from tqdm import tqdm
+
+from .questions import Item
+from .settings import Setting
+
+Answers = dict[tuple[str, str], dict[str, Any]]
+"""(item id, setting) -> {"answer": text, "prompt_tokens": int}."""
+
+
+def read_answers(path: Path) -> Answers:
+    """Answers of an earlier run; none if there was none. A line cut short is asked again."""
+    answers: Answers = {}
+    if path.exists():
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                continue
+            answers[entry["item"], entry["setting"]] = entry
+    return answers
+
+
+class Endpoint:
+    """Where to ask, and how."""
+
+    def __init__(self, url: str, model: str, api_key: str, max_tokens: int, stock: bool) -> None:
+        """`stock`: the endpoint is not ours, so requests have no `script` field."""
+        self.client = openai.AsyncOpenAI(base_url=url, api_key=api_key, max_retries=2, timeout=600)
+        self.model, self.max_tokens, self.stock = model, max_tokens, stock
+
+    async def ask(self, item: Item, setting: Setting) -> dict[str, Any]:
+        image = {"type": "image_url", "image_url": {"url": item.data_url}}
+        content: Any = [image, {"type": "text", "text": item.question}]
+        reply = await self.client.chat.completions.create(
+            model=self.model,
+            messages=[{"role": "user", "content": content}],
+            max_tokens=self.max_tokens,
+            temperature=0,
+            extra_body=None if self.stock else {"script": setting.request},
+        )
+        answer = reply.choices[0].message.content or ""
+        tokens = reply.usage.prompt_tokens if reply.usage else 0
+        return {"answer": answer.strip(), "prompt_tokens": tokens}
+
+
+async def ask_all(
+    endpoint: Endpoint,
+    items: Iterable[Item],
+    settings: list[Setting],
+    path: Path,
+    *,
+    concurrency: int,
+    total: int,
+) -> Answers:
+    """Ask what `path` does not have yet, append to it, and return everything.
+
+    Raises:
+        openai.OpenAIError: a request failed; what was answered before is in the file.
+    """
+    answers = read_answers(path)
+    left = iter(_unanswered(items, settings, answers))
+    with (
+        path.open("a", encoding="utf-8") as out,
+        tqdm(total=total, initial=len(answers), unit="answer", mininterval=1) as bar,
+    ):
+
+        async def work() -> None:
+            for item, setting in left:
+                reply = await endpoint.ask(item, setting)
+                entry = {"item": item.id, "setting": str(setting)} | reply
+                answers[item.id, str(setting)] = entry
+                out.write(json.dumps(entry) + "\n")
+                out.flush()
+                bar.update()
+
+        await asyncio.gather(*(work() for _ in range(concurrency)))
+    return answers
+
+
+def _unanswered(
+    items: Iterable[Item], settings: list[Setting], answers: Answers
+) -> Iterator[tuple[Item, Setting]]:
+    for item in items:
+        for setting in settings:
+            if (item.id, str(setting)) not in answers:
+                yield item, setting

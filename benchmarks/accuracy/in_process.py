@@ -1,0 +1,113 @@
+"""script-demo through transformers: a picture encoded once, answers for many selections of it.
+
+For the ablation, which asks the same question twenty times about differently pruned rows. What is
+served is measured by accuracy_bench.py.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from transformers import CLIPConfig
+
+from vllm_script.kernels import query_relevance
+from vllm_script.relevance.clip import ClipRelevance
+from vllm_script.relevance.windows import clip_windows
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "demo_model"))
+
+from script_demo.answering import MAX_ANSWER, Answerer  # noqa: E402
+from script_demo.tiling import PATCHES, rows_of  # noqa: E402
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A picture and a question, encoded, before pruning."""
+
+    before: torch.Tensor
+    """[A, D] embeddings of the prompt before the picture."""
+    after: torch.Tensor
+    """[B, D] those after it."""
+    rows: torch.Tensor
+    """[N] patch of each visual token in reading order, -1 for a newline."""
+    states: torch.Tensor
+    """[tiles * patches, H] of the vision tower."""
+    features: torch.Tensor
+    """[tiles * patches + 1, D] projected; the newline at the end, where -1 finds it."""
+
+    @property
+    def places(self) -> torch.Tensor:
+        """[P] the visual tokens that are patches."""
+        return (self.rows >= 0).nonzero()[:, 0]
+
+    @property
+    def patches(self) -> torch.Tensor:
+        """[P] their patches."""
+        return self.rows[self.rows >= 0]
+
+    @property
+    def tiles(self) -> torch.Tensor:
+        """[P] their tiles."""
+        return self.patches // PATCHES
+
+
+class DemoModel:
+    """A folder that train.py wrote, LLaVA and CLIP."""
+
+    def __init__(self, folder: Path) -> None:
+        self.clip_folder = str(folder / "clip")
+        self.answerer = Answerer(folder)
+        self.clip = ClipRelevance(CLIPConfig.from_pretrained(self.clip_folder))
+        for name, weight in load_file(folder / "clip" / "model.safetensors").items():
+            self.clip.load_weight(name, weight)
+
+    @torch.no_grad()
+    def encode(self, picture: np.ndarray, question: str) -> Encoded:
+        """Encode a [height, width, 3] uint8 picture and a question about it."""
+        llava = self.answerer.model
+        inputs = self.answerer.inputs(picture, question)
+        tower = llava.model.vision_tower(inputs["pixel_values"][0], output_hidden_states=True)
+        states = tower.hidden_states[llava.config.vision_feature_layer][:, 1:]
+        projected = llava.model.multi_modal_projector(states).flatten(0, 1)
+        ids = inputs["input_ids"][0]
+        image = (ids == llava.config.image_token_id).nonzero()[:, 0]
+        embedded = llava.get_input_embeddings()(ids)
+        return Encoded(
+            before=embedded[: image[0]],
+            after=embedded[image[-1] + 1 :],
+            rows=torch.from_numpy(rows_of(*picture.shape[:2])),
+            states=states.flatten(0, 1),
+            features=torch.cat([projected, llava.model.image_newline[None]]),
+        )
+
+    @torch.no_grad()
+    def relevance(self, encoded: Encoded, question: str, source: str) -> torch.Tensor | None:
+        """Relevance [P] of the patches to the question, in [0, 1], high = keep."""
+        if source == "none":
+            return None
+        if source == "clip":
+            windows = clip_windows(self.clip_folder, question)
+            return self.clip(encoded.states[encoded.patches], windows)
+        ids = self.answerer.tokenizer.encode(question, add_special_tokens=False)
+        words = self.answerer.model.get_input_embeddings()(torch.tensor(ids))
+        return query_relevance(encoded.features[encoded.patches], words)
+
+    @torch.no_grad()
+    def answers(self, encoded: Encoded, selections: list[torch.Tensor]) -> list[str]:
+        """Greedy answers for selections of visual tokens, all of one length."""
+        prompts = [
+            torch.cat([encoded.before, encoded.features[encoded.rows[kept]], encoded.after])
+            for kept in selections
+        ]
+        ids = self.answerer.model.generate(
+            inputs_embeds=torch.stack(prompts),
+            attention_mask=torch.ones(len(prompts), len(prompts[0]), dtype=torch.long),
+            max_new_tokens=MAX_ANSWER,
+            do_sample=False,
+        )
+        return [text.strip() for text in self.answerer.tokenizer.batch_decode(ids, True)]

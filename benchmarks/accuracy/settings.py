@@ -1,0 +1,53 @@
+"""Which prunings are compared: methods times keep ratios."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+from vllm_script.pruning import MODES, QUERY_MODES
+
+RATIOS = (1.0, 0.5, 0.33, 0.22, 0.11, 0.056)
+SOURCES = ("clip", "embedding", "none")
+
+
+@dataclass(frozen=True, order=True)
+class Setting:
+    """One pruning of one request. Without a mode: nothing is pruned, and keep_ratio is 1."""
+
+    keep_ratio: float
+    mode: str | None = None
+    relevance: str | None = None
+    """Source of relevance, where the mode reads it."""
+
+    @property
+    def method(self) -> str:
+        """Name of everything but the ratio: "script clip", "uniform", "all tokens"."""
+        if self.mode is None:
+            return "all tokens"
+        return self.mode if self.relevance is None else f"{self.mode} {self.relevance}"
+
+    @property
+    def request(self) -> dict[str, Any]:
+        """The `script` field of a request."""
+        fields = {"keep_ratio": self.keep_ratio, "mode": self.mode, "relevance": self.relevance}
+        return {name: value for name, value in fields.items() if value is not None}
+
+    def __str__(self) -> str:
+        return f"{self.method} @ {self.keep_ratio:g}"
+
+
+WHOLE = Setting(1.0)
+
+
+def grid(
+    ratios: Sequence[float], modes: Sequence[str] = tuple(MODES), sources: Sequence[str] = SOURCES
+) -> list[Setting]:
+    """All tokens first, then every method at every ratio below 1."""
+    settings = [WHOLE]
+    for mode, ratio in product(modes, sorted(set(ratios) - {1.0}, reverse=True)):
+        for source in sources if mode in QUERY_MODES else (None,):
+            settings.append(Setting(ratio, mode, source))
+    return settings

@@ -1,0 +1,130 @@
+"""What the defaults are compared with: selections that differ from them in one thing each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+
+from vllm_script.kernels import greedy_map, unit_rows
+from vllm_script.pruning import PruningParams, run_mode
+from vllm_script.pruning.gsp import reduce_graph
+
+
+@dataclass(frozen=True)
+class Variant:
+    """How the tokens of an image are chosen. The defaults here are the plugin's."""
+
+    name: str
+    mode: str = "script"
+    source: str = "clip"
+    flip: bool = False
+    """Turn the sign of the scores around: the least relevant tokens are kept."""
+    per_tile: bool = False
+    """Give every tile an equal share and select in each alone, as the published code does."""
+    newlines: bool = False
+    """Also keep the newline of every row of patches that keeps a patch, beyond the budget."""
+    budgets_in_pool: float = 0.0
+    """Make GSP's pool at least as large as this many budgets."""
+    params: PruningParams = PruningParams()
+
+
+DEFAULT = Variant("default")
+
+
+def _changed(name: str, **changes: object) -> Variant:
+    params = {key: changes.pop(key) for key in list(changes) if hasattr(DEFAULT.params, key)}
+    return replace(DEFAULT, name=name, params=replace(DEFAULT.params, **params), **changes)
+
+
+VARIANTS = (
+    DEFAULT,
+    _changed("tau 0 relative", tau=0.0, tau_relative=True),
+    _changed("tau 0.2 relative", tau=0.2, tau_relative=True),
+    _changed("tau 0.4 relative", tau=0.4, tau_relative=True),
+    _changed("tau 0.2 absolute (published)", tau=0.2, tau_relative=False),
+    _changed("tau 0.6 absolute", tau=0.6, tau_relative=False),
+    _changed("gamma 0", gamma=0.0),
+    _changed("gamma 4", gamma=4.0),
+    _changed("pool_ratio 0.25", pool_ratio=0.25),
+    _changed("pool_ratio 0.75", pool_ratio=0.75),
+    _changed("pool_ratio 1 (no GSP)", pool_ratio=1.0),
+    _changed("pool of two budgets at least", budgets_in_pool=2.0),
+    _changed("per tile", per_tile=True),
+    _changed("newlines kept, beyond the budget", newlines=True),
+    _changed("polarity turned around", flip=True),
+    _changed("relevance embedding", source="embedding"),
+    _changed("relevance embedding, polarity turned around", source="embedding", flip=True),
+    _changed("relevance none", source="none"),
+    _changed("relevance alone", mode="top"),
+)
+
+Select = Callable[[torch.Tensor, int, torch.Tensor | None], torch.Tensor]
+
+
+def select(
+    variant: Variant,
+    visual_tokens: torch.Tensor,
+    budget: int,
+    relevance: torch.Tensor | None,
+    tiles: torch.Tensor,
+) -> torch.Tensor:
+    """Return the kept indices, ascending.
+
+    Args:
+        visual_tokens: [P, D] in reading order.
+        relevance: [P] of the variant's source and sign.
+        tiles: [P] number of the tile that each token comes from.
+    """
+    chosen = _selection(variant)
+    if not variant.per_tile:
+        return chosen(visual_tokens, budget, relevance)
+    kept = []
+    for tile, share in _shares(tiles, budget).items():
+        own = (tiles == tile).nonzero()[:, 0]
+        own_relevance = None if relevance is None else relevance[own]
+        kept.append(own[chosen(visual_tokens[own], share, own_relevance)])
+    return torch.cat(kept).sort().values
+
+
+def _selection(variant: Variant) -> Select:
+    if variant.mode == "top":
+        return _most_relevant
+    if variant.budgets_in_pool:
+        return lambda *inputs: _in_larger_pool(*inputs, variant)
+    return lambda tokens, budget, relevance: run_mode(
+        tokens, budget, relevance, variant.mode, variant.params
+    )
+
+
+def _most_relevant(
+    visual_tokens: torch.Tensor, budget: int, relevance: torch.Tensor | None
+) -> torch.Tensor:
+    assert relevance is not None
+    return relevance.argsort(descending=True, stable=True)[:budget].sort().values
+
+
+def _in_larger_pool(
+    visual_tokens: torch.Tensor, budget: int, relevance: torch.Tensor | None, variant: Variant
+) -> torch.Tensor:
+    params, unit = variant.params, unit_rows(visual_tokens)
+    size = round(max(variant.budgets_in_pool * budget, params.pool_ratio * len(unit)))
+    pool = reduce_graph(
+        unit, size, tau=params.tau, tau_relative=params.tau_relative, gamma=params.gamma
+    )
+    own = None if relevance is None else relevance[pool]
+    return pool[greedy_map(unit[pool], own, budget)].sort().values
+
+
+def _shares(tiles: torch.Tensor, budget: int) -> dict[int, int]:
+    """Tokens of each tile: equal, but for tiles that have fewer; at least one each if it can be."""
+    sizes = dict(zip(*(t.tolist() for t in tiles.unique(return_counts=True)), strict=True))
+    shares: dict[int, int] = {}
+    left = budget
+    for place, (tile, size) in enumerate(sorted(sizes.items(), key=lambda pair: pair[1])):
+        share = min(size, left // (len(sizes) - place))
+        if share:
+            shares[tile] = share
+        left -= share
+    return shares

@@ -1,0 +1,186 @@
+"""Accuracy against keep ratio, for every mode and relevance source, through a real server.
+
+    python benchmarks/accuracy_bench.py                        # script-demo on its test questions
+    python benchmarks/accuracy_bench.py --questions FOLDER --model llava-next
+    python benchmarks/accuracy_bench.py --questions FOLDER --url http://host:8000/v1
+
+Without --url it starts `vllm serve MODEL --plugin script` and stops it in the end; flags after `--`
+go to that server. FOLDER has a questions.jsonl with lines such as
+
+    {"image": "a.jpg", "question": "What color is the bus?", "answer": "red", "kind": "color"}
+
+where answer may be a list of accepted ones and kind may be missing. An answer is right if it equals
+an accepted one but for case, articles and punctuation. Stop it at any time: the same command
+goes on where it was. Writes OUT/answers.jsonl, results.jsonl, report.md and accuracy.png.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import datetime
+import json
+import os
+import platform
+import shlex
+import signal
+import sys
+from collections.abc import Iterable
+from contextlib import nullcontext
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+import openai
+from accuracy.asking import Endpoint, ask_all
+from accuracy.plot import plot
+from accuracy.questions import Item, demo_questions, folder_questions
+from accuracy.results import Results, score
+from accuracy.settings import RATIOS, SOURCES, WHOLE, Setting, grid
+from accuracy.tables import report
+from tqdm import tqdm
+
+from vllm_script.pruning import MODES
+from vllm_script.server.aliases import SCRIPT_DEMO
+from vllm_script.server.launch import VllmServer
+
+
+def main() -> None:
+    args = parse_arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the server is stopped
+    try:
+        items = read_questions(args)
+        settings = [WHOLE] if args.stock else grid(args.ratios, args.modes, args.sources)
+        args.out.mkdir(parents=True, exist_ok=True)
+        about = describe(args, len(items))
+        check_same_run(args.out / "run.json", about)
+        results = measure(args, items, settings, about)
+    except (ValueError, OSError, openai.OpenAIError) as error:
+        sys.exit(f"{Path(__file__).name}: {error}")
+    results.save(args.out / "results.jsonl")
+    if args.stock:
+        print(f"accuracy {results.whole.mean():.3f} of {len(items)} questions")
+        return
+    check_pruned(results)
+    ratio = min(results.ratios, key=lambda ratio: abs(ratio - args.compare_at))
+    method = args.compare if args.compare in results.methods else results.methods[0]
+    text = report(results, method, ratio)
+    (args.out / "report.md").write_text(text, encoding="utf-8")
+    plot(results, args.out / "accuracy.png")
+    print(f"\n{text}\nwritten to {args.out}")
+
+
+def parse_arguments() -> argparse.Namespace:
+    summary, details = __doc__.split("\n", 1)
+    parser = argparse.ArgumentParser(
+        description=summary,
+        epilog=details,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--out", type=Path, default=Path("runs/accuracy"), help="folder of results")
+    where = parser.add_argument_group("what answers")
+    where.add_argument("--model", default=SCRIPT_DEMO, help="model to serve, or its name at --url")
+    where.add_argument("--url", help="an OpenAI-compatible endpoint that is running, with /v1")
+    where.add_argument("--stock", action="store_true", help="it does not prune: send no settings")
+    where.add_argument("--concurrency", type=int, default=8, help="requests at once")
+    where.add_argument("--max-tokens", type=int, default=8, help="length of an answer")
+    asked = parser.add_argument_group("what is asked")
+    asked.add_argument("--questions", type=Path, help="folder; default: script-demo's scenes")
+    asked.add_argument("--split", choices=("dev", "test"), default="test", help="of those scenes")
+    asked.add_argument("--limit", type=int, default=1200, help="questions at most")
+    grids = parser.add_argument_group("how it is pruned")
+    grids.add_argument("--ratios", type=float, nargs="+", default=RATIOS, help="keep ratios")
+    grids.add_argument("--modes", nargs="+", choices=list(MODES), default=list(MODES))
+    grids.add_argument("--sources", nargs="+", choices=SOURCES, default=SOURCES, help="relevance")
+    grids.add_argument("--compare", default="script clip", help="method compared with the others")
+    grids.add_argument("--compare-at", type=float, default=0.11, help="keep ratio for that")
+    own, flags = sys.argv[1:], []
+    if "--" in own:
+        own, flags = own[: own.index("--")], own[own.index("--") + 1 :]
+    args = parser.parse_args(own)
+    args.server_flags = flags
+    return args
+
+
+def read_questions(args: argparse.Namespace) -> list[Item]:
+    """Draw or read the questions.
+
+    Raises:
+        ValueError: there are none, or one is malformed.
+    """
+    source: Iterable[Item]
+    if args.questions:
+        source = folder_questions(args.questions)
+    else:
+        source = demo_questions(args.split, args.limit)
+    items = []
+    for item in tqdm(source, desc="questions", total=None if args.questions else args.limit):
+        items.append(item)
+        if len(items) == args.limit:
+            break
+    if not items:
+        raise ValueError(f"no questions in {args.questions}")
+    return items
+
+
+def describe(args: argparse.Namespace, num_questions: int) -> dict[str, Any]:
+    """What a reader needs to judge and to repeat the run."""
+    questions = args.questions.name if args.questions else f"{SCRIPT_DEMO} {args.split} split"
+    packages = ("vllm-script", "vllm", "torch", "transformers")
+    shown = ["python", "benchmarks/" + Path(__file__).name, *sys.argv[1:]]
+    return {
+        "model": args.model,
+        "questions": f"{num_questions} of {questions}",
+        "date": datetime.date.today().isoformat(),
+        "versions": ", ".join(f"{name} {version(name)}" for name in packages),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores" if not args.url else "a server",
+        "command": shlex.join(shown),
+    }
+
+
+def check_same_run(path: Path, about: dict[str, Any]) -> None:
+    """Keep answers of one model and set of questions in a folder.
+
+    Raises:
+        ValueError: the folder has answers of another run.
+    """
+    now = {name: about[name] for name in ("model", "questions")}
+    if path.exists() and (before := json.loads(path.read_text())) != now:
+        raise ValueError(f"{path.parent} has answers of {before}, not {now}; choose another --out")
+    path.write_text(json.dumps(now))
+
+
+def measure(
+    args: argparse.Namespace, items: list[Item], settings: list[Setting], about: dict[str, Any]
+) -> Results:
+    """Ask everything that has no answer yet, and score it."""
+    server: Any = nullcontext()
+    if not args.url:
+        flags = ["--plugin", "script", "--enforce-eager", *args.server_flags]
+        env = {"VLLM_CPU_KVCACHE_SPACE": "2"}  # GiB, where there is no GPU
+        print(f"$ vllm serve {args.model} {shlex.join(flags)}", file=sys.stderr)
+        server = VllmServer(args.model, *flags, env=env)
+    with server:
+        url = args.url or server.url
+        key = os.environ.get("OPENAI_API_KEY", "none")
+        endpoint = Endpoint(url, args.model, key, args.max_tokens, args.stock)
+        path = args.out / "answers.jsonl"
+        total = len(items) * len(settings)
+        asking = ask_all(endpoint, items, settings, path, concurrency=args.concurrency, total=total)
+        return score(about, items, settings, asyncio.run(asking))
+
+
+def check_pruned(results: Results) -> None:
+    """Exit if the endpoint did not do what it was asked for."""
+    for setting, tokens in results.prompt_tokens.items():
+        if setting != WHOLE and tokens >= results.prompt_tokens[WHOLE]:
+            sys.exit(
+                f"prompts at {setting} are as long as unpruned ones ({tokens:.0f} tokens): the "
+                "endpoint did not prune. Start it with --plugin script, or give --stock"
+            )
+
+
+if __name__ == "__main__":
+    main()
