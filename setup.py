@@ -35,6 +35,7 @@ setup(
             "pytest",
             "hypothesis",
             "scikit-learn",
+            "scipy",
             "matplotlib",
             "ruff==0.17.6",
             "mypy==2.4.1",

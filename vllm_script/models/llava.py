@@ -14,6 +14,7 @@ from vllm.model_executor.models.llava import (
 )
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
+from ..geometry import cropped_boxes, whole_boxes
 from ..layout import Layout
 from ..processing import PruningProcessor
 from .pruned import EncodedImage, PrunedModel
@@ -23,6 +24,13 @@ def layout_of(hf_config: Any, height: int, width: int) -> Layout:
     """Every image is scaled to one tile, so its size does not matter."""
     vision = hf_config.vision_config
     return _layout_of((vision.image_size // vision.patch_size) ** 2)
+
+
+def patch_boxes(hf_config: Any, height: int, width: int) -> torch.Tensor:
+    """Boxes [patches, 4] of an image of that size, see geometry.py; CLIP's processor crops."""
+    vision = hf_config.vision_config
+    boxes = cropped_boxes if vision.model_type == "clip_vision_model" else whole_boxes
+    return boxes(vision.image_size // vision.patch_size, height, width)
 
 
 def example_size(hf_config: Any) -> tuple[int, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
+import torch
 from vllm.model_executor.models.llava import LlavaDummyInputsBuilder
 from vllm.model_executor.models.llava_next import (
     LlavaNextForConditionalGeneration,
@@ -14,6 +15,7 @@ from vllm.model_executor.models.llava_next import (
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
 from ..compat import merge_llava_next_tiles
+from ..geometry import anyres_boxes
 from ..layout import Layout
 from ..processing import PruningProcessor
 from .pruned import EncodedImage, PrunedModel
@@ -21,14 +23,24 @@ from .pruned import EncodedImage, PrunedModel
 
 def layout_of(hf_config: Any, height: int, width: int) -> Layout:
     """Layout of an image of that size: the base tile's rows, then the grid's with newlines."""
-    vision = hf_config.vision_config
-    pinpoints = tuple(tuple(size) for size in hf_config.image_grid_pinpoints)
-    return _layout_of(vision.image_size, vision.patch_size, pinpoints, height, width)
+    return _layout_of(*_anyres(hf_config), height, width)
+
+
+def patch_boxes(hf_config: Any, height: int, width: int) -> torch.Tensor:
+    """Boxes [tiles * patches, 4] of an image of that size, see geometry.py."""
+    return anyres_boxes(*_anyres(hf_config), height, width)
 
 
 def example_size(hf_config: Any) -> tuple[int, int]:
     """Height and width of an image with the most tokens, for the start-up line."""
     return max(hf_config.image_grid_pinpoints, key=lambda size: size[0] * size[1])
+
+
+def _anyres(hf_config: Any) -> tuple[int, int, tuple[tuple[int, ...], ...]]:
+    """Sides of a tile and of a patch, and the pinpoints."""
+    vision = hf_config.vision_config
+    pinpoints = tuple(tuple(size) for size in hf_config.image_grid_pinpoints)
+    return vision.image_size, vision.patch_size, pinpoints
 
 
 @lru_cache(maxsize=512)

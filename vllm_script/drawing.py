@@ -1,0 +1,84 @@
+"""Draw a selection: the image with the kept patches bright, and the relevance as a heat map."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+
+PANEL_WIDTH = 420
+MARGIN = 8
+CAPTION = 20
+DIMMED = 0.22
+"""Brightness of what was removed."""
+HEAT = np.array(
+    [[13, 8, 135], [126, 3, 168], [204, 71, 120], [248, 149, 64], [240, 249, 33]], float
+)
+"""Colours from irrelevant to relevant."""
+
+
+def draw_selection(
+    image: Image.Image,
+    boxes: torch.Tensor,
+    patches_per_tile: int,
+    kept: torch.Tensor,
+    relevance: torch.Tensor | None,
+) -> Image.Image:
+    """Draw one panel for each way in which the encoder saw the image, and one for relevance.
+
+    Args:
+        boxes: [tiles * patches, 4] in pixels of the image, base tile first.
+        patches_per_tile: so that the base tile can be told from the grid of tiles.
+        kept: [K] patches.
+        relevance: [tiles * patches] in [0, 1], NaN where there is none; None: no panel.
+    """
+    views = {"the whole picture in one tile": range(patches_per_tile)}
+    if len(boxes) > patches_per_tile:
+        views["the picture in tiles"] = range(patches_per_tile, len(boxes))
+    panels = {"picture": image.convert("RGB")}
+    finest: range = range(0)
+    for name, finest in views.items():
+        own = kept[(kept >= finest.start) & (kept < finest.stop)]
+        panels[f"{len(own)} kept of {name}"] = _dim(image, boxes[own])
+    if relevance is not None:
+        panels["relevance, yellow is high"] = _heat(image, boxes[finest], relevance[finest])
+    return _beside_each_other(panels)
+
+
+def _dim(image: Image.Image, bright: torch.Tensor) -> Image.Image:
+    """Darken everything outside the boxes."""
+    pixels = np.asarray(image.convert("RGB"), dtype=float)
+    brightness = np.full(pixels.shape[:2], DIMMED)
+    for left, top, right, bottom in _whole_pixels(bright):
+        brightness[top:bottom, left:right] = 1.0
+    return Image.fromarray((pixels * brightness[..., None]).astype(np.uint8))
+
+
+def _heat(image: Image.Image, boxes: torch.Tensor, relevance: torch.Tensor) -> Image.Image:
+    """Colour the boxes by their values, over a pale copy of the image."""
+    pixels = np.asarray(image.convert("L").convert("RGB"), dtype=float)
+    heat = np.zeros_like(pixels)
+    place = np.nan_to_num(relevance.double().cpu().numpy()).clip(0, 1) * (len(HEAT) - 1)
+    steps = np.arange(len(HEAT))
+    colors = np.stack([np.interp(place, steps, HEAT[:, channel]) for channel in range(3)], -1)
+    for (left, top, right, bottom), color in zip(_whole_pixels(boxes), colors, strict=True):
+        heat[top:bottom, left:right] = color
+    return Image.fromarray((0.35 * pixels + 0.65 * heat).astype(np.uint8))
+
+
+def _whole_pixels(boxes: torch.Tensor) -> list[list[int]]:
+    return boxes.round().long().tolist()
+
+
+def _beside_each_other(panels: dict[str, Image.Image]) -> Image.Image:
+    """Scale the panels to one width, each under its name."""
+    first = next(iter(panels.values()))
+    height = round(first.height * PANEL_WIDTH / first.width)
+    size = (len(panels) * (PANEL_WIDTH + MARGIN) + MARGIN, height + CAPTION + MARGIN)
+    sheet = Image.new("RGB", size, "white")
+    pen = ImageDraw.Draw(sheet)
+    for index, (name, panel) in enumerate(panels.items()):
+        left = MARGIN + index * (PANEL_WIDTH + MARGIN)
+        pen.text((left, 4), name, fill="black")
+        sheet.paste(panel.resize((PANEL_WIDTH, height), Image.Resampling.NEAREST), (left, CAPTION))
+    return sheet
