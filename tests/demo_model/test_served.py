@@ -2,6 +2,8 @@
 
 import base64
 import io
+import json
+import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -26,6 +28,7 @@ BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
 from accuracy.in_process import DemoModel  # noqa: E402
+from accuracy.results import Results  # noqa: E402
 from accuracy.variants import DEFAULT, select  # noqa: E402
 
 FOLDER = Path(repository_of("script-demo"))
@@ -33,27 +36,32 @@ KEEP_RATIO = 0.11
 
 
 @pytest.fixture(scope="module")
-def ask():
-    """ask(picture, question, keep_ratio) -> answer of a server."""
+def server():
     flags = ("--plugin", "script", "--enforce-eager", "--dtype", "float32")
     with VllmServer("script-demo", *flags) as server:
-        client = openai.OpenAI(base_url=server.url, api_key="none", max_retries=1)
+        yield server
 
-        def ask(picture, question, keep_ratio):
-            png = io.BytesIO()
-            Image.fromarray(picture).save(png, "PNG")
-            url = "data:image/png;base64," + base64.b64encode(png.getvalue()).decode()
-            image = {"type": "image_url", "image_url": {"url": url}}
-            reply = client.chat.completions.create(
-                model="script-demo",
-                messages=[{"role": "user", "content": [image, {"type": "text", "text": question}]}],
-                max_tokens=6,
-                temperature=0,
-                extra_body={"script": {"keep_ratio": keep_ratio}},
-            )
-            return reply.choices[0].message.content.strip()
 
-        yield ask
+@pytest.fixture(scope="module")
+def ask(server):
+    """ask(picture, question, keep_ratio) -> answer of a server."""
+    client = openai.OpenAI(base_url=server.url, api_key="none", max_retries=1)
+
+    def ask(picture, question, keep_ratio):
+        png = io.BytesIO()
+        Image.fromarray(picture).save(png, "PNG")
+        url = "data:image/png;base64," + base64.b64encode(png.getvalue()).decode()
+        image = {"type": "image_url", "image_url": {"url": url}}
+        reply = client.chat.completions.create(
+            model="script-demo",
+            messages=[{"role": "user", "content": [image, {"type": "text", "text": question}]}],
+            max_tokens=6,
+            temperature=0,
+            extra_body={"script": {"keep_ratio": keep_ratio}},
+        )
+        return reply.choices[0].message.content.strip()
+
+    return ask
 
 
 @pytest.fixture(scope="module")
@@ -119,3 +127,40 @@ def test_kept_sets_differ_where_the_objects_are(demo):
     assert len(overlaps) >= 10
     assert np.mean(overlaps) < 0.7
     assert np.mean(own) > 0.95 and np.mean(others) < 0.9
+
+
+def bench(server, out, *flags):
+    script = BENCHMARKS / "accuracy_bench.py"
+    where = ("--url", server.url, "--out", out)
+    command = [sys.executable, script, *where, *flags]
+    return subprocess.run(command, check=True, capture_output=True, text=True)
+
+
+def test_accuracy_bench(server, tmp_path):
+    flags = ["--limit", "12", "--modes", "script", "random", "--sources", "clip"]
+    flags += ["--ratios", "1", "0.11", "0.056"]
+    shown = bench(server, tmp_path, *flags).stdout
+    assert "| script clip |" in shown and "| random |" in shown
+    results = Results.load(tmp_path / "results.jsonl")
+    assert [len(right) for right in results.right.values()] == [12] * 5
+    assert results.whole.mean() > 0.7
+    lengths = [round(tokens) for tokens in results.prompt_tokens.values()]
+    assert lengths[0] > 5 * lengths[1] > 5 * lengths[2] and lengths[1:3] == lengths[3:]
+    assert (tmp_path / "accuracy.png").exists() and (tmp_path / "report.md").exists()
+
+    asked = (tmp_path / "answers.jsonl").read_text()
+    bench(server, tmp_path, *flags)
+    assert (tmp_path / "answers.jsonl").read_text() == asked, "asked again"
+
+
+def test_accuracy_bench_on_a_folder(server, tmp_path):
+    Image.open(BENCHMARKS / "scene.png").save(tmp_path / "scene.webp", lossless=True)
+    lines = [
+        {"image": "scene.webp", "question": "What color is the cross?", "answer": "blue"},
+        {"image": "scene.webp", "question": "Which digit is yellow?", "answer": ["four", "4"]},
+    ]
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (tmp_path / "questions.jsonl").write_text(text)
+    flags = ("--model", "script-demo", "--questions", tmp_path, "--stock")
+    assert "of 2 questions" in bench(server, tmp_path / "out", *flags).stdout
+    assert Results.load(tmp_path / "out" / "results.jsonl").whole.all()
