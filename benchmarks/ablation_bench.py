@@ -35,7 +35,7 @@ from tqdm import tqdm
 from vllm_script.budget import num_kept
 from vllm_script.server.aliases import SCRIPT_DEMO, repository_of
 
-RATIOS = (0.22, 0.11, 0.056)
+RATIOS = (0.11, 0.056, 0.015)
 
 
 def main() -> None:
