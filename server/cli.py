@@ -28,6 +28,7 @@ _KEYS = {
     "script_clip_model": "clip_model",
     "min_keep_ratio": "min_keep_ratio",
     "max_keep_ratio": "max_keep_ratio",
+    "script_cache_gb": "cache_gb",
 }
 
 
@@ -94,6 +95,15 @@ def _add_cli_args(original: Callable[..., Any]) -> Callable[..., Any]:
             metavar="RATIO",
             help="Largest part of an image that a request may keep; memory is profiled for it. "
             "Default: 1.0.",
+        )
+        group.add_argument(
+            "--script-cache-gb",
+            type=_checked("cache_gb", float),
+            metavar="GIB",
+            help="Memory for what is known of images before pruning, so that another question "
+            "about one is cheap: this much for encoder features on every worker (of the GPU's, "
+            "allocated at start-up), and up to this much for preprocessed pixels in every API "
+            "server. 0 switches both off. Default: 1.",
         )
         return parser
 

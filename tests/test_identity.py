@@ -42,6 +42,7 @@ EQUAL = {
     "a parameter the mode does not read": (plan(mode="cdpruner"), plan(mode="cdpruner", tau=0.9)),
     "a CLIP that is not asked": (plan(), plan(clip_model="a")),
     "bounds on requests": (plan(), plan(max_keep_ratio=0.5)),
+    "sizes of caches": (plan(), plan(cache_gb=0)),
     "1 and 1.0": (plan(keep_ratio=1), plan(keep_ratio=1.0)),
 }
 

@@ -19,7 +19,11 @@ Ledger. Each entry: what it is / Why / Upstream / Remove when.
 5. `LlavaNextForConditionalGeneration._merge_image_patch_embeddings`, called on patch numbers
    Why: the map from rows to patches must follow vLLM's own merge and unpadding.
    Remove when: vLLM exposes that map.
-6. Overridden steps of the processor and the renderer: see PROBES.
+6. `reset_encoder_cache` of the model runner, wrapped by models/pruned.py
+   Why: it says that the weights are new or about to go (reload, sleep, the operator's command),
+   and what the model remembers of images must go with them.
+   Upstream: none. Remove when: vLLM tells the model.
+7. Overridden steps of the processor and the renderer: see PROBES.
 """
 
 from __future__ import annotations
@@ -59,6 +63,18 @@ PROBES = {
     ),
     "vllm.renderers.hf:HfRenderer.render_messages": ("messages", "params"),
     "vllm.renderers.hf:HfRenderer.render_messages_async": ("messages", "params"),
+    "vllm.renderers.hf:HfRenderer.clear_mm_cache": (),
+    "vllm.renderers.hf:HfRenderer._process_mm_uuids": (
+        "mm_data",
+        "mm_data_items",
+        "mm_uuid_items",
+        "mm_req_id",
+    ),
+    "vllm.renderers.hf:HfRenderer._validate_mm_uuids": (
+        "mm_data",
+        "mm_data_items",
+        "mm_uuid_items",
+    ),
     "vllm.renderers.hf:HfRenderer._process_tokens": ("prompt", "skip_mm_cache"),
     "vllm.renderers.hf:HfRenderer._process_tokens_async": ("prompt", "skip_mm_cache"),
     "vllm.multimodal.processing:BaseMultiModalProcessor.get_dummy_inputs": (
@@ -145,6 +161,23 @@ def wrap(owner: type, name: str, wrapper: Callable[[Callable[..., Any]], Any]) -
     wrapped.wrapped_by_script = True
     kind = type(original) if function is not original else lambda f: f
     setattr(owner, name, kind(wrapped))
+
+
+def on_encoder_cache_reset(vllm_config: Any, method: str) -> None:
+    """Have the model runner call `method` of a model that has it whenever it forgets encodings."""
+    if vllm_config.use_v2_model_runner:
+        from vllm.v1.worker.gpu.model_runner import GPUModelRunner
+    else:
+        from vllm.v1.worker.gpu_model_runner import GPUModelRunner
+
+    def wrapper(original: Callable[..., Any]) -> Callable[..., Any]:
+        def reset_encoder_cache(self: Any) -> None:
+            original(self)
+            getattr(self.get_model(), method, lambda: None)()
+
+        return reset_encoder_cache
+
+    wrap(GPUModelRunner, "reset_encoder_cache", wrapper)
 
 
 def use_renderer(module: str, factory: str) -> None:

@@ -17,6 +17,7 @@ DEFAULT_KEEP_RATIO = 0.11
 RELEVANCE_SOURCES = ("auto", "clip", "embedding", "none")
 MAX_VISUAL_TOKEN_BUDGET = 65_536
 MAX_QUERY_CHARS = 8_192
+MAX_CACHE_GB = 1_024
 REQUEST_KEYS = ("keep_ratio", "visual_token_budget", "mode", "relevance", "query")
 
 
@@ -46,6 +47,11 @@ class ScriptConfig:
     max_keep_ratio: float = 1.0
     """Largest part of an image that a request may keep, in (0, 1]; memory is profiled for it."""
 
+    cache_gb: float = 1.0
+    """Size in GiB, in [0, 1024], of each of two caches: of features before pruning, allocated at
+    start-up on every worker, and of preprocessed pixels, in every API process as it fills. 0: none.
+    At 672x672 LLaVA-NeXT-7B in 16 bits has 28 MiB of features and 3 MiB of pixels an image."""
+
     params: PruningParams = field(default_factory=PruningParams)
     """Parameters of the modes. Written beside the other keys: {"mode": "gsp", "tau": 0.2}."""
 
@@ -61,6 +67,7 @@ class ScriptConfig:
             _check_ratio("keep_ratio", self.keep_ratio, self.min_keep_ratio, self.max_keep_ratio)
         if self.visual_token_budget is not None:
             _check_budget(self.visual_token_budget)
+        _check_cache(self.cache_gb)
         _check_choice("mode", self.mode, MODES)
         _check_choice("relevance", self.relevance, RELEVANCE_SOURCES)
         if self.clip_model is not None and not isinstance(self.clip_model, str):
@@ -142,6 +149,15 @@ def _check_budget(value: object) -> None:
         raise ValueError(
             f"visual_token_budget must be an integer in [1, {MAX_VISUAL_TOKEN_BUDGET}], got "
             f"{_shown(value)}; it is the number of visual tokens to keep of an image"
+        )
+
+
+def _check_cache(value: object) -> None:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not 0 <= value <= MAX_CACHE_GB:  # type: ignore[operator]
+        raise ValueError(
+            f"cache_gb must be a number in [0, {MAX_CACHE_GB}], got {_shown(value)}; it is the "
+            "size in GiB of the features and of the pixels that are kept, 0 keeps none"
         )
 
 

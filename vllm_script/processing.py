@@ -1,8 +1,7 @@
 """The multimodal processor's part: plans in, placeholder counts, identifiers and fields out.
 
-`PruningProcessor` goes before a stock processor in the bases of a subclass. It keeps nothing on
-`self`: one instance serves concurrent requests, so the plans travel in the processor's keyword
-arguments and are taken out before anything stock sees them.
+`PruningProcessor` goes before a stock processor in the bases of a subclass. It keeps nothing of a
+request on `self`, for one instance serves concurrent ones: orders.py.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from transformers.feature_extraction_utils import BatchFeature
 from vllm.exceptions import VLLMValidationError
 from vllm.multimodal.inputs import MultiModalFieldConfig
 from vllm.multimodal.parse import ImageEmbeddingItems, MultiModalDataItems
@@ -22,20 +22,22 @@ from vllm.multimodal.processing.processor import cached_encode
 from .config import ScriptConfig
 from .identity import identifier
 from .layout import Layout
+from .orders import HASHES_KEY, ORDERS_KEY, make_orders, take_orders
+from .pixel_cache import PixelCache, PixelFields
 from .plan import Plan, make_plan, reads_query
 from .relevance.windows import MAX_WINDOWS, clip_windows, first_and_last
 
 REQUEST_KEY = "script"
 """Key in `mm_processor_kwargs` that carries a `ScriptRequest` from the renderer to `apply`."""
 
-_PLANS_KEY = "script_plans"
-"""Key that carries the images' plans, list[Plan | None], from `apply` to its overridden steps."""
-
 PLAN_FIELD = "script_plan"
 """Field of an image's kwargs: its plan's bytes, uint8 [length]; empty to leave it whole."""
 
 COUNT_FIELD = "script_count"
 """Field of an image's kwargs: rows its placeholders expect, int64 []; 0 where the plan is empty."""
+
+KEY_FIELD = "script_key"
+"""Field of an image's kwargs: its key in the worker's cache, uint8 [16]; empty to keep it out."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,11 @@ class ScriptRequest:
 class PruningProcessor(BaseMultiModalProcessor):
     """Mixin that gives each image its plan and sizes its placeholders to it."""
 
+    def __init__(self, info: Any, *args: Any, **kwargs: Any) -> None:
+        super().__init__(info, *args, **kwargs)
+        config = ScriptConfig.from_dict(info.get_hf_config().vllm_script)
+        self.pixel_cache = PixelCache(config.cache_gb)
+
     @abstractmethod
     def layout_of(self, height: int, width: int) -> Layout:
         """Layout of an image of that size in pixels. Families implement it."""
@@ -63,15 +70,28 @@ class PruningProcessor(BaseMultiModalProcessor):
         kwargs = dict(inputs.hf_processor_mm_kwargs)
         if not isinstance(request := kwargs.pop(REQUEST_KEY, None), ScriptRequest):
             raise RuntimeError("the prompt did not pass through the renderer of the script plugin")
-        kwargs[_PLANS_KEY] = self._plans(inputs.mm_data_items, request)
+        plans = self._plans(inputs.mm_data_items, request)
+        with timing_ctx.record("get_mm_hashes"):
+            hashes = dict(super()._get_mm_hashes(replace(inputs, hf_processor_mm_kwargs=kwargs)))
+        kwargs[ORDERS_KEY] = []
+        if "image" in hashes:
+            images = inputs.mm_data_items["image"]
+            caching = request.config.cache_gb > 0
+            kwargs[ORDERS_KEY] = make_orders(plans, hashes["image"], images, caching)
+            hashes["image"] = list(map(identifier, hashes["image"], plans))
+        kwargs[HASHES_KEY] = hashes
         return super().apply(replace(inputs, hf_processor_mm_kwargs=kwargs), timing_ctx)
 
     def get_dummy_inputs(self, *args: Any, **kwargs: Any) -> ProcessorInputs:
-        """Dummies for memory profiling and for the encoder cache's size: the most one may keep."""
+        """Dummies for memory profiling and for the encoder cache's size: the most one may keep.
+
+        They are not cached, so that every one of a profiled batch is encoded.
+        """
         inputs = super().get_dummy_inputs(*args, **kwargs)
         self._check_layouts(inputs.mm_data_items)
         config = ScriptConfig.from_dict(self.info.get_hf_config().vllm_script)
-        request = ScriptRequest(_at_most(config), "What is shown in the image?")
+        config = replace(_at_most(config), cache_gb=0)
+        request = ScriptRequest(config, "What is shown in the image?")
         kwargs = {**inputs.hf_processor_mm_kwargs, REQUEST_KEY: request}
         return replace(inputs, hf_processor_mm_kwargs=kwargs)
 
@@ -152,35 +172,51 @@ class PruningProcessor(BaseMultiModalProcessor):
         return self.layout_of(size.height, size.width)
 
     def _get_mm_hashes(self, inputs: ProcessorInputs) -> Any:
-        kwargs = dict(inputs.hf_processor_mm_kwargs)
-        plans = kwargs.pop(_PLANS_KEY)
-        hashes = super()._get_mm_hashes(replace(inputs, hf_processor_mm_kwargs=kwargs))
-        if "image" not in hashes:
-            return hashes
-        images = [identifier(*pair) for pair in zip(hashes["image"], plans, strict=True)]
-        return {**hashes, "image": images}
+        return inputs.hf_processor_mm_kwargs[HASHES_KEY]
 
     def _get_cache_missing_processor_kwargs(
         self, inputs: ProcessorInputs, mm_is_cached: Mapping[str, list[bool]]
     ) -> Mapping[str, object]:
         kwargs = dict(super()._get_cache_missing_processor_kwargs(inputs, mm_is_cached))
         cached = mm_is_cached.get("image", [])
-        plans: Any = kwargs[_PLANS_KEY]
-        kwargs[_PLANS_KEY] = [p for p, hit in zip(plans, cached, strict=True) if not hit]
+        orders: Any = kwargs[ORDERS_KEY]
+        kwargs[ORDERS_KEY] = [o for o, hit in zip(orders, cached, strict=True) if not hit]
         return kwargs
 
     def _apply_hf_processor_main(
         self, mm_items: MultiModalDataItems, hf_kwargs: Mapping[str, object]
     ) -> Any:
-        plans, stock_kwargs = _split(hf_kwargs)
-        processed = super()._apply_hf_processor_main(mm_items, stock_kwargs)
-        if any(plans):
-            processed[PLAN_FIELD] = [_as_tensor(plan) for plan in plans]
-            processed[COUNT_FIELD] = [
-                torch.tensor(self._count(plan, mm_items["image"], index))
-                for index, plan in enumerate(plans)
-            ]
-        return processed
+        orders, stock_kwargs = take_orders(hf_kwargs)
+        if not any(order.plan for order in orders):
+            return super()._apply_hf_processor_main(mm_items, stock_kwargs)
+        images: Any = mm_items["image"]
+        batch: dict[str, list[torch.Tensor]] = {}
+        for index, order in enumerate(orders):
+            fields = {
+                **self._pixels(images[index], order.key, stock_kwargs),
+                PLAN_FIELD: _as_tensor(order.plan.encode() if order.plan else b""),
+                COUNT_FIELD: torch.tensor(self._count(order.plan, images, index)),
+                KEY_FIELD: _as_tensor(order.key),
+            }
+            for name, tensor in fields.items():
+                batch.setdefault(name, []).append(tensor)
+        return BatchFeature(batch)
+
+    def _pixels(self, image: Any, key: bytes, stock_kwargs: Mapping[str, object]) -> PixelFields:
+        """What the Hugging Face processor makes of one image, from the cache if it is there.
+
+        One at a time: LLaVA-NeXT fills up the tiles of images that are processed together, which
+        would make what is cached of one depend on the others.
+        """
+        if key and (known := self.pixel_cache.get(key)):
+            return known
+        items = self.info.parse_mm_data({"image": [image]}, validate=False)
+        processed = super()._apply_hf_processor_main(items, stock_kwargs)
+        names = super()._get_mm_fields_config(processed, stock_kwargs)
+        fields = {name: processed[name][0] for name in names if name in processed}
+        if key:
+            self.pixel_cache.put(key, fields)
+        return fields
 
     def _count(self, plan: Plan | None, images: Any, index: int) -> int:
         """Placeholders of an image that is pruned, 0 for one that is left whole."""
@@ -189,11 +225,12 @@ class PruningProcessor(BaseMultiModalProcessor):
     def _get_mm_fields_config(
         self, hf_inputs: Any, hf_processor_mm_kwargs: Mapping[str, object]
     ) -> Mapping[str, MultiModalFieldConfig]:
-        _, stock_kwargs = _split(hf_processor_mm_kwargs)
+        _, stock_kwargs = take_orders(hf_processor_mm_kwargs)
         return {
             **super()._get_mm_fields_config(hf_inputs, stock_kwargs),
             PLAN_FIELD: MultiModalFieldConfig.batched("image", keep_on_cpu=True),
             COUNT_FIELD: MultiModalFieldConfig.batched("image", keep_on_cpu=True),
+            KEY_FIELD: MultiModalFieldConfig.batched("image", keep_on_cpu=True),
         }
 
     def _get_prompt_updates(
@@ -202,11 +239,11 @@ class PruningProcessor(BaseMultiModalProcessor):
         hf_processor_mm_kwargs: Mapping[str, object],
         out_mm_kwargs: Any,
     ) -> Sequence[Any]:
-        plans, stock_kwargs = _split(hf_processor_mm_kwargs)
+        orders, stock_kwargs = take_orders(hf_processor_mm_kwargs)
         (update,) = super()._get_prompt_updates(mm_items, stock_kwargs, out_mm_kwargs)
 
         def replacement(index: int) -> Any:
-            count = self._count(plans[index], mm_items["image"], index)
+            count = self._count(orders[index].plan, mm_items["image"], index)
             return update.target * count if count else update.replacement(index)
 
         return [replace(update, replacement=replacement)]
@@ -223,12 +260,5 @@ def _at_most(config: ScriptConfig) -> ScriptConfig:
     return replace(config, keep_ratio=config.max_keep_ratio, visual_token_budget=None)
 
 
-def _split(kwargs: Mapping[str, object]) -> tuple[list[Plan | None], dict[str, object]]:
-    stock_kwargs = dict(kwargs)
-    plans: Any = stock_kwargs.pop(_PLANS_KEY, [])
-    return plans, stock_kwargs
-
-
-def _as_tensor(plan: Plan | None) -> torch.Tensor:
-    data = b"" if plan is None else plan.encode()
+def _as_tensor(data: bytes) -> torch.Tensor:
     return torch.frombuffer(bytearray(data), dtype=torch.uint8) if data else torch.empty(0).byte()

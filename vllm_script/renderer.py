@@ -56,6 +56,20 @@ class ScriptRenderer(HfRenderer):
         conversation, prompt = await super().render_messages_async(messages, params)
         return conversation, {**prompt, _NOTE: note}
 
+    def clear_mm_cache(self) -> None:
+        super().clear_mm_cache()
+        if self.mm_processor is not None:
+            self.mm_processor.pixel_cache.clear()
+
+    def _process_mm_uuids(
+        self, mm_data: Any, mm_data_items: Any, mm_uuid_items: Any, mm_req_id: str
+    ) -> Any:
+        """vLLM numbers images instead of hashing them where it keeps none; our caches do keep."""
+        if self._script_config.cache_gb == 0:
+            return super()._process_mm_uuids(mm_data, mm_data_items, mm_uuid_items, mm_req_id)
+        self._validate_mm_uuids(mm_data, mm_data_items, mm_uuid_items)
+        return mm_uuid_items
+
     def _process_tokens(self, prompt: Any, *, skip_mm_cache: bool = False) -> Any:
         return super()._process_tokens(self._with_request(prompt), skip_mm_cache=skip_mm_cache)
 

@@ -79,9 +79,11 @@ def test_every_image_is_encoded_in_a_batch_of_its_own(engine, model):
     hook = model.vision_tower.register_forward_pre_hook(
         lambda module, inputs: batches.append(len(inputs[0]))
     )
+    model.forget_images()
     with torch.no_grad():
         together = model.embed_multimodal(**batch)
         hook.remove()
+        model.forget_images()
         apart = [*model.embed_multimodal(**one), *model.embed_multimodal(**two)]
     assert batches == [5, 5]  # tiles
     assert all(torch.equal(a, b) for a, b in zip(together, apart, strict=True))

@@ -38,6 +38,7 @@ def script_settings(parser, *flags):
         ),
         (["--script-clip-model", "some/clip"], {"clip_model": "some/clip"}),
         (["--visual-token-budget", "64"], {"visual_token_budget": 64}),
+        (["--script-cache-gb", "0"], {"cache_gb": 0}),
         (
             ["--script-mode", "gsp", "--script-relevance", "none"],
             {"mode": "gsp", "relevance": "none"},
@@ -76,6 +77,7 @@ def test_yaml(parser, checkpoint, tmp_path):
         (["--visual-token-budget", "0"], ["argument --visual-token-budget", "[1, 65536]"]),
         (["--visual-token-budget", "1.5"], ["argument --visual-token-budget", "1.5"]),
         (["--keep-ratio", "0.5", "--visual-token-budget", "5"], ["not allowed with"]),
+        (["--script-cache-gb", "-1"], ["argument --script-cache-gb", "[0, 1024]", "-1"]),
         (["--script-mode", "best"], ["argument --script-mode", "cdpruner"]),
         (["--plugin", "scrip"], ["argument --plugin", "script"]),
         (["--additional-config", '{"script": {"keep": 1}}'], ["unknown key 'keep' in script"]),
@@ -98,7 +100,7 @@ def test_help_explains_every_flag(parser, capsys):
     for flag in (
         *("--plugin", "--keep-ratio", "--visual-token-budget"),
         *("--script-mode", "--script-relevance", "--script-clip-model"),
-        *("--min-keep-ratio", "--max-keep-ratio"),
+        *("--min-keep-ratio", "--max-keep-ratio", "--script-cache-gb"),
     ):
         assert flag in text
     assert text.startswith("Script:")

@@ -14,10 +14,11 @@ from vllm.model_executor.models.llava import (
 )
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
+from ..encoded_image import EncodedImage
 from ..geometry import cropped_boxes, whole_boxes
 from ..layout import Layout
 from ..processing import PruningProcessor
-from .pruned import EncodedImage, PrunedModel
+from .pruned import PrunedModel
 
 
 def layout_of(hf_config: Any, height: int, width: int) -> Layout:

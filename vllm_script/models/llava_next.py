@@ -15,10 +15,11 @@ from vllm.model_executor.models.llava_next import (
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
 from ..compat import merge_llava_next_tiles
+from ..encoded_image import EncodedImage
 from ..geometry import anyres_boxes
 from ..layout import Layout
 from ..processing import PruningProcessor
-from .pruned import EncodedImage, PrunedModel
+from .pruned import PrunedModel
 
 
 def layout_of(hf_config: Any, height: int, width: int) -> Layout:

@@ -10,32 +10,22 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import torch
+from vllm.distributed import get_pp_group
 
-from ..compat import clip_weights, input_embeddings
+from ..compat import clip_weights, input_embeddings, on_encoder_cache_reset
 from ..config import ScriptConfig
+from ..encoded_image import EncodedImage
+from ..feature_cache import FeatureCache
 from ..kernels import query_relevance
-from ..layout import Layout
 from ..plan import Plan, make_plan
-from ..processing import COUNT_FIELD, PLAN_FIELD
+from ..processing import COUNT_FIELD, KEY_FIELD, PLAN_FIELD
 from ..pruning import run_mode
 from ..relevance.clip import ClipRelevance
 
 _CLIP_PREFIX = "script_clip."
-
-
-@dataclass(frozen=True)
-class EncodedImage:
-    """One image before pruning: every patch of every tile, in encoder order."""
-
-    states: torch.Tensor
-    """[tiles * patches, H] what the vision tower returns."""
-    features: torch.Tensor
-    """[tiles * patches, D] the same, projected for the language model."""
-    layout: Layout
 
 
 class PrunedModel:
@@ -46,6 +36,8 @@ class PrunedModel:
         config = ScriptConfig.from_dict(vllm_config.model_config.hf_config.vllm_script)
         self._script_config = config
         self._tested = False
+        self.feature_cache = _feature_cache(config.cache_gb, vllm_config)
+        on_encoder_cache_reset(vllm_config, "forget_images")
         self.script_clip: Any = None
         if config.clip_model is not None:
             from transformers import AutoConfig
@@ -54,6 +46,7 @@ class PrunedModel:
             self.secondary_weights = [clip_weights(config.clip_model, _CLIP_PREFIX)]
 
     def load_weights(self, weights: Iterable[tuple[str, torch.Tensor]]) -> set[str]:
+        self.forget_images()
         loaded_here = set()
 
         def stock_weights() -> Iterator[tuple[str, torch.Tensor]]:
@@ -66,6 +59,10 @@ class PrunedModel:
         loaded = super().load_weights(stock_weights())  # type: ignore[misc]
         return loaded | loaded_here
 
+    def forget_images(self) -> None:
+        """Empty the cache: what encoded its images changes."""
+        self.feature_cache.clear()
+
     @abstractmethod
     def encode_image(self, fields: dict[str, Any]) -> EncodedImage:
         """Encode one image. Families implement it.
@@ -77,6 +74,7 @@ class PrunedModel:
     def embed_multimodal(self, **kwargs: Any) -> Any:
         plans = kwargs.pop(PLAN_FIELD, None)
         counts = kwargs.pop(COUNT_FIELD, None)
+        keys = kwargs.pop(KEY_FIELD, None)
         if plans is None:
             rows = super().embed_multimodal(**kwargs)  # type: ignore[misc]
             if not self._tested and "pixel_values" in kwargs:
@@ -84,17 +82,27 @@ class PrunedModel:
                 self._self_test({name: value[:1] for name, value in kwargs.items()}, len(rows[0]))
             return rows
         embeddings = []
-        for index, (plan, count) in enumerate(zip(plans, counts, strict=True)):
+        for index, (plan, count, key) in enumerate(zip(plans, counts, keys, strict=True)):
             image = {name: value[index : index + 1] for name, value in kwargs.items()}
             if int(count) == 0:
                 embeddings.extend(super().embed_multimodal(**image))  # type: ignore[misc]
             else:
                 decoded = Plan.decode(bytes(plan.tolist()))
-                embeddings.append(self._embed_pruned(image, decoded, int(count)))
+                encoded = self._encoded(image, bytes(key.tolist()))
+                embeddings.append(self._embed_pruned(encoded, decoded, int(count)))
         return embeddings
 
-    def _embed_pruned(self, fields: dict[str, Any], plan: Plan, count: int) -> torch.Tensor:
-        image = self.encode_image(fields)
+    def _encoded(self, fields: dict[str, Any], key: bytes) -> EncodedImage:
+        """The image as `encode_image` encodes it, from the cache where it is known there."""
+        if not key:
+            return self.encode_image(fields)
+        image = self.feature_cache.get(key)
+        if image is None:
+            image = self.encode_image(fields)
+            self.feature_cache.put(key, image)
+        return image
+
+    def _embed_pruned(self, image: EncodedImage, plan: Plan, count: int) -> torch.Tensor:
         kept = self.select(image, plan)
         if len(kept) != count:
             raise RuntimeError(
@@ -109,6 +117,7 @@ class PrunedModel:
         the model ends the start-up.
         """
         image = self.encode_image(fields)
+        self.feature_cache.check(image)
         if image.layout.num_placeholders != num_rows:
             raise RuntimeError(
                 f"the model returns {num_rows} rows for an image, its layout has "
@@ -139,3 +148,17 @@ class PrunedModel:
         (query,) = plan.query
         token_ids = torch.tensor(query, device=visual_tokens.device)
         return query_relevance(visual_tokens, input_embeddings(self, token_ids))
+
+
+def _feature_cache(capacity_gb: float, vllm_config: Any) -> FeatureCache:
+    """A cache for this worker's images; only the first stage of a pipeline encodes any."""
+    model_config = vllm_config.model_config
+    hf_config = model_config.hf_config
+    layers = hf_config.vision_feature_layer
+    return FeatureCache(
+        capacity_gb if get_pp_group().is_first_rank else 0,
+        hf_config.vision_config.hidden_size * (1 if isinstance(layers, int) else len(layers)),
+        hf_config.text_config.hidden_size,
+        model_config.dtype,
+        vllm_config.device_config.device,
+    )

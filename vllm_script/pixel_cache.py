@@ -1,0 +1,54 @@
+"""The front end's memory of images: a known one is not scaled, cut and normalised again.
+
+In the memory of an API process, in use only as far as it is filled. Requests are processed in
+threads, so every access takes a lock; two that miss the same image at once both process it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+
+import torch
+from cachetools import LRUCache
+
+PixelFields = Mapping[str, torch.Tensor]
+"""What the Hugging Face processor makes of one image: `pixel_values` [tiles, 3, height, width] or
+[3, height, width], and what else the model is sent. Shared between requests: not to be written."""
+
+
+class PixelCache:
+    """Processed images by key. The least recently used go first; one too large is not kept.
+
+    Args:
+        capacity_gb: size in GiB; 0 keeps nothing.
+    """
+
+    def __init__(self, capacity_gb: float) -> None:
+        self._images: LRUCache[bytes, PixelFields] = LRUCache(capacity_gb * 2**30, _num_bytes)
+        self._lock = threading.Lock()
+        self.hits = 0
+        self.misses = 0
+
+    def get(self, key: bytes) -> PixelFields | None:
+        """The fields of the image of that key; None where it is not kept."""
+        with self._lock:
+            image = self._images.get(key)
+            self.hits += image is not None
+            self.misses += image is None
+        return image
+
+    def put(self, key: bytes, image: PixelFields) -> None:
+        """Keep an image; its tensors must not be views of larger ones."""
+        with self._lock:
+            if _num_bytes(image) <= self._images.maxsize:
+                self._images[key] = image
+
+    def clear(self) -> None:
+        """Forget every image."""
+        with self._lock:
+            self._images.clear()
+
+
+def _num_bytes(image: PixelFields) -> int:
+    return sum(tensor.nbytes for tensor in image.values())
