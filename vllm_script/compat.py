@@ -23,7 +23,11 @@ Ledger. Each entry: what it is / Why / Upstream / Remove when.
    Why: it says that the weights are new or about to go (reload, sleep, the operator's command),
    and what the model remembers of images must go with them.
    Upstream: none. Remove when: vLLM tells the model.
-7. Overridden steps of the processor and the renderer: see PROBES.
+7. `init_entrypoints_middleware` of the API server's launcher, wrapped by server/observe.py
+   Why: worker figures belong on /metrics; vLLM's own way, an endpoint plugin, must be named in the
+   environment and warns at every start.
+   Upstream: endpoint plugins. Remove when: they load like general plugins.
+8. Overridden steps of the processor and the renderer: see PROBES.
 """
 
 from __future__ import annotations
@@ -60,6 +64,11 @@ PROBES = {
         "mm_items",
         "hf_processor_mm_kwargs",
         "out_mm_kwargs",
+    ),
+    "vllm.entrypoints.launchers.app:init_entrypoints_middleware": (
+        "args",
+        "app",
+        "supported_tasks",
     ),
     "vllm.renderers.hf:HfRenderer.render_messages": ("messages", "params"),
     "vllm.renderers.hf:HfRenderer.render_messages_async": ("messages", "params"),
@@ -151,7 +160,7 @@ def check_front_end(model_config: Any) -> None:
         )
 
 
-def wrap(owner: type, name: str, wrapper: Callable[[Callable[..., Any]], Any]) -> None:
+def wrap(owner: Any, name: str, wrapper: Callable[[Callable[..., Any]], Any]) -> None:
     """Replace `owner.name` by `wrapper(original)`, once in the life of the process."""
     original = inspect.getattr_static(owner, name)
     function = getattr(original, "__func__", original)  # below a classmethod or staticmethod
@@ -178,6 +187,20 @@ def on_encoder_cache_reset(vllm_config: Any, method: str) -> None:
         return reset_encoder_cache
 
     wrap(GPUModelRunner, "reset_encoder_cache", wrapper)
+
+
+def add_middleware(middleware: type) -> None:
+    """Add ASGI middleware, called with `app` and its `state`, to API servers built from now on."""
+    from vllm.entrypoints.launchers import app as launcher
+
+    def wrapper(original: Callable[..., Any]) -> Callable[..., Any]:
+        def init_entrypoints_middleware(args: Any, app: Any, supported_tasks: Any) -> None:
+            original(args, app, supported_tasks)
+            app.add_middleware(middleware, state=app.state)
+
+        return init_entrypoints_middleware
+
+    wrap(launcher, "init_entrypoints_middleware", wrapper)
 
 
 def use_renderer(module: str, factory: str) -> None:

@@ -21,6 +21,14 @@ MAX_CACHE_GB = 1_024
 REQUEST_KEYS = ("keep_ratio", "visual_token_budget", "mode", "relevance", "query")
 
 
+class SettingError(ValueError):
+    """A setting is wrong; `setting` is its key, or "unknown"."""
+
+    def __init__(self, setting: str, message: str) -> None:
+        super().__init__(message)
+        self.setting = setting
+
+
 @dataclass(frozen=True)
 class ScriptConfig:
     """Settings in force, for the server or (see `for_request`) for one request."""
@@ -57,7 +65,7 @@ class ScriptConfig:
 
     def __post_init__(self) -> None:
         if self.keep_ratio is not None and self.visual_token_budget is not None:
-            raise ValueError("give keep_ratio or visual_token_budget, not both")
+            raise SettingError("keep_ratio", "give keep_ratio or visual_token_budget, not both")
         _check_ratio("min_keep_ratio", self.min_keep_ratio)
         _check_ratio("max_keep_ratio", self.max_keep_ratio, self.min_keep_ratio)
         if self.keep_ratio is None and self.visual_token_budget is None:
@@ -97,7 +105,7 @@ class ScriptConfig:
             raw: the request's `script` field: a dict with some of REQUEST_KEYS, or None.
 
         Raises:
-            ValueError: names the key, the value and the limit.
+            SettingError: names the key, the value and the limit.
         """
         if raw is None:
             return self, None
@@ -108,9 +116,10 @@ class ScriptConfig:
         if changes.get("relevance") == "auto":
             changes["relevance"] = "clip" if self.clip_model else "embedding"
         if changes.get("relevance") == "clip" and not self.clip_model:
-            raise ValueError(
+            raise SettingError(
+                "relevance",
                 "relevance clip is not available on this server, embedding and none are; it needs "
-                "a start with --script-clip-model"
+                "a start with --script-clip-model",
             )
         if "keep_ratio" in changes:
             changes.setdefault("visual_token_budget", None)
@@ -121,14 +130,17 @@ class ScriptConfig:
 
 def _as_dict(raw: object, valid_keys: Iterable[str]) -> dict[str, Any]:
     if not isinstance(raw, Mapping):
-        raise ValueError(
+        raise SettingError(
+            "unknown",
             f'script must be a dictionary such as {{"keep_ratio": {DEFAULT_KEEP_RATIO}}}, '
-            f"got {_shown(raw)}"
+            f"got {_shown(raw)}",
         )
     valid = list(valid_keys)
     for key in raw:
         if key not in valid:
-            raise ValueError(f"unknown key {_shown(key)} in script, valid are: {', '.join(valid)}")
+            raise SettingError(
+                "unknown", f"unknown key {_shown(key)} in script, valid are: {', '.join(valid)}"
+            )
     return dict(raw)
 
 
@@ -137,44 +149,50 @@ def _check_ratio(name: str, value: object, low: float = 0.0, high: float = 1.0) 
     if number and value > 0 and low <= value <= high:  # type: ignore[operator]
         return
     limits = f"in [{low:g}, {high:g}]" if low > 0 else f"in (0, {high:g}]"
-    raise ValueError(
+    raise SettingError(
+        name,
         f"{name} must be a number {limits}, got {_shown(value)}; it is the part of the visual "
-        "tokens to keep, 1.0 keeps them all"
+        "tokens to keep, 1.0 keeps them all",
     )
 
 
 def _check_budget(value: object) -> None:
     number = isinstance(value, int) and not isinstance(value, bool)
     if not number or not 1 <= value <= MAX_VISUAL_TOKEN_BUDGET:  # type: ignore[operator]
-        raise ValueError(
+        raise SettingError(
+            "visual_token_budget",
             f"visual_token_budget must be an integer in [1, {MAX_VISUAL_TOKEN_BUDGET}], got "
-            f"{_shown(value)}; it is the number of visual tokens to keep of an image"
+            f"{_shown(value)}; it is the number of visual tokens to keep of an image",
         )
 
 
 def _check_cache(value: object) -> None:
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if not number or not 0 <= value <= MAX_CACHE_GB:  # type: ignore[operator]
-        raise ValueError(
+        raise SettingError(
+            "cache_gb",
             f"cache_gb must be a number in [0, {MAX_CACHE_GB}], got {_shown(value)}; it is the "
-            "size in GiB of the features and of the pixels that are kept, 0 keeps none"
+            "size in GiB of the features and of the pixels that are kept, 0 keeps none",
         )
 
 
 def _check_choice(name: str, value: object, choices: Iterable[str]) -> None:
     if not isinstance(value, str) or value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(choices)}, got {_shown(value)}")
+        raise SettingError(name, f"{name} must be one of {', '.join(choices)}, got {_shown(value)}")
 
 
 def _check_query(value: object) -> None:
     if not isinstance(value, str) or not value.strip():
-        raise ValueError(f"query must be a text that is not empty, got {_shown(value)}")
+        raise SettingError("query", f"query must be a text that is not empty, got {_shown(value)}")
     if any("\ud800" <= character <= "\udfff" for character in value):
-        raise ValueError("query must be text, got half of a surrogate pair; send whole characters")
+        raise SettingError(
+            "query", "query must be text, got half of a surrogate pair; send whole characters"
+        )
     if len(value) > MAX_QUERY_CHARS:
-        raise ValueError(
+        raise SettingError(
+            "query",
             f"query must have at most {MAX_QUERY_CHARS} characters, got {len(value)}; "
-            "shorten it to what to look for in the image"
+            "shorten it to what to look for in the image",
         )
 
 

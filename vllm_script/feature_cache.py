@@ -44,8 +44,8 @@ class FeatureCache:
         dtype: torch.dtype,
         device: torch.device | str,
     ) -> None:
-        page_bytes = PAGE_ROWS * (state_width + feature_width) * dtype.itemsize
-        num_pages = int(capacity_gb * 2**30) // page_bytes
+        self._page_bytes = PAGE_ROWS * (state_width + feature_width) * dtype.itemsize
+        num_pages = int(capacity_gb * 2**30) // self._page_bytes
         num_rows = num_pages * PAGE_ROWS
         self._states = torch.empty(num_rows, state_width, dtype=dtype, device=device)
         self._features = torch.empty(num_rows, feature_width, dtype=dtype, device=device)
@@ -83,6 +83,11 @@ class FeatureCache:
         self._states.index_copy_(0, on_device, image.states)
         self._features.index_copy_(0, on_device, image.features)
         self._images[key] = _Entry(pages, rows, image.layout)
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory of the pages in use; all of them are allocated."""
+        return (self._num_pages - len(self._free)) * self._page_bytes
 
     def clear(self) -> None:
         """Forget every image."""

@@ -44,6 +44,11 @@ class PixelCache:
             if _num_bytes(image) <= self._images.maxsize:
                 self._images[key] = image
 
+    @property
+    def num_bytes(self) -> int:
+        """Memory in use."""
+        return int(self._images.currsize)
+
     def clear(self) -> None:
         """Forget every image."""
         with self._lock:

@@ -16,6 +16,7 @@ from .config import ScriptConfig
 from .models import FAMILIES, family_of, pruned_name, registrations
 from .plan import make_plan
 from .relevance.source import resolve
+from .worker import WORKER_EXTENSION
 
 
 def register() -> None:
@@ -37,7 +38,7 @@ def _create_model_config(original: Callable[..., Any]) -> Callable[..., Any]:
         raw = options.get("script") if isinstance(options, dict) else None
         if raw is None:
             return original(self)
-        from .server import request
+        from .server import observe, request
 
         reporting = getattr(self, "script_errors", contextlib.nullcontext)
         with reporting():
@@ -57,6 +58,9 @@ def _create_model_config(original: Callable[..., Any]) -> Callable[..., Any]:
         model_config.hf_config.vllm_script = config.to_dict()
         compat.use_renderer("vllm_script.renderer", "build_renderer")
         request.install()
+        observe.install()
+        if not self.worker_extension_cls:  # the user's own wins; then worker metrics are missing
+            self.worker_extension_cls = WORKER_EXTENSION
         _announce(config, model_config.hf_config)
         return model_config
 

@@ -22,9 +22,11 @@ from vllm.multimodal.processing.processor import cached_encode
 from .config import ScriptConfig
 from .identity import identifier
 from .layout import Layout
+from .metrics import metrics
 from .orders import HASHES_KEY, ORDERS_KEY, make_orders, take_orders
 from .pixel_cache import PixelCache, PixelFields
 from .plan import Plan, make_plan, reads_query
+from .refusal import refusal
 from .relevance.windows import MAX_WINDOWS, clip_windows, first_and_last
 
 REQUEST_KEY = "script"
@@ -53,6 +55,9 @@ class ScriptRequest:
     asked: bool = False
     """Whether the client itself asked for pruning, rather than the server's settings."""
 
+    counted: bool = True
+    """Whether it appears in the metrics; the dummies of memory profiling do not."""
+
 
 class PruningProcessor(BaseMultiModalProcessor):
     """Mixin that gives each image its plan and sizes its placeholders to it."""
@@ -80,7 +85,21 @@ class PruningProcessor(BaseMultiModalProcessor):
             kwargs[ORDERS_KEY] = make_orders(plans, hashes["image"], images, caching)
             hashes["image"] = list(map(identifier, hashes["image"], plans))
         kwargs[HASHES_KEY] = hashes
-        return super().apply(replace(inputs, hf_processor_mm_kwargs=kwargs), timing_ctx)
+        processed = super().apply(replace(inputs, hf_processor_mm_kwargs=kwargs), timing_ctx)
+        if request.counted:
+            self._count_images(request, plans, inputs.mm_data_items.get("image"))
+        return processed
+
+    def _count_images(
+        self, request: ScriptRequest, plans: Sequence[Plan | None], images: Any
+    ) -> None:
+        source = "request" if isinstance(request.queries, str) else "turn"
+        for index, plan in enumerate(plans):
+            if plan is not None:
+                kept = self._count(plan, images, index)
+                total = self._layout(images, index).num_placeholders
+                query = source if plan.query else "none"
+                metrics().count_image(plan.mode, plan.relevance, query, total, kept)
 
     def get_dummy_inputs(self, *args: Any, **kwargs: Any) -> ProcessorInputs:
         """Dummies for memory profiling and for the encoder cache's size: the most one may keep.
@@ -91,7 +110,7 @@ class PruningProcessor(BaseMultiModalProcessor):
         self._check_layouts(inputs.mm_data_items)
         config = ScriptConfig.from_dict(self.info.get_hf_config().vllm_script)
         config = replace(_at_most(config), cache_gb=0)
-        request = ScriptRequest(config, "What is shown in the image?")
+        request = ScriptRequest(config, "What is shown in the image?", counted=False)
         kwargs = {**inputs.hf_processor_mm_kwargs, REQUEST_KEY: request}
         return replace(inputs, hf_processor_mm_kwargs=kwargs)
 
@@ -113,10 +132,10 @@ class PruningProcessor(BaseMultiModalProcessor):
             return []
         if isinstance(images, ImageEmbeddingItems):
             if request.asked and request.config.keep_ratio != 1:
-                raise VLLMValidationError(
+                raise refusal(
+                    "image_embeds",
                     "image_embeds cannot be pruned: where their rows come from is not known; "
                     "send the image, or leave `script` out of the request",
-                    parameter="script",
                 )
             return [None] * len(images)
         queries = request.queries
@@ -137,11 +156,11 @@ class PruningProcessor(BaseMultiModalProcessor):
         limit = num_rows(make_plan(_at_most(config), ()), layout)
         wanted = num_rows(plan, layout)
         if wanted > limit and request.asked:
-            raise VLLMValidationError(
+            raise refusal(
+                "max_keep_ratio",
                 f"image {index} would keep {wanted} visual tokens, the server allows {limit} of "
                 f"its {layout.num_placeholders} (--max-keep-ratio {config.max_keep_ratio:g}); "
                 "ask for less, or start the server with a larger limit",
-                parameter="script",
             )
         if wanted > limit:
             plan = make_plan(_at_most(config), self._query(request, query))
@@ -156,10 +175,10 @@ class PruningProcessor(BaseMultiModalProcessor):
             assert config.clip_model is not None
             windows = clip_windows(config.clip_model, text)
             if len(windows) > MAX_WINDOWS and isinstance(request.queries, str):
-                raise VLLMValidationError(
+                raise refusal(
+                    "query",
                     f"query must fit in {MAX_WINDOWS} windows of CLIP's text tower, got "
                     f"{len(windows)}; shorten it to what to look for in the image",
-                    parameter="script",
                 )
             return first_and_last(windows)
         token_ids = cached_encode(self.info.get_tokenizer(), text, add_special_tokens=False)
@@ -209,13 +228,17 @@ class PruningProcessor(BaseMultiModalProcessor):
         would make what is cached of one depend on the others.
         """
         if key and (known := self.pixel_cache.get(key)):
+            metrics().cache_hits.labels("pixels").inc()
             return known
         items = self.info.parse_mm_data({"image": [image]}, validate=False)
-        processed = super()._apply_hf_processor_main(items, stock_kwargs)
+        with metrics().preprocess_seconds.time():
+            processed = super()._apply_hf_processor_main(items, stock_kwargs)
         names = super()._get_mm_fields_config(processed, stock_kwargs)
         fields = {name: processed[name][0] for name in names if name in processed}
         if key:
             self.pixel_cache.put(key, fields)
+            metrics().cache_misses.labels("pixels").inc()
+            metrics().cache_bytes.labels("pixels").set(self.pixel_cache.num_bytes)
         return fields
 
     def _count(self, plan: Plan | None, images: Any, index: int) -> int:

@@ -17,10 +17,11 @@ from vllm.renderers.chat_utils import ChatTemplateResolutionError
 from vllm.renderers.hf import HfRenderer
 from vllm.renderers.params import ChatParams
 
-from .config import ScriptConfig
+from .config import ScriptConfig, SettingError
 from .processing import REQUEST_KEY, ScriptRequest
 from .query import image_queries, materialize
 from .raw_prompt import MARKS, Scaffolding, learn_scaffolding, raw_image_queries
+from .refusal import refusal
 
 _NOTE = "_script"
 
@@ -87,8 +88,8 @@ class ScriptRenderer(HfRenderer):
             overrides = kwargs.pop(REQUEST_KEY, None)
         try:
             config, query = self._script_config.for_request(overrides)
-        except ValueError as error:
-            raise VLLMValidationError(str(error), parameter="script") from None
+        except SettingError as error:
+            raise refusal(error.setting, str(error)) from None
         if prompt.get("multi_modal_data"):
             queries = query or (note.queries if note else self._raw_queries(prompt))
             kwargs[REQUEST_KEY] = ScriptRequest(config, queries, asked=bool(overrides))

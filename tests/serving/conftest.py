@@ -3,7 +3,6 @@
 import base64
 import functools
 import io
-import re
 import urllib.request
 from dataclasses import dataclass
 
@@ -11,6 +10,7 @@ import numpy as np
 import openai
 import pytest
 from PIL import Image
+from prometheus_client.parser import text_string_to_metric_families
 
 
 @functools.lru_cache(maxsize=256)
@@ -78,11 +78,16 @@ def ask():
 
 @pytest.fixture(scope="session")
 def metric():
-    """metric(server, name) -> sum of a Prometheus metric over its labels."""
+    """metric(server, name, **labels) -> sum of the Prometheus samples that have those labels."""
 
-    def metric(server, name):
+    def metric(server, name, **labels):
         with urllib.request.urlopen(server.url.removesuffix("/v1") + "/metrics") as reply:
-            text = reply.read().decode()
-        return sum(float(v) for v in re.findall(rf"^{re.escape(name)}{{.*}} (\S+)$", text, re.M))
+            families = text_string_to_metric_families(reply.read().decode())
+        samples = [sample for family in families for sample in family.samples]
+        return sum(
+            sample.value
+            for sample in samples
+            if sample.name == name and labels.items() <= sample.labels.items()
+        )
 
     return metric

@@ -24,6 +24,7 @@ from ..plan import Plan, make_plan
 from ..processing import COUNT_FIELD, KEY_FIELD, PLAN_FIELD
 from ..pruning import run_mode
 from ..relevance.clip import ClipRelevance
+from ..spans import Spans
 
 _CLIP_PREFIX = "script_clip."
 
@@ -37,6 +38,7 @@ class PrunedModel:
         self._script_config = config
         self._tested = False
         self.feature_cache = _feature_cache(config.cache_gb, vllm_config)
+        self._spans = Spans(vllm_config.device_config.device)
         on_encoder_cache_reset(vllm_config, "forget_images")
         self.script_clip: Any = None
         if config.clip_model is not None:
@@ -62,6 +64,24 @@ class PrunedModel:
     def forget_images(self) -> None:
         """Empty the cache: what encoded its images changes."""
         self.feature_cache.clear()
+
+    def take_observations(self) -> dict[str, Any]:
+        """What was observed since the last call.
+
+        Returns:
+            seconds: of every "encoder" run and every "selection", lists of floats by name.
+            cache_hits, cache_misses: images looked up in the feature cache.
+            cache_bytes: what of it is in use now.
+        """
+        cache = self.feature_cache
+        observed = {
+            "seconds": self._spans.take(),
+            "cache_hits": cache.hits,
+            "cache_misses": cache.misses,
+            "cache_bytes": cache.num_bytes,
+        }
+        cache.hits = cache.misses = 0
+        return observed
 
     @abstractmethod
     def encode_image(self, fields: dict[str, Any]) -> EncodedImage:
@@ -89,17 +109,18 @@ class PrunedModel:
             else:
                 decoded = Plan.decode(bytes(plan.tolist()))
                 encoded = self._encoded(image, bytes(key.tolist()))
-                embeddings.append(self._embed_pruned(encoded, decoded, int(count)))
+                with self._spans.measure("selection"):
+                    embeddings.append(self._embed_pruned(encoded, decoded, int(count)))
         return embeddings
 
     def _encoded(self, fields: dict[str, Any], key: bytes) -> EncodedImage:
         """The image as `encode_image` encodes it, from the cache where it is known there."""
-        if not key:
-            return self.encode_image(fields)
-        image = self.feature_cache.get(key)
+        image = self.feature_cache.get(key) if key else None
         if image is None:
-            image = self.encode_image(fields)
-            self.feature_cache.put(key, image)
+            with self._spans.measure("encoder"):
+                image = self.encode_image(fields)
+            if key:
+                self.feature_cache.put(key, image)
         return image
 
     def _embed_pruned(self, image: EncodedImage, plan: Plan, count: int) -> torch.Tensor:

@@ -1,0 +1,44 @@
+"""Worker figures on /metrics: they are fetched when somebody looks.
+
+What the workers observed since the last look is taken from them, so it is counted once, whichever
+API server is asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from vllm.logger import init_logger
+
+from vllm_script import compat
+from vllm_script.metrics import metrics
+
+logger = init_logger("vllm.script")
+
+
+def install() -> None:
+    """Have the API servers that are built from now on ask the workers."""
+    compat.add_middleware(RefreshMetrics)
+
+
+class RefreshMetrics:
+    """ASGI middleware: ask the workers before /metrics answers."""
+
+    def __init__(self, app: Callable[..., Awaitable[None]], state: Any) -> None:
+        """`state`: the application's, which has vLLM's engine client once it serves."""
+        self.app, self.state = app, state
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http" and scope["path"].rstrip("/") == "/metrics":
+            await self._refresh()
+        await self.app(scope, receive, send)
+
+    async def _refresh(self) -> None:
+        try:
+            answers = await self.state.engine_client.collective_rpc("script_take_observations")
+        except Exception:  # a scrape must not fail because an engine does
+            logger.exception("the workers' metrics could not be fetched")
+            return
+        # Tensor-parallel ranks do the same things; later pipeline stages encode nothing.
+        metrics().add_worker_observations(answers[0])
