@@ -34,7 +34,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import openai
-from accuracy.asking import Endpoint, ask_all
+from accuracy.asking import Endpoint, ask_all, read_answers
 from accuracy.plot import plot
 from accuracy.questions import Item, demo_questions, folder_questions
 from accuracy.results import Results, score
@@ -156,6 +156,10 @@ def measure(
     args: argparse.Namespace, items: list[Item], settings: list[Setting], about: dict[str, Any]
 ) -> Results:
     """Ask everything that has no answer yet, and score it."""
+    path = args.out / "answers.jsonl"
+    answers = read_answers(path)
+    if all((item.id, str(setting)) in answers for item in items for setting in settings):
+        return score(about, items, settings, answers)
     server: Any = nullcontext()
     if not args.url:
         flags = ["--plugin", "script", "--enforce-eager", *args.server_flags]
@@ -166,7 +170,6 @@ def measure(
         url = args.url or server.url
         key = os.environ.get("OPENAI_API_KEY", "none")
         endpoint = Endpoint(url, args.model, key, args.max_tokens, args.stock)
-        path = args.out / "answers.jsonl"
         total = len(items) * len(settings)
         asking = ask_all(endpoint, items, settings, path, concurrency=args.concurrency, total=total)
         return score(about, items, settings, asyncio.run(asking))

@@ -21,7 +21,7 @@ class PruningParams:
 
     tau: float = 0.1
     """Similarity at which two tokens are neighbours (script, gsp), in [-1, 1]. The paper has 0.2,
-    absolute, where every real token neighbours every other. To be settled by measurement."""
+    absolute, where every real token neighbours every other."""
 
     tau_relative: bool = True
     """Count tau from the mean similarity of the graph instead of from 0."""
