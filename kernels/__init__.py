@@ -1,17 +1,26 @@
-"""Tensor operations of the Script method. Needs torch and nothing else of this project.
+"""Tensor operations of the Script method. Needs torch, and Triton if it is there.
 
-Three ops (graph redundancy, query relevance, greedy MAP selection) and the cosine
-preprocessing they share. All scores are float32 whatever the input dtype.
+In the order of the method: what the query asks for (relevance), which tokens others can stand for
+(reduce_graph, rounds of redundancy), which to keep of the rest (greedy_map), and their copy
+(gather_rows). Each op has a float32 PyTorch reference and Triton kernels; scores are float32
+whatever the dtype of the rows. unit_rows and normalize_relevance are PyTorch alone.
 """
 
+from .gather import gather_rows
 from .greedy_map import greedy_map
+from .norms import inverse_norms, unit_rows
+from .reduce_graph import Pool, reduce_graph
 from .redundancy import bipartite_redundancy
-from .relevance import normalize_relevance, query_relevance, unit_rows
+from .relevance import normalize_relevance, query_relevance
 
 __all__ = [
+    "Pool",
     "bipartite_redundancy",
+    "gather_rows",
     "greedy_map",
+    "inverse_norms",
     "normalize_relevance",
     "query_relevance",
+    "reduce_graph",
     "unit_rows",
 ]

@@ -4,37 +4,112 @@ L = diag(r) S diag(r), S the cosine similarity. Every step takes the token with 
 residual variance (what its own L[i, i] has left after the picked ones are projected out).
 
 Source: Chen et al. 2018 (arXiv 1709.05135), Algorithm 1: an incremental Cholesky factor, one
-row a pick, O(budget^2 N) time and O(budget N) memory beside L.
+row a pick, O(budget^2 N) time and O(budget N) memory beside S.
+
+Triton takes two launches for all images together: the similarities S, a triangle, and all steps.
+_greedy_map_kernels.py says how the programs of an image take a step together.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
+
+from ._cosine import tile_constants
+from ._greedy_map_kernels import _select_kernel, _similarity_kernel
+from ._phases import run_phases
+from ._triton import Backend, check_features, triton, use_triton
+from ._varlen import check_budgets, check_lengths, offsets_of, to_device
+from .norms import inverse_norms, unit_rows
+from .reduce_graph import Pool
 
 # Residuals below this part of the first one are rounding: the picks already span the tokens.
 RESIDUAL_FLOOR = 1e-6
 
+# Tokens of an image that one of its programs owns, where there are multiprocessors enough, and
+# most programs of an image: each of them reads a word of every other at every step. Not yet
+# tuned on a GPU.
+TOKENS_PER_PROGRAM, MAX_PROGRAMS = 64, 64
 
-def greedy_map(unit: torch.Tensor, relevance: torch.Tensor | None, budget: int) -> torch.Tensor:
-    """Pick `budget` tokens; ties go to the lowest index. Never waits for the device.
+# Values of the factor that a program keeps in registers, and that it takes at once of the rest.
+# Not yet tuned on a GPU.
+RESIDENT_VALUES, CHUNK_VALUES, SELECT_WARPS = 32768, 8192, 8
+
+# Relevance that a program reads at once, when it looks for the largest.
+BLOCK_RELEVANCE = 4096
+
+# Multiprocessors to reckon with where there is no GPU, that is in the interpreter.
+INTERPRETED_MULTIPROCESSORS = 12
+
+# Values: rows of the factor start 128 bytes apart, so that no two share a cache line.
+ROW_ALIGNMENT = 32
+
+
+def greedy_map(
+    x: torch.Tensor,
+    relevance: torch.Tensor | None,
+    budget: int | Sequence[int],
+    *,
+    lengths: Sequence[int] | None = None,
+    pool: Pool | None = None,
+    inverse_norm: torch.Tensor | None = None,
+    backend: Backend = "auto",
+) -> torch.Tensor:
+    """Pick `budget` tokens; ties go to the lowest index. Triton never waits for the device.
 
     When the picked tokens span all others, relevance descending fills the remaining places.
+    Many images: the tokens of all, one after the other, the lengths, and a budget for each.
 
     Args:
-        unit: [N, D] float32, unit rows (zero rows allowed).
+        x: [N, D] float32/float16/bfloat16, last dim contiguous, rows of any length and stride.
+            A feature that is NaN or infinite counts as 0.
         relevance: [N] float32, finite and >= 0, high = keep. Its scale does not matter. None
             or a constant: diversity alone decides.
-        budget: tokens to pick, in [1, N].
+        budget: tokens to pick, in [1, N]; where lengths are given, one for each image.
+        lengths: tokens of each image; None: one image.
+        pool: pick among these alone, which must be at least the budget; None: among all. Only
+            their relevance counts.
+        inverse_norm: `inverse_norms(x)`, where the caller has it.
+        backend: "auto" is Triton on CUDA, else torch. The other two never fall back.
 
     Returns:
-        picked indices [budget] int64, in pick order.
+        picked rows of x [sum of budgets] int64, image by image, in pick order; an image of whose
+        pool all is picked has them ascending.
 
     Raises:
-        ValueError: budget is not in [1, N].
+        ValueError: a budget is not in [1, N], budgets, lengths, strides or dtype do not fit, or
+            the backend cannot run on x.
+        ImportError: backend is "triton" and Triton is not installed.
     """
+    check_features("x", x)
+    lengths = check_lengths(lengths, len(x), "lengths")
+    budgets = check_budgets("budget", budget, lengths, lengths)
+    if use_triton(backend, x):
+        if inverse_norm is None:
+            inverse_norm = inverse_norms(x, "triton")
+        return _greedy_map_triton(x, inverse_norm, relevance, budgets, lengths, pool)
+    unit = unit_rows(x, inverse_norm)
+    picks, first = [], 0
+    for image, (length, own_budget) in enumerate(zip(lengths, budgets, strict=True)):
+        if pool is None:
+            rows = torch.arange(first, first + length, device=x.device)
+        else:
+            rows = pool.rows[first : first + int(pool.counts[image])]
+        if pool is not None and len(rows) == own_budget:
+            picks.append(rows)
+        else:
+            own_relevance = None if relevance is None else relevance[rows]
+            picks.append(rows[greedy_map_reference(unit[rows], own_relevance, own_budget)])
+        first += length
+    return torch.cat(picks)
+
+
+def greedy_map_reference(
+    unit: torch.Tensor, relevance: torch.Tensor | None, budget: int
+) -> torch.Tensor:
+    """`greedy_map` of one image's unit rows in plain PyTorch, float32 throughout; any device."""
     num_tokens = len(unit)
-    if not 1 <= budget <= num_tokens:
-        raise ValueError(f"budget must be in [1, {num_tokens}], got {budget}")
     weight = unit.new_ones(num_tokens) if relevance is None else _unit_peak(relevance)
     weighted = unit * weight[:, None]
     kernel = weighted @ weighted.T  # [N, N]
@@ -74,3 +149,81 @@ def _fill_by_weight(
     taken[picks] = valid
     rest = weight.masked_fill(taken, -torch.inf).argsort(descending=True, stable=True)
     return torch.where(valid, picks, rest[(place - num_valid).clamp(min=0)])
+
+
+def _greedy_map_triton(
+    x: torch.Tensor,
+    inverse_norm: torch.Tensor,
+    relevance: torch.Tensor | None,
+    budgets: list[int],
+    lengths: list[int],
+    pool: Pool | None,
+) -> torch.Tensor:
+    num_images, longest, device = len(lengths), max(lengths), x.device
+    rows, counts = (None, None) if pool is None else pool
+    # Lower triangles of the similarities, one after the other; values of the factor, one row a
+    # token; and one word of every program of an image for each phase.
+    triangles = offsets_of(length * (length + 1) // 2 for length in lengths)
+    num_phases = max(budgets) + 2
+    plan = to_device([offsets_of(lengths), offsets_of(budgets), triangles], device)
+    similarity = torch.empty(triangles[-1], dtype=torch.float32, device=device)
+    tile = tile_constants(x)
+    num_blocks = triton.cdiv(longest, tile["BLOCK_A"])
+    _similarity_kernel[(num_blocks, num_blocks, num_images)](
+        x,
+        x.stride(0),
+        inverse_norm,
+        plan,
+        rows,
+        counts,
+        similarity,
+        num_images,
+        x.shape[1],
+        **tile,
+    )
+    num_programs = programs_per_image(longest, num_images, _num_multiprocessors(device))
+    own_tokens = max(TOKENS_PER_PROGRAM, triton.cdiv(longest, num_programs))
+    block_tokens = triton.next_power_of_2(own_tokens)
+    factor_stride = triton.cdiv(max(budgets), ROW_ALIGNMENT) * ROW_ALIGNMENT
+    picks = torch.empty(sum(budgets), dtype=torch.int64, device=device)
+    run_phases(
+        _select_kernel,
+        num_images * num_programs,
+        num_phases,
+        relevance if relevance is None else relevance.float().contiguous(),
+        inverse_norm,
+        plan,
+        rows,
+        counts,
+        similarity,
+        torch.empty(len(x), factor_stride, dtype=torch.float32, device=device),
+        factor_stride,
+        torch.empty(len(x), dtype=torch.float32, device=device),
+        torch.empty(num_images * num_programs, 2, dtype=torch.int32, device=device),
+        torch.zeros(num_images, num_phases, MAX_PROGRAMS, dtype=torch.int64, device=device),
+        picks,
+        RESIDUAL_FLOOR,
+        num_images,
+        num_programs,
+        num_phases,
+        cooperative=num_programs > 1,
+        BLOCK_N=block_tokens,
+        BLOCK_K=max(1, RESIDENT_VALUES // block_tokens),
+        BLOCK_CHUNK=max(1, CHUNK_VALUES // block_tokens),
+        BLOCK_PROGRAMS=MAX_PROGRAMS,
+        BLOCK_RELEVANCE=BLOCK_RELEVANCE,
+        num_warps=SELECT_WARPS,
+    )
+    return picks
+
+
+def programs_per_image(longest: int, num_images: int, num_multiprocessors: int) -> int:
+    """Programs that select in one image together: all of them must be on the chip at once."""
+    wanted = triton.cdiv(longest, TOKENS_PER_PROGRAM)
+    return max(1, min(wanted, MAX_PROGRAMS, num_multiprocessors // num_images))
+
+
+def _num_multiprocessors(device: torch.device) -> int:
+    if device.type != "cuda":
+        return INTERPRETED_MULTIPROCESSORS
+    return torch.cuda.get_device_properties(device).multi_processor_count

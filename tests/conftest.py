@@ -21,6 +21,8 @@ os.environ.update(
     VLLM_CPU_OMP_THREADS_BIND="nobind",
     VLLM_NO_USAGE_STATS="1",
 )
+# Kernels run in Triton's interpreter: to be said before anything imports Triton. On a GPU, 0.
+os.environ.setdefault("TRITON_INTERPRET", "1")
 
 import pytest  # noqa: E402
 
@@ -54,6 +56,7 @@ def vllm_server(checkpoint):
     from vllm_script.server.launch import VllmServer
 
     def server(family, *flags, **env):
+        env = {"TRITON_INTERPRET": "0", **env}  # a server is started as users start it
         return VllmServer(checkpoint(family), *ENGINE_FLAGS, *flags, env=env)
 
     return server

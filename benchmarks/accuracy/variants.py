@@ -7,9 +7,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from vllm_script.kernels import greedy_map, unit_rows
+from vllm_script.kernels import greedy_map, reduce_graph
 from vllm_script.pruning import PruningParams, run_mode
-from vllm_script.pruning.gsp import reduce_graph
 
 
 @dataclass(frozen=True)
@@ -109,13 +108,17 @@ def _most_relevant(
 def _in_larger_pool(
     visual_tokens: torch.Tensor, budget: int, relevance: torch.Tensor | None, variant: Variant
 ) -> torch.Tensor:
-    params, unit = variant.params, unit_rows(visual_tokens)
-    size = round(max(variant.budgets_in_pool * budget, params.pool_ratio * len(unit)))
+    params, num_tokens = variant.params, len(visual_tokens)
     pool = reduce_graph(
-        unit, size, tau=params.tau, tau_relative=params.tau_relative, gamma=params.gamma
+        visual_tokens,
+        min(
+            num_tokens, round(max(variant.budgets_in_pool * budget, params.pool_ratio * num_tokens))
+        ),
+        tau=params.tau,
+        tau_relative=params.tau_relative,
+        gamma=params.gamma,
     )
-    own = None if relevance is None else relevance[pool]
-    return pool[greedy_map(unit[pool], own, budget)].sort().values
+    return greedy_map(visual_tokens, relevance, budget, pool=pool).sort().values
 
 
 def _shares(tiles: torch.Tensor, budget: int) -> dict[int, int]:

@@ -1,3 +1,4 @@
+import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -5,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from vllm_script.kernels import greedy_map, query_relevance, unit_rows
+from vllm_script.kernels import Pool, greedy_map, inverse_norms, query_relevance, unit_rows
+from vllm_script.kernels.greedy_map import programs_per_image
+from vllm_script.kernels.testing import assert_picks, num_differing
 
 GOLDEN = sorted((Path(__file__).parents[1] / "golden").glob("case*.npz"))
 
@@ -97,3 +100,166 @@ def test_greedy_map_fills_by_relevance_beyond_rank(rank):
 def test_greedy_map_budget_error(budget):
     with pytest.raises(ValueError, match=rf"budget must be in \[1, 4\], got {budget}"):
         greedy_map(torch.eye(4), None, budget)
+
+
+@pytest.mark.parametrize(
+    "relevance, expected", [(None, [0, 3, 1, 2]), ([0.9, 1.0, 0.75, 0.25], [1, 2, 0, 3])]
+)
+@pytest.mark.parametrize("scale", [1.0, 1e30, 1e-30])
+def test_greedy_map_kernel_by_hand(relevance, expected, scale):
+    """The cases of `test_greedy_map_by_hand`."""
+    if relevance is not None:
+        relevance = scale * torch.tensor(relevance)
+    rows = torch.tensor([A, B, C, D])
+    for budget in (1, 2, 4):
+        picks = greedy_map(rows, relevance, budget, backend="triton")
+        assert picks.tolist() == expected[:budget]
+
+
+def _check_picks(rows, relevance, budget, count_ties, pool=None):
+    candidates = torch.arange(len(rows)) if pool is None else pool.rows[: pool.counts[0]]
+    picks, reference = (
+        greedy_map(rows, relevance, budget, pool=pool, backend=backend)
+        for backend in ("triton", "torch")
+    )
+    assert picks.dtype == torch.int64 and len(picks) == budget
+    assert_picks(rows, relevance, candidates, picks)
+    assert_picks(rows, relevance, candidates, reference)
+    count_ties(budget, num_differing(picks, reference))
+
+
+@pytest.mark.parametrize(
+    "num_tokens, dim, budget", [(1, 1, 1), (63, 100, 63), (100, 128, 20), (200, 64, 12)]
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_greedy_map_kernel(num_tokens, dim, budget, dtype, weighted, count_ties):
+    generator = torch.Generator().manual_seed(0)
+    rows = (torch.randn(2 * num_tokens, dim, generator=generator) + 0.5).to(dtype)[::2]
+    relevance = torch.rand(num_tokens, generator=generator) if weighted else None
+    _check_picks(rows, relevance, budget, count_ties)
+
+
+@pytest.mark.parametrize("num_tokens, dim, budget", [(576, 1024, 64), (2928, 256, 32)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+def test_greedy_map_kernel_large(num_tokens, dim, budget, dtype, large_tiles, count_ties):
+    """Half of the rows are the pool."""
+    generator = torch.Generator().manual_seed(0)
+    rows = (torch.randn(2 * num_tokens, dim, generator=generator) + 0.5).to(dtype)[::2]
+    relevance = torch.rand(num_tokens, generator=generator)
+    pool_rows = torch.randperm(num_tokens, generator=generator)
+    pool_rows[: num_tokens // 2] = pool_rows[: num_tokens // 2].sort().values
+    pool_rows[num_tokens // 2 :] = 2**62  # undefined, and not to be looked at
+    pool = Pool(pool_rows, torch.tensor([num_tokens // 2]))
+    _check_picks(rows, relevance, budget, count_ties, pool)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_greedy_map_kernel_integers_are_identical(dtype, weighted):
+    """Rows of +-1 that repeat, oppose, or are orthogonal; weights are powers of 2: all exact.
+
+    Half of the places are beyond the rank, ties are everywhere, zero rows too.
+    """
+    generator = torch.Generator().manual_seed(0)
+    basis = torch.tensor([[1.0]])
+    for _ in range(4):
+        basis = torch.cat([torch.cat([basis, basis], 1), torch.cat([basis, -basis], 1)])
+    for _ in range(2):
+        which, sign = torch.randint(16, (140,), generator=generator), torch.randn(140)
+        rows = (basis[which] * sign.sign()[:, None]).to(dtype)
+        rows[::9] = 0.0
+        relevance = 2.0 ** -torch.randint(4, (140,), generator=generator) if weighted else None
+        picks = [greedy_map(rows, relevance, 30, backend=b) for b in ("triton", "torch")]
+        assert torch.equal(*picks)
+
+
+@pytest.mark.parametrize("backend", ["torch", "triton"])
+def test_greedy_map_many_images(backend):
+    """An image gets the picks it gets alone, whatever lies beside it."""
+    generator = torch.Generator().manual_seed(0)
+    lengths, budgets = [1, 150, 39, 5], [1, 25, 7, 5]
+    rows = torch.randn(195, 40, generator=generator)
+    relevance = torch.rand(195, generator=generator)
+    relevance[1:151] = 0.5
+    batch = greedy_map(rows, relevance, budgets, lengths=lengths, backend=backend)
+    alone, first = [], 0
+    for image, own_relevance, budget in zip(
+        rows.split(lengths), relevance.split(lengths), budgets, strict=True
+    ):
+        alone.append(first + greedy_map(image, own_relevance, budget, backend=backend))
+        first += len(image)
+    assert torch.equal(batch, torch.cat(alone))
+    assert torch.equal(batch, greedy_map(rows, relevance, budgets, lengths=lengths))
+
+
+@pytest.mark.parametrize("backend", ["torch", "triton"])
+def test_greedy_map_in_a_pool(backend):
+    """As if the rows of the pool were all there is; a pool no larger than the budget is taken."""
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randn(100, 40, generator=generator)
+    relevance = torch.rand(100, generator=generator)
+    lengths, counts, budgets = [60, 30, 10], [25, 30, 4], [9, 7, 4]
+    pool_rows, expected, first = torch.full((100,), 2**62), [], 0
+    for length, count, budget in zip(lengths, counts, budgets, strict=True):
+        kept = first + torch.randperm(length, generator=generator)[:count].sort().values
+        pool_rows[first : first + count] = kept
+        alone = kept[greedy_map(rows[kept], relevance[kept], budget, backend=backend)]
+        expected.append(kept if count == budget else alone)
+        first += length
+    pool = Pool(pool_rows, torch.tensor(counts))
+    picks = greedy_map(rows, relevance, budgets, lengths=lengths, pool=pool, backend=backend)
+    assert torch.equal(picks, torch.cat(expected))
+
+
+@pytest.mark.parametrize("backend", ["torch", "triton"])
+def test_greedy_map_with_inverse_norms_given(backend):
+    rows = torch.randn(40, 16, generator=torch.Generator().manual_seed(0))
+    picks = [
+        greedy_map(rows, None, 9, inverse_norm=inverse_norm, backend=backend)
+        for inverse_norm in (None, inverse_norms(rows, backend))
+    ]
+    assert torch.equal(*picks)
+
+
+def test_greedy_map_kernel_reads_the_factor_beyond_its_registers(monkeypatch, count_ties):
+    """Two tokens a program and four values of the factor in registers; the rest in parts of 2."""
+    for name, value in {
+        **{"TOKENS_PER_PROGRAM": 2, "MAX_PROGRAMS": 8, "INTERPRETED_MULTIPROCESSORS": 8},
+        **{"RESIDENT_VALUES": 16, "CHUNK_VALUES": 8, "BLOCK_RELEVANCE": 8},
+    }.items():
+        # Not by its dotted name: the package's greedy_map is the function.
+        monkeypatch.setattr(sys.modules[greedy_map.__module__], name, value)
+    generator = torch.Generator().manual_seed(3)
+    rows, relevance = torch.randn(30, 50, generator=generator), torch.rand(30, generator=generator)
+    _check_picks(rows, relevance, 20, count_ties)
+
+
+@pytest.mark.parametrize(
+    "longest, num_images, num_multiprocessors, expected",
+    [
+        (1, 1, 132, 1),
+        (576, 1, 132, 9),
+        (2880, 1, 132, 45),
+        (2880, 8, 132, 16),
+        (2880, 32, 132, 4),
+        (2880, 500, 132, 1),
+        (5760, 1, 132, 64),
+        (5760, 1, 40, 40),
+    ],
+)
+def test_programs_per_image(longest, num_images, num_multiprocessors, expected):
+    assert programs_per_image(longest, num_images, num_multiprocessors) == expected
+
+
+@pytest.mark.parametrize(
+    "budget, lengths, message",
+    [
+        (2, [2, 2], "a budget for each of 2 images, got 2"),
+        ([1, 3], [2, 2], r"budget must be in \[1, 2\], got 3"),
+        ([1], [3], "lengths add up to 3 rows, got 4"),
+    ],
+)
+def test_greedy_map_lengths_error(budget, lengths, message):
+    with pytest.raises(ValueError, match=message):
+        greedy_map(torch.eye(4), None, budget, lengths=lengths)

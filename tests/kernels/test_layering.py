@@ -1,5 +1,6 @@
 import ast
 import inspect
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ SOURCES = sorted(Path(kernels.__file__).parent.glob("*.py"))
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
-def test_kernels_import_only_torch(path):
+def test_kernels_import_only_torch_and_triton(path):
     roots = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -18,9 +19,13 @@ def test_kernels_import_only_torch(path):
         elif isinstance(node, ast.ImportFrom):
             assert node.level <= 1, f"line {node.lineno} leaves the package"
             roots |= {node.module.split(".")[0]} if node.level == 0 else set()
-    assert roots <= {"__future__", "torch"}
+    assert roots <= {*sys.stdlib_module_names, "torch", "triton"}
 
 
 def test_all_lists_every_public_op():
-    ops = {name for name, value in vars(kernels).items() if inspect.isfunction(value)}
+    ops = {
+        name
+        for name, value in vars(kernels).items()
+        if inspect.isfunction(value) or inspect.isclass(value)
+    }
     assert set(kernels.__all__) == ops

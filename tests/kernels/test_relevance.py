@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from vllm_script.kernels import normalize_relevance, query_relevance, unit_rows
+from vllm_script.kernels import normalize_relevance, query_relevance
 from vllm_script.kernels.relevance import EPSILON
 
 VISUAL = torch.tensor([[2.0, 0.0], [0.0, 3.0], [-1.0, 0.0], [0.0, 0.0]])
@@ -47,20 +47,55 @@ def test_normalize_relevance_rounding_noise_is_one():
     assert torch.equal(normalize_relevance(torch.tensor([1.0, 1.0 - 1e-7])), torch.ones(2))
 
 
-def test_unit_rows():
-    rows = unit_rows(torch.tensor([[3.0, 4.0], [0.0, 0.0], [torch.nan, 2.0], [torch.inf, -2.0]]))
-    expected = torch.tensor([[0.6, 0.8], [0.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
-    torch.testing.assert_close(rows, expected)
+@pytest.mark.parametrize(
+    "num_tokens, num_query, dim", [(1, 1, 1), (63, 3, 100), pytest.param(576, 2, 1024)]
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("polarity", [1, -1])
+def test_query_relevance_kernel(num_tokens, num_query, dim, dtype, polarity, assert_as_accurate):
+    generator = torch.Generator().manual_seed(0)
+    visual = torch.randn(2 * num_tokens, dim, generator=generator).to(dtype)[::2]
+    query = torch.randn(num_query, dim, generator=generator).to(dtype)
+    actual = query_relevance(visual, query, polarity, backend="triton")
+    reference = query_relevance(visual, query, polarity, backend="torch")
+    direction = torch.nn.functional.normalize(query.double()).mean(0)
+    scores = polarity * (torch.nn.functional.normalize(visual.double()) @ direction)
+    assert actual.dtype == torch.float32
+    assert_as_accurate(actual, reference, normalize_relevance(scores))
 
 
-def test_unit_rows_is_the_same_for_every_layout():
-    x = torch.randn(300, 1000, generator=torch.Generator().manual_seed(0))
-    wide = torch.zeros(300, 2001)
-    wide[:, 1::2] = x
-    for same in (x.T.contiguous().T, wide[:, 1::2]):
-        assert torch.equal(unit_rows(same), unit_rows(x)) and unit_rows(same).is_contiguous()
+@pytest.mark.parametrize("backend", ["torch", "triton"])
+def test_query_relevance_many_images(backend):
+    """An image has the bits it has alone, also one whose features are odd."""
+    generator = torch.Generator().manual_seed(0)
+    visual = torch.randn(100, 40, generator=generator)
+    visual[3], visual[4], visual[5], visual[6, 0] = torch.nan, 0.0, 3e38, torch.inf
+    query = torch.randn(9, 40, generator=generator)
+    query[0] = 0.0
+    lengths, query_lengths = [1, 60, 39], [2, 3, 4]
+    batch = query_relevance(
+        visual, query, lengths=lengths, query_lengths=query_lengths, backend=backend
+    )
+    images = zip(visual.split(lengths), query.split(query_lengths), strict=True)
+    alone = [query_relevance(*image, backend=backend) for image in images]
+    assert torch.equal(batch, torch.cat(alone))
+    reference = query_relevance(visual, query, lengths=lengths, query_lengths=query_lengths)
+    torch.testing.assert_close(batch, reference)
 
 
-@pytest.mark.parametrize("scale", [3.4e38, 1e-45], ids=["overflow", "underflow"])
-def test_unit_rows_out_of_range_norm_is_finite(scale):
-    assert unit_rows(torch.full((2, 64), scale)).isfinite().all()
+@pytest.mark.parametrize("query", [torch.zeros(1, 2), torch.full((1, 2), torch.nan)])
+def test_query_relevance_kernel_without_direction_is_one(query):
+    assert torch.equal(query_relevance(VISUAL, query, backend="triton"), torch.ones(4))
+
+
+@pytest.mark.parametrize(
+    "lengths, query_lengths, message",
+    [
+        ([3], None, "lengths add up to 3 rows, got 4"),
+        ([2, 2], None, "of the same images, got 2 and 1"),
+        (None, [1], "query_lengths add up to 1 rows, got 4"),
+    ],
+)
+def test_query_relevance_lengths_error(lengths, query_lengths, message):
+    with pytest.raises(ValueError, match=message):
+        query_relevance(VISUAL, VISUAL, lengths=lengths, query_lengths=query_lengths)

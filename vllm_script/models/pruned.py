@@ -19,7 +19,7 @@ from ..compat import clip_weights, input_embeddings, on_encoder_cache_reset
 from ..config import ScriptConfig
 from ..encoded_image import EncodedImage
 from ..feature_cache import FeatureCache
-from ..kernels import query_relevance
+from ..kernels import gather_rows, query_relevance
 from ..plan import Plan, make_plan
 from ..processing import COUNT_FIELD, KEY_FIELD, PLAN_FIELD
 from ..pruning import run_mode
@@ -129,7 +129,7 @@ class PrunedModel:
             raise RuntimeError(
                 f"pruning selected {len(kept)} rows for an image with {count} placeholders"
             )
-        return image.features.index_select(0, kept)  # a copy: a view would pin all features
+        return gather_rows(image.features, kept)  # a copy: a view would pin all features
 
     def _self_test(self, fields: dict[str, Any], num_rows: int) -> None:
         """Prune the first image left whole, which is vLLM's dummy where it profiles memory.
@@ -153,7 +153,7 @@ class PrunedModel:
         """Return the kept rows of `image.features` as int64 [count], in reading order."""
         budget = plan.num_kept(image.layout.num_placeholders, image.layout.num_patches)
         assert budget is not None, "an image with a plan is pruned"
-        candidates = image.layout.candidates.to(image.features.device)
+        candidates = _to_device(image.layout.candidates, image.features.device)
         visual_tokens = image.features.index_select(0, candidates)  # [P, D]
         states = image.states.index_select(0, candidates)  # [P, H]
         relevance = self._relevance(visual_tokens, states, plan)
@@ -167,7 +167,7 @@ class PrunedModel:
         if plan.relevance == "clip":
             return self.script_clip(states, plan.query)
         (query,) = plan.query
-        token_ids = torch.tensor(query, device=visual_tokens.device)
+        token_ids = _to_device(torch.tensor(query), visual_tokens.device)
         return query_relevance(visual_tokens, input_embeddings(self, token_ids))
 
 
@@ -183,3 +183,8 @@ def _feature_cache(capacity_gb: float, vllm_config: Any) -> FeatureCache:
         model_config.dtype,
         vllm_config.device_config.device,
     )
+
+
+def _to_device(x: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Copy x; the host does not wait for the device."""
+    return (x.pin_memory() if device.type == "cuda" else x).to(device, non_blocking=True)

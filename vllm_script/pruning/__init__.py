@@ -109,10 +109,18 @@ def run_mode(
     num_tokens = len(visual_tokens)
     if budget == num_tokens:
         return torch.arange(num_tokens, device=visual_tokens.device)
+    visual_tokens = _as_features(visual_tokens)
     if relevance is not None:
         relevance = relevance.to(visual_tokens.device, torch.float32)
         relevance = relevance.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0).clamp(min=0.0)
     return MODES[mode](visual_tokens, budget, relevance, params)
+
+
+def _as_features(x: torch.Tensor) -> torch.Tensor:
+    """x as the kernels read it: of a dtype they multiply, the values of a row side by side."""
+    if x.dtype not in (torch.float32, torch.float16, torch.bfloat16):
+        x = x.float()
+    return x if x.stride(1) == 1 else x.contiguous()
 
 
 def _check_inputs(visual_tokens: torch.Tensor, budget: int, relevance: torch.Tensor | None) -> None:

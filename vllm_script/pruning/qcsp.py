@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from vllm_script.kernels import greedy_map, unit_rows
+from vllm_script.kernels import greedy_map
 
 if TYPE_CHECKING:
     from . import PruningParams
@@ -22,4 +22,4 @@ def cdpruner(
     params: PruningParams,
 ) -> torch.Tensor:
     """Select among all tokens by relevance and diversity; reads no parameter."""
-    return greedy_map(unit_rows(visual_tokens), relevance, budget).sort().values
+    return greedy_map(visual_tokens, relevance, budget).sort().values

@@ -11,9 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from vllm_script.kernels import greedy_map, unit_rows
-
-from .gsp import reduce_graph
+from vllm_script.kernels import greedy_map, inverse_norms, reduce_graph
 
 if TYPE_CHECKING:
     from . import PruningParams
@@ -26,13 +24,14 @@ def script(
     params: PruningParams,
 ) -> torch.Tensor:
     """Thin the tokens to a pool, then select in it by relevance and diversity."""
-    unit = unit_rows(visual_tokens)
+    inverse_norm = inverse_norms(visual_tokens)
     pool = reduce_graph(
-        unit,
-        max(budget, math.floor(params.pool_ratio * len(unit) + 0.5)),
+        visual_tokens,
+        max(budget, math.floor(params.pool_ratio * len(visual_tokens) + 0.5)),
         tau=params.tau,
         tau_relative=params.tau_relative,
         gamma=params.gamma,
+        inverse_norm=inverse_norm,
     )
-    pool_relevance = None if relevance is None else relevance[pool]
-    return pool[greedy_map(unit[pool], pool_relevance, budget)].sort().values
+    picks = greedy_map(visual_tokens, relevance, budget, pool=pool, inverse_norm=inverse_norm)
+    return picks.sort().values

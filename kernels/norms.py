@@ -1,0 +1,119 @@
+"""Inverse length of each row, which turns a product of two rows into their cosine.
+
+The other kernels read the rows as the encoder gave them, in half the bytes of unit rows, whose
+products with each other would be less exact than those of the rows: a bfloat16 or float16 product
+is exact in float32.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from ._triton import Backend, check_features, jit, tl, triton, use_triton
+
+# Rows of a program, values of a row it takes at once, warps. Not yet tuned on a GPU.
+BLOCK_ROWS, BLOCK_D, NUM_WARPS = 4, 1024, 4
+
+
+def inverse_norms(x: torch.Tensor, backend: Backend = "auto") -> torch.Tensor:
+    """Return the inverse length of each row; a feature that is NaN or infinite counts as 0.
+
+    Args:
+        x: [N, D] float32/float16/bfloat16, last dim contiguous, rows at any stride.
+        backend: "auto" is Triton on CUDA, else torch. The other two never fall back.
+
+    Returns:
+        [N] float32. Negative where the row has features that count as 0, which tells the reader
+        to look. 0 for rows without length, and where its square leaves the range of float32: such
+        a row has cosine 0 with anything.
+
+    Raises:
+        ValueError: x is not 2-D, its last dim is not contiguous, its dtype is another, or the
+            backend cannot run on x.
+        ImportError: backend is "triton" and Triton is not installed.
+    """
+    check_features("x", x)
+    return _inverse_norms_triton(x) if use_triton(backend, x) else inverse_norms_reference(x)
+
+
+def inverse_norms_reference(x: torch.Tensor) -> torch.Tensor:
+    """`inverse_norms` in plain PyTorch; any device."""
+    x = x.float().contiguous()  # one order of summation, whatever the strides
+    finite = x.isfinite().all(1)
+    length = torch.linalg.vector_norm(_finite_part(x), dim=1)  # [N]
+    inverse = torch.where((length > 0) & length.isfinite(), 1 / length, 0.0)
+    return torch.where(finite, inverse, -inverse)
+
+
+def unit_rows(x: torch.Tensor, inverse_norm: torch.Tensor | None = None) -> torch.Tensor:
+    """Scale each row of x [N, D] to length 1, float32 and contiguous: products are cosines.
+
+    Rows whose inverse norm is 0 become zero rows. A feature that is NaN or infinite becomes 0.
+    """
+    if inverse_norm is None:
+        inverse_norm = inverse_norms_reference(x)
+    scale = inverse_norm.abs()[:, None]
+    # Where the scale is 0 a finite feature may still be too large for its product with others.
+    return _finite_part(x.float().contiguous()) * scale
+
+
+def _finite_part(x: torch.Tensor) -> torch.Tensor:
+    return x.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
+
+
+def _inverse_norms_triton(x: torch.Tensor) -> torch.Tensor:
+    inverse_norm = torch.empty(len(x), dtype=torch.float32, device=x.device)
+    if len(x):
+        _inverse_norm_kernel[(triton.cdiv(len(x), BLOCK_ROWS),)](
+            x,
+            x.stride(0),
+            inverse_norm,
+            len(x),
+            x.shape[1],
+            BLOCK_ROWS=BLOCK_ROWS,
+            BLOCK_D=BLOCK_D,
+            num_warps=NUM_WARPS,
+        )
+    return inverse_norm
+
+
+@jit
+def _inverse_norm_kernel(
+    x_ptr,
+    x_stride,
+    inverse_norm_ptr,
+    num_rows,
+    dim,
+    BLOCK_ROWS: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+):
+    rows = tl.program_id(0).to(tl.int64) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
+    row_mask = rows < num_rows
+    squares = tl.zeros([BLOCK_ROWS], dtype=tl.float32)
+    num_spoiled = tl.zeros([BLOCK_ROWS], dtype=tl.int32)
+    for d_start in range(0, dim, BLOCK_D):
+        d = d_start + tl.arange(0, BLOCK_D)
+        mask = row_mask[:, None] & (d < dim)[None, :]
+        values = tl.load(x_ptr + rows[:, None] * x_stride + d, mask=mask, other=0.0)
+        values = values.to(tl.float32)
+        clean = finite(values)
+        squares += tl.sum(clean * clean, 1)
+        num_spoiled += tl.sum((clean != values).to(tl.int32), 1)
+    inverse_norm = inverse_length(squares)
+    inverse_norm = tl.where(num_spoiled > 0, -inverse_norm, inverse_norm)
+    tl.store(inverse_norm_ptr + rows, inverse_norm, mask=row_mask)
+
+
+@jit
+def finite(values):
+    """The values, NaN and infinite ones as 0."""
+    zeros = tl.zeros_like(values)
+    return tl.where(tl.abs(values.to(tl.float32)) < float("inf"), values, zeros)
+
+
+@jit
+def inverse_length(squares):
+    """1 / sqrt(squares); 0 where that is infinite, and where squares is."""
+    usable = (squares > 0.0) & (squares < float("inf"))
+    length = tl.sqrt_rn(tl.where(usable, squares, 1.0))
+    return tl.where(usable, tl.div_rn(1.0 + tl.zeros_like(length), length), 0.0)

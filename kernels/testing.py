@@ -1,0 +1,184 @@
+"""What counts as a right selection: float64 decides, and scores within TIE of each other are a tie.
+
+Kernel and reference add up in other orders, so on real-valued rows they may settle a tie in two
+ways, and from there on select in two ways. So a selection is not compared with another one: it is
+followed in float64, and every choice in it must be one of the best. Tests and the gate of the
+benchmark share this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+
+from ._triton import Backend
+from .greedy_map import RESIDUAL_FLOOR, greedy_map
+from .norms import unit_rows
+from .reduce_graph import DUPLICATE_SIMILARITY, MAX_DROP, MAX_ROUNDS, Pool, reduce_graph
+
+# Relative distance of two scores, and absolute distance of a cosine from the edge threshold, below
+# which float32 may see them either way.
+TIE = 1e-5
+
+
+def assert_picks(
+    x: torch.Tensor, relevance: torch.Tensor | None, candidates: torch.Tensor, picks: torch.Tensor
+) -> None:
+    """Check picks that greedy MAP made in this order; those beyond the rank may be any.
+
+    Args:
+        x: [N, D] rows.
+        relevance: [N] or None.
+        candidates: [M] rows to pick from.
+        picks: [K] rows.
+
+    Raises:
+        AssertionError: a pick repeats, is no candidate, or is worse than a tie with the best.
+    """
+    unit = unit_rows64(x[candidates])
+    place = {row: index for index, row in enumerate(candidates.tolist())}
+    rows = picks.tolist()
+    assert len(set(rows)) == len(rows), "a row is picked twice"
+    assert set(rows) <= set(place), "a picked row is no candidate"
+    weight = torch.ones(len(unit), dtype=torch.float64, device=x.device)
+    if relevance is not None and relevance[candidates].min() < relevance[candidates].max():
+        weight = relevance[candidates].double() / relevance[candidates].max().double()
+    kernel = weight[:, None] * (unit @ unit.T) * weight
+    residual = torch.where(unit.any(1), weight.square(), 0.0)
+    floor = RESIDUAL_FLOOR * residual.max()
+    factor = torch.zeros(len(rows), len(unit), dtype=torch.float64, device=x.device)
+    for step, row in enumerate(rows):
+        pick, best = place[row], float(residual.max())
+        if best <= (1 + TIE) * floor:
+            return
+        own = float(residual[pick])
+        assert own >= (1 - TIE) * best, f"step {step}: picked {own:.8g}, the best is {best:.8g}"
+        factor[step] = (kernel[pick] - factor[:step, pick] @ factor[:step]) / own**0.5
+        residual -= factor[step].square()
+        residual[pick] = -torch.inf
+
+
+def assert_rounds(
+    x: torch.Tensor,
+    target: int,
+    survivors_after: Callable[[int], torch.Tensor],
+    *,
+    tau: float,
+    tau_relative: bool,
+    gamma: float,
+) -> torch.Tensor:
+    """Check rounds of graph reduction of one image, one by one, and return what is left.
+
+    survivors_after(r) must give the survivors of the first r rounds.
+
+    Raises:
+        AssertionError: a round dropped too many or too few tokens, one of dst, or one that is less
+            redundant than one it left.
+    """
+    unit = unit_rows64(x)
+    before = torch.arange(len(x), device=x.device)
+    for round_index in range(MAX_ROUNDS):
+        after = survivors_after(round_index + 1)
+        if len(before) > target:
+            _assert_round(unit, before, after, target, round_index % 2, tau, tau_relative, gamma)
+        if len(after) == len(before):
+            break
+        before = after
+    return after
+
+
+def _assert_round(
+    unit: torch.Tensor,
+    before: torch.Tensor,
+    after: torch.Tensor,
+    target: int,
+    parity: int,
+    tau: float,
+    tau_relative: bool,
+    gamma: float,
+) -> None:
+    src, dst = before[parity::2], before[1 - parity :: 2]
+    similarity = unit[src] @ unit[dst].T
+    threshold = tau + (float(similarity.mean()) if tau_relative else 0.0)
+    threshold = min(threshold, DUPLICATE_SIMILARITY)
+    # Cosines within TIE of the threshold may count as edges or not, and each changes the score.
+    bounds = torch.stack(
+        [_redundancy(similarity, threshold + slack, threshold, gamma) for slack in (TIE, -TIE)]
+    )
+    low, high = bounds.amin(0), bounds.amax(0)
+    kept = torch.isin(src, after)
+    assert torch.isin(dst, after).all(), "a dst token was dropped"
+    assert len(after) == len(dst) + int(kept.sum()), "a token that was gone came back"
+    most = min(-int(-MAX_DROP * len(src) // 1), len(before) - target)
+    fewest = min(int((low > 0).sum()), most)
+    most = min(int((high > 0).sum()), most)
+    num_dropped = int((~kept).sum())
+    assert fewest <= num_dropped <= most, f"dropped {num_dropped}, not {fewest} to {most}"
+    if 0 < num_dropped < len(src):
+        dropped, left = float(high[~kept].min()), float(low[kept].max())
+        assert dropped >= (1 - TIE) * left, f"dropped {dropped:.8g}, but left {left:.8g}"
+
+
+def _redundancy(
+    similarity: torch.Tensor, threshold: float, tau: float, gamma: float
+) -> torch.Tensor:
+    edge = similarity >= threshold
+    degree = edge.sum(1)
+    mean_similarity = torch.where(edge, similarity, 0.0).sum(1) / degree.clamp(min=1)
+    return degree * torch.exp(gamma * (mean_similarity - tau))
+
+
+def assert_selection(
+    x: torch.Tensor,
+    relevance: torch.Tensor | None,
+    target: int,
+    budget: int,
+    backend: Backend,
+    *,
+    tau: float,
+    tau_relative: bool,
+    gamma: float,
+) -> torch.Tensor:
+    """Select in one image as mode `script` does, check all of it, and return the picks.
+
+    Raises:
+        AssertionError: as `assert_rounds` and `assert_picks`.
+    """
+    settings = {"tau": tau, "tau_relative": tau_relative, "gamma": gamma}
+
+    def reduce(num_rounds: int) -> Pool:
+        return reduce_graph(x, target, **settings, num_rounds=num_rounds, backend=backend)
+
+    def survivors_after(num_rounds: int) -> torch.Tensor:
+        return rows_of(*reduce(num_rounds), [len(x)])[0]
+
+    left = assert_rounds(x, target, survivors_after, **settings)
+    pool = reduce(MAX_ROUNDS)
+    (candidates,) = rows_of(*pool, [len(x)])
+    assert torch.equal(candidates, left), "all rounds at once leave other tokens"
+    picks = greedy_map(x, relevance, budget, pool=pool, backend=backend)
+    assert len(picks) == budget
+    if len(candidates) == budget:
+        assert torch.equal(picks, candidates), "not all of the pool is picked"
+    else:
+        assert_picks(x, relevance, candidates, picks)
+    return picks
+
+
+def unit_rows64(x: torch.Tensor) -> torch.Tensor:
+    """`unit_rows` in float64: the same rows are zero, the others as long as float64 can say."""
+    finite = x.double().nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
+    unit = torch.nn.functional.normalize(finite, dim=1, eps=0.0)
+    return torch.where(unit_rows(x).any(1, keepdim=True), unit, 0.0)
+
+
+def num_differing(picks: torch.Tensor, reference: torch.Tensor) -> int:
+    """How many of the picks, in any order, the reference does not have."""
+    return int((~torch.isin(picks, reference)).sum())
+
+
+def rows_of(pool_rows: torch.Tensor, counts: torch.Tensor, lengths: Sequence[int]) -> list:
+    """The rows of each image in a pool."""
+    images = pool_rows.split(list(lengths))
+    return [rows[:count] for rows, count in zip(images, counts.tolist(), strict=True)]

@@ -1,0 +1,94 @@
+"""Kernel tests: the interpreter at a bearable speed, memory that shows what was never written, and
+how often kernels and references settle a tie differently."""
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from vllm_script.kernels import greedy_map, inverse_norms
+
+# A kernel may be this much worse than float32 PyTorch, both against float64, plus a last bit or
+# two of values around one.
+ERROR_FACTOR, ABSOLUTE_ERROR = 2.0, 5e-7
+
+TIES = {"choices": 0, "settled differently": 0}
+
+# Not by their dotted names: the package's greedy_map is the function.
+GREEDY_MAP, NORMS = (sys.modules[op.__module__] for op in (greedy_map, inverse_norms))
+
+
+@pytest.fixture(autouse=True)
+def filled_memory():
+    """torch.empty is NaN, or the largest integer, so that a value never written shows.
+
+    The interpreter is NumPy, which warns of the overflows that kernels look for.
+    """
+    if torch.cuda.is_available():  # there it would also ask cuBLAS to be deterministic
+        yield
+        return
+    torch.use_deterministic_algorithms(True)
+    with np.errstate(all="ignore"):
+        yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture
+def large_tiles(monkeypatch):
+    """The interpreter takes milliseconds for a program, whatever its size: few large ones."""
+    tile = {"BLOCK_A": 512, "BLOCK_B": 512, "BLOCK_D": 256, "num_warps": 4, "num_stages": 1}
+    for module in ("greedy_map", "reduce_graph", "redundancy"):
+        module = sys.modules[f"vllm_script.kernels.{module}"]
+        monkeypatch.setattr(module, "tile_constants", lambda x: tile)
+    monkeypatch.setattr(NORMS, "BLOCK_ROWS", 512)
+    monkeypatch.setattr(GREEDY_MAP, "INTERPRETED_MULTIPROCESSORS", 3)
+
+
+@pytest.fixture
+def count_ties():
+    """count_ties(choices, settled differently): for the summary."""
+
+    def count(num_choices, num_differing):
+        TIES["choices"] += num_choices
+        TIES["settled differently"] += num_differing
+
+    return count
+
+
+def pytest_terminal_summary(terminalreporter):
+    if TIES["choices"]:
+        terminalreporter.write_line(
+            f"kernels and references chose differently, each time a tie in float64: "
+            f"{TIES['settled differently']} of {TIES['choices']} choices"
+        )
+
+
+@pytest.fixture
+def assert_as_accurate():
+    """assert_as_accurate(actual, reference, exact): the kernel errs about as little as PyTorch."""
+
+    def check(actual, reference, exact):
+        scale = exact.abs().max().clamp(min=1.0)
+        error = (actual.double() - exact).abs().max()
+        allowed = ERROR_FACTOR * (reference.double() - exact).abs().max() + ABSOLUTE_ERROR * scale
+        assert error <= allowed, f"error {error:.3g}, allowed {allowed:.3g}"
+
+    return check
+
+
+@pytest.fixture
+def clear_threshold():
+    """clear_threshold(similarities) -> middle of the widest gap in their upper part."""
+
+    def choose(similarities):
+        values = similarities.flatten().double().sort().values
+        upper = values[len(values) * 3 // 4 :]
+        if len(upper) < 2:
+            return 0.0
+        gaps = upper.diff()
+        place = gaps.argmax()
+        assert gaps[place] > 2e-6
+        return float(upper[place] + gaps[place] / 2)
+
+    return choose

@@ -1,0 +1,22 @@
+import pytest
+
+from vllm_script.kernels import greedy_map, reduce_graph
+from vllm_script.kernels.testing import assert_selection, num_differing
+
+SETTINGS = {"tau": 0.1, "tau_relative": True, "gamma": 1.0}
+
+
+@pytest.fixture(scope="module")
+def inputs():
+    from .real_inputs import real_inputs
+
+    return list(real_inputs(2))
+
+
+@pytest.mark.parametrize("index", range(2))
+def test_selection_of_real_features(index, inputs, large_tiles, count_ties):
+    tokens, relevance = inputs[index]
+    target, budget = len(tokens) // 2, len(tokens) // 9
+    picks = assert_selection(tokens, relevance, target, budget, "triton", **SETTINGS)
+    pool = reduce_graph(tokens, target, **SETTINGS)
+    count_ties(budget, num_differing(picks, greedy_map(tokens, relevance, budget, pool=pool)))

@@ -1,0 +1,215 @@
+import pytest
+import torch
+
+from vllm_script.kernels import Pool, inverse_norms, reduce_graph, unit_rows
+from vllm_script.kernels.reduce_graph import MAX_ROUNDS, edge_threshold
+from vllm_script.kernels.testing import assert_rounds, num_differing, rows_of
+
+BACKENDS = ["torch", "triton"]
+
+# gamma 0 makes the redundancy of a token its number of edges.
+COUNT_EDGES = {"tau": 0.5, "tau_relative": False, "gamma": 0.0}
+RELATIVE = {"tau": 0.1, "tau_relative": True, "gamma": 1.0}
+
+# Three axes as tokens: equal letters have cosine 1, different ones 0.
+LETTERS = "AAABCABC"
+
+
+def letters(text: str) -> torch.Tensor:
+    return torch.eye(3)[[ord(letter) - ord("A") for letter in text]]
+
+
+def survivors(x: torch.Tensor, target: int, **settings) -> torch.Tensor:
+    pool = reduce_graph(x, target, **settings)
+    return rows_of(*pool, [len(x)])[0]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(
+    "target, expected",
+    [
+        # Round 0: src 0A 2A 4C 6B, dst 1A 3B 5A 7C. Edges: 0A 2, 2A 2, 4C 1, 6B 1.
+        (8, [0, 1, 2, 3, 4, 5, 6, 7]),
+        (7, [1, 2, 3, 4, 5, 6, 7]),  # 0A ties with 2A: the lowest index goes first
+        (6, [1, 3, 4, 5, 6, 7]),  # two are half of src: no more in this round
+        # Round 1: src 3B 5A 7C, dst 1A 4C 6B: one edge each, so 3B goes first, then 5A.
+        (5, [1, 4, 5, 6, 7]),
+        (4, [1, 4, 6, 7]),
+        # Round 2: src 1A 6B, dst 4C 7C: no edge, also not the other way round. Stop.
+        (3, [1, 4, 6, 7]),
+    ],
+)
+def test_reduce_graph_by_hand(target, expected, backend):
+    kept = survivors(letters(LETTERS), target, **COUNT_EDGES, backend=backend)
+    assert kept.tolist() == expected
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_reduce_graph_swaps_roles(backend):
+    # Round 0: src 0A 2B 4C, dst 1A 3A 5A: 0A goes. Left 1A 2B 3A 4C 5A.
+    # Round 1: src 2B 4C, dst 1A 3A 5A: none.
+    kept = survivors(letters("AABACA"), 1, **COUNT_EDGES, backend=backend)
+    assert kept.tolist() == [1, 2, 3, 4, 5]
+    # Round 0: src 0B 2A 4C, dst 1A 3A 5B: 0B and 2A go. Left 1A 3A 4C 5B.
+    # Round 1: src 3A 5B, dst 1A 4C: 3A goes. Left 1A 4C 5B, no edge.
+    kept = survivors(letters("BAAACB"), 1, **COUNT_EDGES, backend=backend)
+    assert kept.tolist() == [1, 4, 5]
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{}, {"tau": 1.0}, {"tau": 1.0, "tau_relative": False}],
+    ids=["relative", "relative-1", "absolute-1"],
+)
+@pytest.mark.parametrize(
+    "num_tokens, backend", [(2, "torch"), (9, "torch"), (64, "torch"), (9, "triton")]
+)
+@pytest.mark.parametrize("dim", [1, 63, 4096])
+def test_reduce_graph_thins_exact_duplicates_to_one(dim, num_tokens, backend, changed):
+    row = torch.randn(1, dim, generator=torch.Generator().manual_seed(dim))
+    rows = row.repeat(num_tokens, 1)
+    assert len(survivors(rows, 1, **{**RELATIVE, **changed}, backend=backend)) == 1
+
+
+def test_edge_threshold_relative_to_mean():
+    generator = torch.Generator().manual_seed(0)
+    src, dst = (unit_rows(torch.randn(n, 8, generator=generator) + 1.0) for n in (20, 21))
+    expected = (src @ dst.T).mean() + 0.1
+    torch.testing.assert_close(edge_threshold(src, dst, 0.1, True), expected)
+    assert edge_threshold(src, dst, 0.1, False) == 0.1
+
+
+def clustered(seed: int, num_tokens: int = 400, dim: int = 64) -> tuple[torch.Tensor, torch.Tensor]:
+    """Tokens [N, D] in clusters, with a common offset as real features have, and their labels.
+
+    Label 0 has 35 % of the tokens, labels 1 to 100 about 2 or 3 tokens each.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(1, 101, (num_tokens,), generator=generator)
+    wall = torch.randperm(num_tokens, generator=generator)[: num_tokens * 35 // 100]
+    labels[wall] = 0
+    centres = torch.randn(101, dim, generator=generator) + 0.8
+    return centres[labels] + 0.3 * torch.randn(num_tokens, dim, generator=generator), labels
+
+
+def test_redundancy_decides_what_is_dropped():
+    """Every token has a neighbour here, and still not simply every second one goes."""
+    rows, labels = clustered(0)
+    kept = survivors(rows, len(rows) // 2, tau=-1.0, tau_relative=False, gamma=1.0)
+    assert 0.25 < (kept % 2).float().mean() < 0.75
+    assert (labels[kept] == 0).float().mean() < 0.3  # 35 % of all tokens
+
+
+@pytest.mark.parametrize("keep", [0.5, 0.25])
+@pytest.mark.parametrize("seed", range(5))
+def test_reduce_graph_thins_a_wall_and_keeps_some(seed, keep):
+    rows, labels = clustered(seed)
+    kept = survivors(rows, int(keep * len(rows)), **RELATIVE)
+    kept_wall = (labels[kept] == 0).sum() / (labels == 0).sum()
+    kept_rest = (labels[kept] != 0).sum() / (labels != 0).sum()
+    assert 0 < kept_wall < kept_rest
+
+
+@pytest.mark.parametrize("settings", [RELATIVE, COUNT_EDGES], ids=["relative", "absolute"])
+@pytest.mark.parametrize("seed", range(5))
+def test_a_round_leaves_a_neighbour_of_all_it_drops(seed, settings):
+    unit = unit_rows(clustered(seed)[0])
+    similarity = unit @ unit.T
+    before, num_dropped = torch.arange(len(unit)), 0
+    for round_index in range(6):
+        parity = round_index % 2
+        src, dst = before[parity::2], before[1 - parity :: 2]
+        threshold = edge_threshold(unit[src], unit[dst], settings["tau"], settings["tau_relative"])
+        after = survivors(unit, 1, **settings, num_rounds=round_index + 1)
+        dropped = before[~torch.isin(before, after)]
+        neighbour = similarity[dropped][:, after] >= threshold - 1e-6  # [dropped, after]
+        assert neighbour.any(1).all()
+        num_dropped += len(dropped)
+        before = after
+    assert num_dropped > 100
+
+
+def _check_rounds(rows, target, settings, count_ties):
+    """Every round of the kernel is right in float64, and the reference agrees but for ties."""
+
+    def after(num_rounds):
+        return survivors(rows, target, **settings, num_rounds=num_rounds, backend="triton")
+
+    kept = assert_rounds(rows, target, after, **settings)
+    assert torch.equal(kept, after(MAX_ROUNDS))
+    reference = survivors(rows, target, **settings)
+    count_ties(len(rows) - len(reference), num_differing(kept, reference))
+
+
+@pytest.mark.parametrize("num_tokens, dim, target", [(1, 1, 1), (2, 3, 1), (63, 100, 20)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+@pytest.mark.parametrize("settings", [RELATIVE, COUNT_EDGES], ids=["relative", "absolute"])
+def test_reduce_graph_kernel(num_tokens, dim, target, dtype, settings, count_ties):
+    wide = clustered(1, 2 * num_tokens, dim)[0].to(dtype)
+    _check_rounds(wide[::2], target, settings, count_ties)
+
+
+@pytest.mark.parametrize("num_tokens, dim", [(576, 1024), (2928, 256)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+def test_reduce_graph_kernel_large(num_tokens, dim, dtype, large_tiles, count_ties):
+    wide = clustered(1, 2 * num_tokens, dim)[0].to(dtype)
+    _check_rounds(wide[::2], num_tokens // 2, RELATIVE, count_ties)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+@pytest.mark.parametrize("settings", [RELATIVE, COUNT_EDGES], ids=["relative", "absolute"])
+def test_reduce_graph_kernel_integers_are_identical(dtype, settings):
+    """Rows of 4 or 16 times +-1: cosines are multiples of 1/16 and exact. Ties are everywhere."""
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.zeros(150, 32)
+    for row in rows:
+        size = 4 ** int(torch.randint(1, 3, (1,), generator=generator))
+        row[torch.randperm(32, generator=generator)[:size]] = 1.0
+    for num_rounds in (1, 2, MAX_ROUNDS):
+        kept = [
+            survivors(rows.to(dtype), 30, **settings, num_rounds=num_rounds, backend=backend)
+            for backend in BACKENDS
+        ]
+        assert torch.equal(*kept)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_reduce_graph_many_images(backend):
+    """An image gets the pool it gets alone, whatever lies beside it."""
+    lengths, targets = [1, 60, 39, 2, 70], [1, 30, 7, 2, 1]
+    rows = clustered(2, sum(lengths))[0]
+    pool = reduce_graph(rows, targets, **RELATIVE, lengths=lengths, backend=backend)
+    batch, first = rows_of(*pool, lengths), 0
+    for kept, image, target in zip(batch, rows.split(lengths), targets, strict=True):
+        alone = survivors(image, target, **RELATIVE, backend=backend)
+        assert torch.equal(kept - first, alone)
+        first += len(image)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_reduce_graph_with_inverse_norms_given(backend):
+    rows = clustered(3, 40)[0]
+    pools = [
+        reduce_graph(rows, 10, **RELATIVE, inverse_norm=inverse_norm, backend=backend)
+        for inverse_norm in (None, inverse_norms(rows, backend))
+    ]
+    assert torch.equal(*(rows_of(*pool, [40])[0] for pool in pools))
+
+
+def test_reduce_graph_counts_stay_tensors():
+    pool = reduce_graph(letters(LETTERS), 6, **COUNT_EDGES)
+    assert isinstance(pool, Pool) and pool.counts.tolist() == [6] and pool.rows.dtype == torch.int64
+
+
+@pytest.mark.parametrize(
+    "target, lengths, message",
+    [
+        (2, [2, 2], "a target for each of 2 images, got 2"),
+        ([1, 3], [2, 2], r"target must be in \[1, 2\], got 3"),
+        (0, None, r"target must be in \[1, 4\], got 0"),
+        ([1], [3], "lengths add up to 3 rows, got 4"),
+    ],
+)
+def test_reduce_graph_errors(target, lengths, message):
+    with pytest.raises(ValueError, match=message):
+        reduce_graph(torch.eye(4), target, **RELATIVE, lengths=lengths)
