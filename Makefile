@@ -5,7 +5,7 @@ VENV = .venv/bin
 MODEL ?= llava-next
 KEEP_RATIO ?= 0.11
 
-.PHONY: install demo test test-all check serve
+.PHONY: install demo test test-all test-gpu check serve
 
 install:
 	python3 .ci/install.py
@@ -17,7 +17,10 @@ test: install
 	$(VENV)/pytest
 
 test-all: install
-	$(VENV)/pytest -m ""
+	$(VENV)/pytest -m "not gpu"
+
+test-gpu: install
+	TRITON_INTERPRET=0 $(VENV)/pytest tests/kernels -m gpu -rs
 
 check: install
 	$(VENV)/ruff check .

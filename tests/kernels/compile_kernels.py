@@ -67,7 +67,8 @@ class Recorder:
         self.launches.append((self.kernel, signature, constexprs, attrs, options))
 
 
-def record_launches():
+def record_launches(everything):
+    """The launches of an image of LLaVA-NeXT and of odd rows; everything: of all dtypes too."""
     launches = []
     for module in MODULES.values():
         if hasattr(module, "use_triton"):
@@ -75,29 +76,35 @@ def record_launches():
         for name, value in list(vars(module).items()):
             if isinstance(value, JITFunction) and name.endswith("_kernel"):
                 setattr(module, name, Recorder(value, launches))
-    # Row lengths: whole vectors, and one that is not (a kernel of its own, as Triton specialises).
-    for dtype in (torch.float32, torch.float16, torch.bfloat16):
-        for dim in (4096, 63):
-            launch_all(torch.ones(96, dim, dtype=dtype))
-    # LLaVA-NeXT, whose launch parameters are others than those of small images.
-    launch_all(torch.ones(2880, 16, dtype=torch.bfloat16))
+    launch_one_image(torch.ones(2880, 4096, dtype=torch.bfloat16))
+    launch_many_images(torch.ones(96, 63, dtype=torch.float16))
+    if everything:
+        for dtype in (torch.float32, torch.float16, torch.bfloat16):
+            for dim in (4096, 63):
+                launch_one_image(torch.ones(96, dim, dtype=dtype))
+                launch_many_images(torch.ones(5760, dim, dtype=dtype))
     return launches
 
 
-def launch_all(rows):
-    ops = {name: getattr(module, name, None) for name, module in MODULES.items()}
+def launch_one_image(rows):
     num, inverse_norm = len(rows), torch.ones(len(rows))
-    lengths = [num // 3, num - num // 3]
-    for options in ({"tau_relative": True}, {"tau_relative": False, "lengths": lengths}):
-        target = [5, 6] if "lengths" in options else 5
-        pool = ops["reduce_graph"](rows, target, tau=0.1, gamma=1.0, **options)
-    ops["greedy_map"](rows, inverse_norm, num // 9)
-    ops["greedy_map"](rows, None, [5, 6], lengths=lengths, pool=pool)
+    pool = MODULES["reduce_graph"].reduce_graph(
+        rows, num // 2, tau=0.1, tau_relative=True, gamma=1.0, inverse_norm=inverse_norm
+    )
+    MODULES["greedy_map"].greedy_map(rows, inverse_norm, num // 9, pool=pool)
     MODULES["norms"].inverse_norms(rows)
     MODULES["redundancy"].bipartite_redundancy(rows[::2], rows[1::2], 0.2, 1.0)
     MODULES["relevance"].query_relevance(rows, rows[:4])
-    MODULES["relevance"].query_relevance(rows, rows[:4], lengths=lengths, query_lengths=[1, 3])
     MODULES["gather"].gather_rows(rows, torch.arange(9))
+
+
+def launch_many_images(rows):
+    lengths = [len(rows) // 3, len(rows) - len(rows) // 3]
+    MODULES["reduce_graph"].reduce_graph(
+        rows, [5, 6], tau=0.1, tau_relative=False, gamma=1.0, lengths=lengths
+    )
+    MODULES["greedy_map"].greedy_map(rows, None, [5, 6], lengths=lengths)
+    MODULES["relevance"].query_relevance(rows, rows[:4], lengths=lengths, query_lengths=[1, 3])
 
 
 def compile_launch(kernel, signature, constexprs, attrs, options, arch):
@@ -126,12 +133,15 @@ def compile_launch(kernel, signature, constexprs, attrs, options, arch):
     }
 
 
-if __name__ == "__main__":
+def main(everything):
     seen = set()
-    for launch in record_launches():
+    for launch in record_launches(everything):
         key = repr((launch[0].__name__, *launch[1:]))
         if key not in seen:
             seen.add(key)
             for arch in ARCHITECTURES:
                 print(json.dumps(compile_launch(*launch, arch)), flush=True)
-    sys.exit(0 if seen else "no launch was recorded")
+
+
+if __name__ == "__main__":
+    main(everything="--everything" in sys.argv)

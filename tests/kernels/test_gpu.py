@@ -1,0 +1,256 @@
+"""What only a GPU can show: `make test-gpu`. Everything else about the kernels runs on any machine.
+
+Bfloat16, the meeting of programs, memory, waiting, races; and the selection against the CPU's.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from vllm_script.kernels import (
+    bipartite_redundancy,
+    gather_rows,
+    greedy_map,
+    inverse_norms,
+    normalize_relevance,
+    query_relevance,
+    reduce_graph,
+)
+from vllm_script.kernels.testing import (
+    assert_picks,
+    assert_selection,
+    num_differing,
+    rows_of,
+    unit_rows64,
+)
+from vllm_script.pruning import PruningParams, run_mode
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA GPU"),
+    pytest.mark.skipif(
+        os.environ.get("TRITON_INTERPRET") == "1", reason="TRITON_INTERPRET=1: not on the GPU"
+    ),
+]
+
+SETTINGS = {"tau": 0.1, "tau_relative": True, "gamma": 1.0}
+DTYPES = [torch.float32, torch.float16, torch.bfloat16]
+SIZES = [(1, 1), (63, 100), (576, 1024), (2928, 256), (2880, 4096), (5760, 3584)]
+
+# LLaVA-NeXT, one 672x672 image: 2880 patches of which 322 stay.
+NUM_TOKENS, DIM, BUDGET = 2880, 4096, 322
+
+# The selection may take this much beside its inputs, for one image.
+MEMORY = 32_000_000
+
+
+def features(num_tokens, dim, dtype, seed=0):
+    """Strided rows on the GPU, with clusters and a common offset as real features have."""
+    generator = torch.Generator().manual_seed(seed)
+    centres = torch.randn(max(1, num_tokens // 4), dim, generator=generator) + 0.5
+    labels = torch.randint(len(centres), (2 * num_tokens,), generator=generator)
+    rows = centres[labels] + 0.5 * torch.randn(2 * num_tokens, dim, generator=generator)
+    return rows.to("cuda", dtype)[::2]
+
+
+def relevance_of(num_tokens, seed=0):
+    return torch.rand(num_tokens, generator=torch.Generator().manual_seed(seed)).cuda()
+
+
+def llava_next_inputs(num_images=1):
+    x = features(NUM_TOKENS * num_images, DIM, torch.bfloat16).contiguous()
+    return x, relevance_of(NUM_TOKENS * num_images)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("num_tokens, dim", SIZES)
+def test_scores(num_tokens, dim, dtype, assert_as_accurate, clear_threshold):
+    x = features(num_tokens, dim, dtype)
+    exact = unit_rows64(x)
+    inverse_norm = inverse_norms(x)
+    assert_as_accurate(inverse_norm, inverse_norms(x, "torch"), 1 / x.double().norm(dim=1))
+
+    direction = exact[:3].mean(0)
+    scores = normalize_relevance(exact @ direction)
+    relevance = [query_relevance(x, x[:3], backend=backend) for backend in ("triton", "torch")]
+    assert_as_accurate(*relevance, scores)
+
+    src, dst = x[::2], x[1::2]
+    if len(dst):
+        similarity = exact[::2] @ exact[1::2].T
+        tau = clear_threshold(similarity[:64])
+        edge = similarity >= tau
+        degree = edge.sum(1)
+        mean_similarity = torch.where(edge, similarity, 0.0).sum(1) / degree.clamp(min=1)
+        actual, reference = (
+            bipartite_redundancy(src, dst, tau, 1.0, backend) for backend in ("triton", "torch")
+        )
+        # A cosine next to tau may count either way, and then the degree is another.
+        clear = ((similarity - tau).abs() > 1e-5).all(1)
+        redundancy = degree * torch.exp(mean_similarity - tau)
+        if clear.any():
+            assert_as_accurate(actual[clear], reference[clear], redundancy[clear])
+
+    indices = torch.randint(num_tokens, (max(1, num_tokens // 2),), device="cuda")
+    assert torch.equal(gather_rows(x, indices), x[indices])
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("num_tokens, dim", SIZES)
+@pytest.mark.parametrize("keep", [0.056, 0.25, 0.5])
+def test_selection(num_tokens, dim, dtype, keep):
+    x, relevance = features(num_tokens, dim, dtype), relevance_of(num_tokens)
+    budget = max(1, int(keep * num_tokens))
+    target = max(budget, num_tokens // 2, 1)
+    assert_selection(x, relevance, target, budget, "triton", **SETTINGS)
+    picks = greedy_map(x, None, budget)  # all tokens, all alike
+    assert_picks(x, None, torch.arange(num_tokens, device="cuda"), picks)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_integers_are_identical(dtype):
+    """Rows of 4 or 16 times 1: cosines are exact, ties everywhere."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.zeros(1500, 64)
+    for row in x:
+        size = 4 ** int(torch.randint(1, 3, (1,), generator=generator))
+        row[torch.randperm(64, generator=generator)[:size]] = 1.0
+    for settings in (SETTINGS, {"tau": 0.5, "tau_relative": False, "gamma": 0.0}):
+        pools = [reduce_graph(x.to(dtype), 300, **settings)]
+        pools.append(reduce_graph(x.to("cuda", dtype), 300, **settings))
+        assert torch.equal(*(rows_of(*pool, [1500])[0].cpu() for pool in pools))
+
+
+@pytest.mark.parametrize("num_images", [2, 8, 32, 200])
+def test_many_images(num_images):
+    """An image gets what it gets alone, though other numbers of programs share it then."""
+    generator = torch.Generator().manual_seed(0)
+    lengths = torch.randint(1, 700, (num_images,), generator=generator).tolist()
+    targets = [max(1, length // 2) for length in lengths]
+    budgets = [max(1, length // 9) for length in lengths]
+    x, relevance = features(sum(lengths), 512, torch.bfloat16), relevance_of(sum(lengths))
+    pool = reduce_graph(x, targets, **SETTINGS, lengths=lengths)
+    picks = greedy_map(x, relevance, budgets, lengths=lengths, pool=pool)
+    alone, first = [], 0
+    for length, target, budget in zip(lengths, targets, budgets, strict=True):
+        own = slice(first, first + length)
+        own_pool = reduce_graph(x[own], target, **SETTINGS)
+        alone.append(first + greedy_map(x[own], relevance[own], budget, pool=own_pool))
+        first += length
+    # The order in which a program adds up its factor depends on how many share the image.
+    assert num_differing(picks, torch.cat(alone)) <= 0.001 * len(picks)
+
+
+@pytest.mark.parametrize("num_tokens, dim", [(576, 1024), (NUM_TOKENS, DIM)])
+def test_meeting_is_the_end_of_a_launch(num_tokens, dim, monkeypatch):
+    """One launch whose programs meet gives the bits of a launch for each phase."""
+    x, relevance = features(num_tokens, dim, torch.bfloat16), relevance_of(num_tokens)
+    budget, results = num_tokens // 9, []
+    phases = sys.modules["vllm_script.kernels._phases"]
+    for is_interpreted in (False, True):
+        monkeypatch.setattr(phases, "is_interpreted", lambda value=is_interpreted: value)
+        pool = reduce_graph(x, num_tokens // 2, **SETTINGS)
+        results.append((pool.counts, greedy_map(x, relevance, budget, pool=pool)))
+    assert torch.equal(results[0][0], results[1][0]) and torch.equal(results[0][1], results[1][1])
+
+
+def _agree_with_cpu(inputs, count_ties):
+    """The CPU's selection, but for ties: each of ours is right in float64."""
+    for x, relevance in inputs:
+        target, budget = len(x) // 2, len(x) // 9
+        own, own_relevance = x.cuda(), relevance.cuda()
+        picks = assert_selection(own, own_relevance, target, budget, "triton", **SETTINGS).cpu()
+        pool = reduce_graph(x, target, **SETTINGS)
+        reference = greedy_map(x, relevance, budget, pool=pool)
+        count_ties(budget, num_differing(picks, reference))
+
+
+def test_random_inputs_against_the_cpu(count_ties):
+    def inputs():
+        for seed in range(100):
+            dtype = DTYPES[seed % 3]
+            num_tokens, dim = ((576, 1024), (1000 + seed, 640), (2880, 4096))[seed % 10 // 4]
+            x = features(num_tokens, dim, dtype, seed).cpu()
+            yield x, relevance_of(num_tokens, seed).cpu()
+
+    _agree_with_cpu(inputs(), count_ties)
+
+
+def test_real_inputs_against_the_cpu(count_ties):
+    from .real_inputs import real_inputs
+
+    _agree_with_cpu(((x.bfloat16(), relevance) for x, relevance in real_inputs(20)), count_ties)
+
+
+@pytest.mark.parametrize("num_images", [1, 8])
+def test_a_thousand_runs_are_identical(num_images):
+    x, relevance = llava_next_inputs(num_images)
+    lengths = [NUM_TOKENS] * num_images
+
+    def select():
+        pool = reduce_graph(x, [NUM_TOKENS // 2] * num_images, **SETTINGS, lengths=lengths)
+        return greedy_map(x, relevance, [BUDGET] * num_images, lengths=lengths, pool=pool)
+
+    first = select()
+    same = torch.stack([(select() == first).all() for _ in range(1000)])
+    assert same.all()
+
+
+@pytest.mark.parametrize("num_images", [1, 8])
+def test_peak_memory(num_images):
+    x, relevance = llava_next_inputs(num_images)
+    lengths = [NUM_TOKENS] * num_images
+    torch.cuda.synchronize()
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    inverse_norm = inverse_norms(x)
+    pool = reduce_graph(
+        x, [NUM_TOKENS // 2] * num_images, **SETTINGS, lengths=lengths, inverse_norm=inverse_norm
+    )
+    greedy_map(
+        x,
+        relevance,
+        [BUDGET] * num_images,
+        lengths=lengths,
+        pool=pool,
+        inverse_norm=inverse_norm,
+    )
+    assert torch.cuda.max_memory_allocated() - before <= MEMORY * num_images
+
+
+@pytest.mark.parametrize("mode", ["script", "gsp", "cdpruner"])
+def test_the_host_never_waits(mode):
+    x, relevance = llava_next_inputs()
+
+    def select():
+        kept = run_mode(x, BUDGET, relevance, mode, PruningParams())
+        return gather_rows(x, kept), query_relevance(x, x[:3])
+
+    select()  # compiles
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        rows, _ = select()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert rows.shape == (BUDGET, DIM)
+
+
+@pytest.mark.parametrize("tool", ["memcheck", "racecheck", "synccheck"])
+def test_compute_sanitizer(tool):
+    cuda = os.environ.get("CUDA_HOME", "/usr/local/cuda")
+    sanitizer = shutil.which("compute-sanitizer") or shutil.which(
+        "compute-sanitizer", path=f"{cuda}/bin"
+    )
+    if sanitizer is None:
+        pytest.skip("compute-sanitizer is neither on PATH nor in CUDA_HOME")
+    command = [sanitizer, "--tool", tool, "--error-exitcode", "9", sys.executable]
+    command.append(str(Path(__file__).with_name("select_on_gpu.py")))
+    env = os.environ | {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1", "PYTHONSAFEPATH": "1"}
+    run = subprocess.run(command, env=env, capture_output=True, text=True, timeout=900)
+    assert run.returncode == 0, run.stdout[-4000:] + run.stderr[-2000:]
