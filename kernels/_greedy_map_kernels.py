@@ -89,7 +89,7 @@ def _select_kernel(
     BLOCK_PROGRAMS: tl.constexpr,
     BLOCK_RELEVANCE: tl.constexpr,
 ):
-    """All steps of one image, by num_programs programs. Phase 0 posts; every other one picks.
+    """All steps of one image, by num_programs programs. Phase 0 posts; the others pick and post.
 
     residual [tokens], progress [programs, 2]: what outlives a phase that is a launch of its own.
     posts [images, phases, BLOCK_PROGRAMS], all 0.
@@ -132,47 +132,45 @@ def _select_kernel(
             _, peak = _read_posts(posts_ptr, num_programs, TOGETHER, BLOCK_PROGRAMS)
             floor = residual_floor * peak
 
-    phase = first_phase
+    if first_phase == 0:
+        _post(posts_ptr + program, tokens, residual)
+    phase = tl.maximum(first_phase, 1)
     while (phase < last_phase) & (num_picked < budget):
-        if phase > 0:
-            pick, peak = _read_posts(
-                posts_ptr + (phase - 1) * BLOCK_PROGRAMS, num_programs, TOGETHER, BLOCK_PROGRAMS
-            )
-            if phase == 1:
-                floor = residual_floor * peak
-            if (spanned == 0) & (peak <= floor):
-                # The picks span the image. Relevance descending fills the remaining places: from
-                # now on residuals are weights, and this phase picks nothing.
-                spanned = 1
-                residual = tl.where(residual > float("-inf"), weight, residual)
-            else:
-                pick_row = _rows(rows_ptr, first, pick)
-                if program == 0:
-                    tl.store(picks_ptr + num_picked, pick_row)
-                if spanned == 0:
-                    pick_factor_ptr = factor_ptr + pick.to(tl.int64) * factor_stride
-                    at_pick = _row_part(pick_factor_ptr, resident, num_picked)
-                    projected = tl.sum(factor * at_pick[None, :], 1)
-                    for start in range(BLOCK_K, num_picked, BLOCK_CHUNK):
-                        k = start + tl.arange(0, BLOCK_CHUNK)
-                        stored = mask[:, None] & (k < num_picked)[None, :]
-                        chunk = tl.load(own_factor_ptr + k[None, :], mask=stored, other=0.0)
-                        chunk *= _row_part(pick_factor_ptr, k, num_picked)[None, :]
-                        projected += tl.sum(chunk, 1)
-                    high_token, low_token = tl.maximum(tokens, pick), tl.minimum(tokens, pick)
-                    similarity = tl.load(
-                        similarity_ptr + _triangle_place(high_token, low_token),
-                        mask=mask,
-                        other=0.0,
-                    )
-                    entry = weight * _weight(relevance_ptr, pick_row, high) * similarity
-                    values = (entry - projected) * tl.div_rn(1.0, tl.sqrt_rn(peak))
-                    own_places = factor_ptr + tokens.to(tl.int64) * factor_stride + num_picked
-                    tl.store(own_places, values, mask=mask)
-                    factor = tl.where((resident == num_picked)[None, :], values[:, None], factor)
-                    residual -= values * values
-                residual = tl.where(tokens == pick, float("-inf"), residual)
-                num_picked += 1
+        pick, peak = _read_posts(
+            posts_ptr + (phase - 1) * BLOCK_PROGRAMS, num_programs, TOGETHER, BLOCK_PROGRAMS
+        )
+        pick_row = _rows(rows_ptr, first, pick)
+        floor = tl.where(phase == 1, residual_floor * peak, floor)
+        # When the picks span the image, relevance descending fills the remaining places: this
+        # phase picks nothing, and from now on residuals are weights.
+        turns = (spanned == 0) & (peak <= floor)
+        spanned = tl.where(turns, 1, spanned)
+        tl.store(picks_ptr + num_picked, pick_row, mask=(program == 0) & (turns == 0))
+
+        pick_factor_ptr = factor_ptr + pick.to(tl.int64) * factor_stride
+        at_pick = _row_part(pick_factor_ptr, resident, num_picked)
+        projected = tl.sum(factor * at_pick[None, :], 1)
+        for start in range(BLOCK_K, num_picked, BLOCK_CHUNK):
+            k = start + tl.arange(0, BLOCK_CHUNK)
+            stored = mask[:, None] & (k < num_picked)[None, :]
+            chunk = tl.load(own_factor_ptr + k[None, :], mask=stored, other=0.0)
+            chunk *= _row_part(pick_factor_ptr, k, num_picked)[None, :]
+            projected += tl.sum(chunk, 1)
+        high_token, low_token = tl.maximum(tokens, pick), tl.minimum(tokens, pick)
+        pair_ptr = similarity_ptr + _triangle_place(high_token, low_token)
+        entry = weight * _weight(relevance_ptr, pick_row, high)
+        entry *= tl.load(pair_ptr, mask=mask, other=0.0)
+        # A weight is no variance: of picks that fill places nothing is projected out.
+        scale = tl.div_rn(1.0, tl.sqrt_rn(tl.where(spanned == 0, peak, 1.0)))
+        values = tl.where(spanned == 0, (entry - projected) * scale, 0.0)
+        own_places = factor_ptr + tokens.to(tl.int64) * factor_stride + num_picked
+        tl.store(own_places, values, mask=mask)
+        factor = tl.where((resident == num_picked)[None, :], values[:, None], factor)
+
+        left = tl.where(turns, weight, residual - values * values)
+        is_picked = (residual == float("-inf")) | ((tokens == pick) & (turns == 0))
+        residual = tl.where(is_picked, float("-inf"), left)
+        num_picked += tl.where(turns, 0, 1)
         _post(posts_ptr + phase * BLOCK_PROGRAMS + program, tokens, residual)
         phase += 1
 
@@ -203,12 +201,11 @@ def _read_posts(posts_ptr, num_programs, TOGETHER: tl.constexpr, BLOCK_PROGRAMS:
     programs = tl.arange(0, BLOCK_PROGRAMS)
     mask = programs < num_programs
     if TOGETHER:
+        # Read before the loop too: Triton 3.6 cannot compile a loop that starts from zeros.
         nothing = tl.zeros([BLOCK_PROGRAMS], dtype=tl.int64)
-        missing = 1
-        words = nothing
-        while missing > 0:
+        words = tl.atomic_or(posts_ptr + programs, nothing, mask, sem="acquire", scope="gpu")
+        while tl.sum((mask & (words == 0)).to(tl.int32), 0) > 0:
             words = tl.atomic_or(posts_ptr + programs, nothing, mask, sem="acquire", scope="gpu")
-            missing = tl.sum((mask & (words == 0)).to(tl.int32), 0)
         tl.debug_barrier()
     else:
         words = tl.load(posts_ptr + programs, mask=mask, other=0)

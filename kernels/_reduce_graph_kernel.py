@@ -160,7 +160,10 @@ def _reduce_kernel(
         phase += 1
         if TOGETHER:
             meet(arrivals_ptr, phase * num_programs)
-            any_open = tl.sum(tl.load(open_ptr + images, mask=image_mask, other=0), 0)
+            # Only before the first phase of a round: others may be in the next one, and the last
+            # phase of a round closes images.
+            if (phase - 1) % 3 == 0:
+                any_open = tl.sum(tl.load(open_ptr + images, mask=image_mask, other=0), 0)
 
 
 @jit
