@@ -6,29 +6,27 @@ their numbers. The products of 16-bit rows are exact, and sums are float32.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from ._triton import jit, tl
 from .norms import finite
 
 
-def tile_constants(x: torch.Tensor) -> dict[str, int]:
-    """Tile, pipeline depth and warps for rows like those of x. Not yet tuned on a GPU.
+def tile_constants(x: torch.Tensor) -> dict[str, Any]:
+    """Tile, pipeline depth, warps and registers for rows like those of x. Not yet tuned on a GPU.
 
-    They compile without spills. Float32 rows take three products on the tensor cores.
+    They compile without spills, as long as the compiler does not save registers for a second
+    program on the multiprocessor. Float32 rows take three products on the tensor cores.
     """
     if x.dtype == torch.float32:
-        block, block_d, num_warps = 64, 16, 8
-    elif loads_vectors(x):
-        block, block_d, num_warps = 128, 64, 8
+        block, block_d = 64, 16
     else:
-        block, block_d, num_warps = 64, 16, 4
+        block, block_d = (128, 64) if loads_vectors(x) else (64, 16)
     return {
-        "BLOCK_A": block,
-        "BLOCK_B": block,
-        "BLOCK_D": block_d,
-        "num_warps": num_warps,
-        "num_stages": 3,
+        **{"BLOCK_A": block, "BLOCK_B": block, "BLOCK_D": block_d},
+        **{"num_warps": 8, "num_stages": 3, "maxnreg": 255},
     }
 
 

@@ -34,7 +34,7 @@ TOKENS_PER_PROGRAM, MAX_PROGRAMS = 64, 64
 
 # Values of the factor that a program keeps in registers, and that it takes at once of the rest.
 # Not yet tuned on a GPU.
-RESIDENT_VALUES, CHUNK_VALUES, SELECT_WARPS = 32768, 8192, 8
+RESIDENT_VALUES, CHUNK_VALUES, SELECT_WARPS = 32768, 4096, 8
 
 # Relevance that a program reads at once, when it looks for the largest.
 BLOCK_RELEVANCE = 4096

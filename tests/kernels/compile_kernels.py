@@ -26,6 +26,9 @@ MODULES = {
 
 ARCHITECTURES = (80, 90)
 
+# What a launch says to the compiler, besides the kernel's own constants.
+OPTIONS = ("num_warps", "num_stages", "maxnreg")
+
 TYPES = {
     torch.float32: "*fp32",
     torch.float16: "*fp16",
@@ -46,8 +49,8 @@ class Recorder:
     def __getitem__(self, grid):
         return self.launch
 
-    def launch(self, *args, num_warps=4, num_stages=3, launch_cooperative_grid=False, **constants):
-        options = {"num_warps": num_warps, "num_stages": num_stages}
+    def launch(self, *args, launch_cooperative_grid=False, **constants):
+        options = {name: constants.pop(name) for name in OPTIONS if name in constants}
         values = {**dict(zip(self.kernel.arg_names, args, strict=False)), **constants}
         assert list(values) == self.kernel.arg_names
         signature, constexprs, attrs = {}, {}, {}
@@ -125,7 +128,7 @@ def compile_launch(kernel, signature, constexprs, attrs, options, arch):
         "arguments": [kind for kind in signature.values() if kind.startswith("*")],
         "constants": [value for value in constexprs.values() if value is not None],
         "arch": arch,
-        "warps": options["num_warps"],
+        "warps": compiled.metadata.num_warps,
         "cubin_bytes": len(compiled.asm["cubin"]),
         "shared_bytes": compiled.metadata.shared,
         "registers": int(re.search(r"Used (\d+) registers", report).group(1)),
