@@ -63,19 +63,19 @@ def main() -> None:
 def write_checkpoint(args: argparse.Namespace) -> None:
     """Write config, weights (float32), tokenizer and processor files into `args.out_dir`."""
     args.out_dir.mkdir(parents=True, exist_ok=True)
-    vocab_size = _write_tokenizer(args.out_dir, args.context)
-    _write_processor(args)
+    vocab_size = write_tokenizer(args.out_dir, args.context)
+    write_processor(args)
     model = _random_model(args, vocab_size)
     if args.clip:
         _write_clip(args, vocab_size, model.model.vision_tower)
     config = {k: v for k, v in model.config.to_diff_dict().items() if k != "_name_or_path"}
     config["architectures"] = [type(model).__name__]
-    _write_json(args.out_dir / "config.json", config)
-    _write_json(
+    write_json(args.out_dir / "config.json", config)
+    write_json(
         args.out_dir / "generation_config.json",
         {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 3},
     )
-    weights = {_published_name(name): value for name, value in model.state_dict().items()}
+    weights = {published_name(name): value for name, value in model.state_dict().items()}
     save_file(weights, args.out_dir / "model.safetensors", metadata={"format": "pt"})
 
 
@@ -121,7 +121,7 @@ def _random_model(args: argparse.Namespace, vocab_size: int) -> torch.nn.Module:
     )
     torch.manual_seed(args.seed)
     if args.family == "llava-next":
-        pinpoints = [[tall * args.tile, wide * args.tile] for tall, wide in _GRIDS]
+        pinpoints = [[tall * args.tile, wide * args.tile] for tall, wide in GRIDS]
         model = LlavaNextForConditionalGeneration(
             LlavaNextConfig(image_grid_pinpoints=pinpoints, **common)
         )
@@ -159,13 +159,13 @@ def _write_clip(args: argparse.Namespace, vocab_size: int, tower: torch.nn.Modul
             torch.nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5)
     clip.vision_model.load_state_dict(tower.state_dict())
     clip.save_pretrained(args.out_dir / "clip")
-    _write_tokenizer(args.out_dir / "clip", 16, bos=CLIP_BOS, eos=CLIP_EOS)
+    write_tokenizer(args.out_dir / "clip", 16, bos=CLIP_BOS, eos=CLIP_EOS)
 
 
-_GRIDS = [(1, 2), (2, 1), (2, 2), (3, 1), (1, 3)]
+GRIDS = [(1, 2), (2, 1), (2, 2), (3, 1), (1, 3)]
 
 
-def _published_name(name: str) -> str:
+def published_name(name: str) -> str:
     """Name of a weight in the published checkpoints, from its name in transformers 5."""
     name = name.removeprefix("model.")
     if name.startswith("vision_tower.") and not name.startswith("vision_tower.vision_model."):
@@ -177,7 +177,7 @@ def _published_name(name: str) -> str:
     return name
 
 
-def _write_tokenizer(
+def write_tokenizer(
     out_dir: pathlib.Path, context: int, bos: str = "<s>", eos: str = "</s>"
 ) -> int:
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
@@ -191,7 +191,7 @@ def _write_tokenizer(
     )
     tokenizer.train_from_iterator([TOKENIZER_TEXT], trainer)
     tokenizer.save(str(out_dir / "tokenizer.json"))
-    _write_json(
+    write_json(
         out_dir / "tokenizer_config.json",
         {
             "tokenizer_class": "PreTrainedTokenizerFast",
@@ -206,7 +206,7 @@ def _write_tokenizer(
     return tokenizer.get_vocab_size()
 
 
-def _write_processor(args: argparse.Namespace) -> None:
+def write_processor(args: argparse.Namespace) -> None:
     size = {"shortest_edge": args.tile}
     crop = {"height": args.tile, "width": args.tile}
     images = {
@@ -232,18 +232,18 @@ def _write_processor(args: argparse.Namespace) -> None:
         images |= {
             "image_processor_type": "LlavaNextImageProcessor",
             "do_pad": True,
-            "image_grid_pinpoints": [[h * args.tile, w * args.tile] for h, w in _GRIDS],
+            "image_grid_pinpoints": [[h * args.tile, w * args.tile] for h, w in GRIDS],
         }
         processor["processor_class"] = "LlavaNextProcessor"
     else:
         images["image_processor_type"] = "CLIPImageProcessor"
         processor["processor_class"] = "LlavaProcessor"
     images["processor_class"] = processor["processor_class"]
-    _write_json(args.out_dir / "preprocessor_config.json", images)
-    _write_json(args.out_dir / "processor_config.json", processor)
+    write_json(args.out_dir / "preprocessor_config.json", images)
+    write_json(args.out_dir / "processor_config.json", processor)
 
 
-def _write_json(path: pathlib.Path, content: dict) -> None:
+def write_json(path: pathlib.Path, content: dict) -> None:
     path.write_text(json.dumps(content, indent=2) + "\n")
 
 

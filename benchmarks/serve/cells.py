@@ -1,0 +1,116 @@
+"""What is measured: cells of one load on several arms, and the order of their blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+STOCK, UNUSED, SCRIPT = "stock", "unused", "script"
+"""Kinds of servers: vLLM alone; the plugin installed and not asked for; the plugin asked for."""
+
+RATE_SECONDS = 30
+"""How long requests keep coming in a block with a request rate."""
+OFF_REQUESTS = 4
+OFF_REPETITIONS = 4
+"""Requests of a block, and blocks of an arm, where stock is compared with pruning switched off."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One of the things compared."""
+
+    server: str
+    """Kind of its server."""
+    keep_ratio: float | None = None
+    """Sent with every request, where the server prunes."""
+
+    def __str__(self) -> str:
+        return self.server if self.keep_ratio is None else f"keep {self.keep_ratio:g}"
+
+
+@dataclass(frozen=True)
+class Load:
+    """How requests come: a number of them at a time, or at a rate with Poisson arrivals."""
+
+    concurrency: int | None = None
+    rate: float | None = None
+    """Requests a second."""
+    of_stock: bool = False
+    """Whether `rate` is a multiple of the most requests/s that stock served in this run."""
+
+    def __str__(self) -> str:
+        if self.concurrency is not None:
+            return f"concurrency {self.concurrency}"
+        return f"rate {self.rate:g}{'x' if self.of_stock else ''}"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One load on one kind of picture, measured on several arms in turns."""
+
+    picture: str
+    """Width and height of random pictures, as in 672x672, or the name of a folder."""
+    load: Load
+    arms: tuple[Arm, ...]
+    """The first one is what the others are compared with."""
+    requests: int
+    """Of one block, where the load does not ask for more."""
+    repetitions: int
+    """Blocks of each arm."""
+    launch: int = 0
+    """Servers live as long as this number stays the same; above 0 for comparisons with off."""
+
+    def __str__(self) -> str:
+        off = f", {self.arms[-1]} against stock, launch {self.launch}" if self.launch else ""
+        return f"{self.picture}, {self.load}{off}"
+
+    @property
+    def servers(self) -> set[str]:
+        return {arm.server for arm in self.arms}
+
+
+def grid(
+    pictures: Sequence[str],
+    concurrency: Sequence[int],
+    rates: Sequence[Load],
+    keep_ratios: Sequence[float],
+    requests: int,
+    repetitions: int,
+) -> list[Cell]:
+    """Every load on the first kind of picture, and the first load on the others.
+
+    Rates come last: some are multiples of what was measured before.
+    """
+    arms = (Arm(STOCK), *(Arm(SCRIPT, ratio) for ratio in keep_ratios))
+    at_once = [Load(concurrency=number) for number in concurrency]
+    loads = [(pictures[0], load) for load in at_once]
+    loads += [(picture, at_once[0]) for picture in pictures[1:]]
+    loads += [(pictures[0], load) for load in rates]
+    return [Cell(picture, load, arms, requests, repetitions) for picture, load in loads]
+
+
+def off_cells(picture: str, launches: int, servers: Sequence[str]) -> list[Cell]:
+    """Stock against pruning switched off, one request at a time, each launch on fresh servers."""
+    off = [arm for arm in (Arm(SCRIPT, 1.0), Arm(UNUSED)) if arm.server in servers]
+    one = Load(concurrency=1)
+    return [
+        Cell(picture, one, (Arm(STOCK), arm), OFF_REQUESTS, OFF_REPETITIONS, launch)
+        for launch in range(1, launches + 1)
+        for arm in off
+    ]
+
+
+def in_turns(arms: Sequence[Arm], repetitions: int) -> list[tuple[int, Arm]]:
+    """(repetition, arm) in the order of measurement: A B B A A B ..., so that drift cancels."""
+    return [
+        (repetition, arm)
+        for repetition in range(repetitions)
+        for arm in (arms if repetition % 2 == 0 else reversed(arms))
+    ]
+
+
+def block_size(cell: Cell, rate: float | None) -> int:
+    """Requests of a block; `rate` in requests/s where the load has one."""
+    if rate is not None:
+        return max(cell.requests, round(rate * RATE_SECONDS))
+    return max(cell.requests, cell.load.concurrency or 0)

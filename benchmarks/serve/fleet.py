@@ -1,0 +1,124 @@
+"""The servers under test: started when a cell needs them, stopped when the next ones do not.
+
+Two are up at a time and one is driven: an idle vLLM server uses no processor, but for a second
+after its last step, in which its worker looks out for the next one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import urllib.request
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from types import TracebackType
+
+import psutil
+
+from vllm_script.server.launch import VllmServer
+
+from .cells import SCRIPT, STOCK, UNUSED
+
+FLAGS = {STOCK: (), UNUSED: (), SCRIPT: ("--plugin", "script")}
+ENV: dict[str, dict[str, str]] = {STOCK: {"VLLM_PLUGINS": ""}, UNUSED: {}, SCRIPT: {}}
+"""Without plugins vLLM does not even import ours: stock is vLLM as if it were not installed."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """A server that answers."""
+
+    kind: str
+    root: str
+    """Its address, without /v1."""
+    model: str
+    """Name that it serves the model under."""
+    processes: tuple[psutil.Process, ...] = ()
+    """Its processes, where they are ours."""
+
+    def cpu_seconds(self) -> float:
+        """Processor time that it has used."""
+        return sum(sum(process.cpu_times()[:2]) for process in self.processes)
+
+
+class Fleet:
+    """Servers for the length of a `with` block.
+
+    Args:
+        model: what `vllm serve` is given.
+        flags: arguments of every server.
+        urls: kind -> address of servers that are running; then none is started.
+        progress: called with a text while a server starts.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        flags: Sequence[str],
+        urls: Mapping[str, str],
+        progress: Callable[[str], None],
+    ) -> None:
+        self._model, self._flags, self._progress = model, tuple(flags), progress
+        self._running: dict[str, tuple[Target, ExitStack]] = {}
+        self._launch = 0
+        self._given = {kind: _target(kind, url) for kind, url in urls.items()}
+
+    def __enter__(self) -> Fleet:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._keep(())
+
+    def provide(self, kinds: Iterable[str], launch: int) -> dict[str, Target]:
+        """Servers of these kinds and no others, started anew where `launch` changes."""
+        wanted = sorted(kinds)
+        if self._given:
+            return {kind: self._given[kind] for kind in wanted}
+        self._keep(wanted if launch == self._launch else ())
+        self._launch = launch
+        for kind in wanted:
+            if kind not in self._running:
+                self._running[kind] = self._start(kind)
+        return {kind: self._running[kind][0] for kind in wanted}
+
+    def _keep(self, kinds: Iterable[str]) -> None:
+        for kind in set(self._running) - set(kinds):
+            self._running.pop(kind)[1].close()
+
+    def _start(self, kind: str) -> tuple[Target, ExitStack]:
+        def progress(seconds: float) -> None:
+            self._progress(f"starting {kind}, {seconds:.0f} s")
+
+        stack = ExitStack()
+        flags = (*FLAGS[kind], *self._flags)
+        server = VllmServer(self._model, *flags, env=ENV[kind], progress=progress)
+        stack.enter_context(server)
+        return _target(kind, server.url, _processes(server.port)), stack
+
+
+def default_flags(on_cpu: bool) -> list[str]:
+    """Arguments of every server that is started here, before the user's own."""
+    flags = ["--served-model-name", "bench"]
+    if on_cpu:
+        return [*flags, "--enforce-eager"]  # else each compiles for minutes
+    return [*flags, "--gpu-memory-utilization", "0.45"]  # two of them share the GPU
+
+
+def _target(kind: str, url: str, processes: tuple[psutil.Process, ...] = ()) -> Target:
+    root = url.rstrip("/").removesuffix("/v1")
+    headers = {"Authorization": f"Bearer {os.environ.get('OPENAI_API_KEY', 'none')}"}
+    request = urllib.request.Request(f"{root}/v1/models", headers=headers)
+    with urllib.request.urlopen(request, timeout=30) as reply:
+        return Target(kind, root, json.load(reply)["data"][0]["id"], processes)
+
+
+def _processes(port: int) -> tuple[psutil.Process, ...]:
+    """A server's processes, by the port among its arguments."""
+    (server,) = (c for c in psutil.Process().children() if str(port) in c.cmdline())
+    return (server, *server.children(recursive=True))

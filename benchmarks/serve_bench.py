@@ -1,0 +1,229 @@
+"""Stock vLLM against the plugin, under load, on one machine in one run.
+
+    python benchmarks/serve_bench.py                  # a model with random weights
+    python benchmarks/serve_bench.py --quick          # two minutes
+    python benchmarks/serve_bench.py --model llava-hf/llava-v1.6-vicuna-7b-hf --pictures FOLDER
+    python benchmarks/serve_bench.py --model MODEL --url-a http://host:8000 --url-b http://host:8001
+
+Starts `vllm serve MODEL` without any plugin (stock) and `vllm serve MODEL --plugin script`, drives
+them in turns with vLLM's own load generator (`vllm bench serve`), and stops them in the end. Flags
+after `--` go to every server. Ends with an error if answers are wrong: pruning off must answer as
+stock does, and every request must succeed with exactly the prompt and output tokens expected of
+it. Stop it at any time: the same command goes on where it was. Writes OUT/results.jsonl (a line a
+cell and arm), report.md, throughput.png and ttft.png.
+
+A model with random weights has the timings of a trained one; give cpu-108m (a language model of 108
+million parameters) or llava-next-7b (15 GB on disk) as --model to have it written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import os
+import platform
+import shlex
+import signal
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+import openai
+from serve.cells import SCRIPT, STOCK, UNUSED, Cell, Load, grid, off_cells
+from serve.checks import WrongOutputs
+from serve.fleet import Fleet, default_flags
+from serve.measure import SETTLE_SECONDS, Measurement, Plan
+from serve.plot import plot
+from serve.requests import picture_files, size_of
+from serve.results import Results
+from serve.tables import report
+from shaped_model import SHAPES, write_shaped_model
+from tqdm import tqdm
+
+MODELS = Path(__file__).resolve().parent.parent / ".models"
+QUICK: dict[str, Any] = dict(
+    sizes=["672x672"], concurrency=[1, 4], rates=[], keep_ratios=[0.11], requests=2, repetitions=2
+)
+
+
+def main() -> None:
+    args = parse_arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that servers are stopped
+    on_cpu = not accelerator()
+    model = args.model or ("cpu-108m" if on_cpu else "llava-next-7b")
+    args.out.mkdir(parents=True, exist_ok=True)
+    results = Results(args.out / "results.jsonl")
+    urls = {STOCK: args.url_a, SCRIPT: args.url_b} if args.url_a else {}
+    if on_cpu:
+        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "4")  # GiB of each server
+    flags = [*default_flags(on_cpu), *args.server_flags]
+    about = describe(args, model, flags)
+    try:
+        results.check_same_run(about)
+        cells = cells_of(args, off=[SCRIPT] if urls else [SCRIPT, UNUSED])
+        checkpoint = str(written(model))
+        folders = {args.pictures.name: args.pictures} if args.pictures else {}
+        lengths = (args.input_tokens, args.output_tokens)
+        plan = Plan(checkpoint, folders, *lengths, args.seed, args.out, about)
+        with (
+            tqdm(unit="tokens", unit_scale=True, smoothing=0, dynamic_ncols=True) as bar,
+            Fleet(checkpoint, flags, urls, bar.set_postfix_str) as fleet,
+        ):
+            Measurement(plan, fleet, results, bar).run(cells)
+    except WrongOutputs as error:
+        sys.exit(f"{Path(__file__).name}: wrong outputs: {error}")
+    except (ValueError, OSError, RuntimeError, openai.OpenAIError) as error:
+        sys.exit(f"{Path(__file__).name}: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
+    text = report(results, SETTLE_SECONDS)
+    (args.out / "report.md").write_text(text, encoding="utf-8")
+    plot(results, args.out)
+    print(f"\n{text}\nwritten to {args.out}")
+
+
+def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    summary, details = __doc__.split("\n", 1)
+    parser = argparse.ArgumentParser(
+        description=summary,
+        epilog=details,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--out", type=Path, default=Path("runs/serve"), help="folder of results")
+    parser.add_argument("--quick", action="store_true", help="a few small cells")
+    where = parser.add_argument_group("what answers")
+    where.add_argument(
+        "--model",
+        help="checkpoint, folder or repository, or a shape to write with random weights: "
+        f"{', '.join(SHAPES)}. Default: the first on a CPU, the second on a GPU",
+    )
+    where.add_argument("--url-a", help="a running server without the plugin; then start none")
+    where.add_argument("--url-b", help="a running server of the same model with --plugin script")
+    load = parser.add_argument_group("what is asked")
+    load.add_argument(
+        "--sizes",
+        nargs="+",
+        default=["672x672", "336x336"],
+        help="of random pictures, WIDTHxHEIGHT; all loads on the first, the first on the others",
+    )
+    load.add_argument("--pictures", type=Path, help="folder of pictures, instead of random ones")
+    load.add_argument(
+        "--keep-ratios", type=float, nargs="+", default=[0.11, 0.5], help="each is an arm"
+    )
+    load.add_argument(
+        "--concurrency",
+        type=int,
+        nargs="+",
+        default=[1, 2, 4, 8, 16, 32],
+        help="requests at a time, a cell each",
+    )
+    load.add_argument(
+        "--rates",
+        nargs="*",
+        type=rate_of,
+        default=[Load(rate=0.7, of_stock=True)],
+        help="requests/s with Poisson arrivals, a cell each; 0.7x is a multiple of the most that "
+        "stock served",
+    )
+    load.add_argument("--input-tokens", type=int, default=32, help="of the text of a request")
+    load.add_argument("--output-tokens", type=int, default=16, help="of an answer, whatever it is")
+    size = parser.add_argument_group("how long it is measured")
+    size.add_argument(
+        "--requests", type=int, default=4, help="of a block, and at least as many as come at once"
+    )
+    size.add_argument("--repetitions", type=int, default=3, help="blocks of each arm of a cell")
+    size.add_argument(
+        "--off",
+        action="store_true",
+        help="also compare stock with the plugin at keep ratio 1.0, and installed and not used",
+    )
+    size.add_argument("--launches", type=int, default=4, help="fresh pairs of servers for --off")
+    size.add_argument("--seed", type=int, default=0)
+    own, flags = list(sys.argv[1:] if argv is None else argv), []
+    if "--" in own:
+        own, flags = own[: own.index("--")], own[own.index("--") + 1 :]
+    if "--quick" in own:
+        parser.set_defaults(**QUICK)
+    args = parser.parse_args(own)
+    args.server_flags = flags
+    if bool(args.url_a) != bool(args.url_b):
+        parser.error("give both --url-a and --url-b, or none")
+    if args.url_a and not args.model:
+        parser.error("--url-a needs --model, the checkpoint that the servers have")
+    return args
+
+
+def rate_of(text: str) -> Load:
+    """Read "2" or "0.7x"."""
+    return Load(rate=float(text.removesuffix("x")), of_stock=text.endswith("x"))
+
+
+def cells_of(args: argparse.Namespace, off: Sequence[str]) -> list[Cell]:
+    """All cells, in the order of measurement; `off`: servers to compare with pruning switched off.
+
+    Raises:
+        ValueError: a size is malformed, or the folder has no pictures.
+    """
+    if args.pictures:
+        picture_files(args.pictures)
+    for size in args.sizes:
+        size_of(size)
+    pictures = [args.pictures.name] if args.pictures else args.sizes
+    loads = (args.concurrency, args.rates, args.keep_ratios)
+    cells = grid(pictures, *loads, args.requests, args.repetitions)
+    return cells + (off_cells(pictures[0], args.launches, off) if args.off else [])
+
+
+def accelerator() -> str | None:
+    """Name of the GPU that vLLM would use; None on a CPU."""
+    from vllm.platforms import current_platform
+
+    return None if current_platform.is_cpu() else current_platform.get_device_name()
+
+
+def written(model: str) -> Path | str:
+    """The checkpoint; one of random weights is written if it is not there yet."""
+    if model not in SHAPES or Path(model).exists():
+        return model
+    folder = MODELS / model
+    if not folder.exists():
+        print(f"writing {model} with random weights ...", file=sys.stderr)
+        write_shaped_model(folder, SHAPES[model])
+    return folder
+
+
+def describe(args: argparse.Namespace, model: str, flags: Sequence[str]) -> dict[str, Any]:
+    """What a reader needs to judge and to repeat the run."""
+    packages = ("vllm-script", "vllm", "torch", "transformers")
+    shown = ["python", "benchmarks/" + Path(__file__).name, *sys.argv[1:]]
+    environment = {k: v for k, v in sorted(os.environ.items()) if k.startswith(("VLLM_", "OMP_"))}
+    return {
+        "model": f"{model}, random weights" if model in SHAPES else Path(model).name,
+        "text_tokens": args.input_tokens,
+        "output_tokens": args.output_tokens,
+        "seed": args.seed,
+        "machine": "servers elsewhere" if args.url_a else machine(),
+        "server_flags": "" if args.url_a else shlex.join(flags),
+        "environment": ", ".join(f"{k}={v}" for k, v in environment.items()),
+        "versions": ", ".join(f"{name} {version(name)}" for name in packages),
+        "date": datetime.date.today().isoformat(),
+        "command": shlex.join(shown),
+    }
+
+
+def machine() -> str:
+    """GPU, or processor and number of cores."""
+    if gpu := accelerator():
+        return gpu
+    names = Path("/proc/cpuinfo")
+    lines = names.read_text().splitlines() if names.exists() else []
+    models = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    return f"{models[0] if models else platform.machine()}, {os.cpu_count()} cores"
+
+
+if __name__ == "__main__":
+    main()
