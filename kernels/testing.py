@@ -21,11 +21,6 @@ from .reduce_graph import DUPLICATE_SIMILARITY, MAX_DROP, MAX_ROUNDS, Pool, redu
 # which float32 may see them either way.
 TIE = 1e-5
 
-# Distance of two residuals, as a part of the largest weight squared, below which float32 may see
-# them either way: a residual is what subtractions leave of its weight squared, and each of them
-# rounds by a part of that, however little is left. Four roundings; the reference needs it too.
-ROUNDING = 4 * torch.finfo(torch.float32).eps
-
 
 def assert_picks(
     x: torch.Tensor, relevance: torch.Tensor | None, candidates: torch.Tensor, picks: torch.Tensor
@@ -52,15 +47,13 @@ def assert_picks(
     kernel = weight[:, None] * (unit @ unit.T) * weight
     residual = torch.where(unit.any(1), weight.square(), 0.0)
     floor = RESIDUAL_FLOOR * residual.max()
-    rounding = ROUNDING * float(residual.max())
     factor = torch.zeros(len(rows), len(unit), dtype=torch.float64, device=x.device)
     for step, row in enumerate(rows):
         pick, best = place[row], float(residual.max())
         if best <= (1 + TIE) * floor:
             return
         own = float(residual[pick])
-        is_tie = own >= (1 - TIE) * best - rounding
-        assert is_tie, f"step {step}: picked {own:.8g}, the best is {best:.8g}"
+        assert own >= (1 - TIE) * best, f"step {step}: picked {own:.8g}, the best is {best:.8g}"
         factor[step] = (kernel[pick] - factor[:step, pick] @ factor[:step]) / own**0.5
         residual -= factor[step].square()
         residual[pick] = -torch.inf
