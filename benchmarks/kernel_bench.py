@@ -163,7 +163,10 @@ def passes_gate(inputs: Inputs, backend: Any) -> bool:
     shape = inputs.shape
     x, relevance = inputs.x[: shape.tokens], inputs.relevance[: shape.tokens]
     try:
-        assert_selection(x, relevance, shape.target, shape.budget, backend, **SETTINGS)
+        _, num_beyond_tie = assert_selection(
+            x, relevance, shape.target, shape.budget, backend, **SETTINGS
+        )
+        assert num_beyond_tie == 0, f"{num_beyond_tie} picks are worse than a tie"
     except AssertionError as error:
         print(f"! {shape}: the selection is wrong, so it is not timed: {error}")
         return False

@@ -123,8 +123,8 @@ def _check_picks(rows, relevance, budget, count_ties, pool=None):
         for backend in ("triton", "torch")
     )
     assert picks.dtype == torch.int64 and len(picks) == budget
-    assert_picks(rows, relevance, candidates, picks)
-    assert_picks(rows, relevance, candidates, reference)
+    assert assert_picks(rows, relevance, candidates, picks) == 0
+    assert assert_picks(rows, relevance, candidates, reference) == 0
     count_ties(budget, num_differing(picks, reference))
 
 
