@@ -95,7 +95,8 @@ class PruningProcessor(BaseMultiModalProcessor):
     ) -> None:
         source = "request" if isinstance(request.queries, str) else "turn"
         for index, plan in enumerate(plans):
-            if plan is not None:
+            # Of an image that came as its uuid alone the size is not known, so it is left out.
+            if plan is not None and images.get(index) is not None:
                 kept = self._count(plan, images, index)
                 total = self._layout(images, index).num_placeholders
                 query = source if plan.query else "none"

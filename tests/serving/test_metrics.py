@@ -51,6 +51,14 @@ def test_tokens_add_up_to_what_vllm_counts(pruning_server, picture, ask, counted
     assert counted("script_selection_seconds_count") == 4
 
 
+def test_image_sent_as_its_uuid_alone_is_not_counted(pruning_server, picture, ask, counted):
+    image = picture(168, 168, 905) | {"uuid": "metrics"}
+    text = {"type": "text", "text": "How many?"}
+    ask(pruning_server, [image, text])
+    ask(pruning_server, [image | {"image_url": None}, text])
+    assert counted("script_images_total") == 1
+
+
 def test_second_question_is_neither_preprocessed_nor_encoded(pruning_server, picture, ask, counted):
     for number, question in enumerate(["What is shown?", "How many people are there?"]):
         ask(pruning_server, [picture(168, 168, 910), {"type": "text", "text": question}])

@@ -65,6 +65,8 @@ def start_up_lines(server):
     for line in server.log().splitlines():
         if "Application startup complete" in line:
             break
-        line = re.sub(r"(\d+-\d+|\[W\d+) \d+:\d+:\S+|pid=\d+|\d+\.\d+|\b\d{4,6}\b", "#", line)
+        line = re.sub(
+            r"(\d+-\d+|\[W\d+) \d+:\d+:\S+|pid=\d+|process \[\d+\]|\d+\.\d+|\b\d{4,6}\b", "#", line
+        )
         lines.append(re.sub(r"'port': \S+|/tmp/\S+|\S*(tcp|ipc)://\S+", "#", line))
     return sorted(lines)
