@@ -13,7 +13,7 @@ RATIOS = (1.0, 0.5, 0.33, 0.22, 0.11, 0.056)
 SOURCES = ("clip", "embedding", "none")
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class Setting:
     """One pruning of one request. Without a mode: nothing is pruned, and keep_ratio is 1."""
 
