@@ -45,6 +45,7 @@ def test_round_trip():
         ({"cache_gb": math.nan}, ["cache_gb", "[0, 1024]", "got nan"]),
         ({"cache_gb": 10**400}, ["cache_gb", "got 1000"]),
         ({"cache_gb": "1 GiB"}, ["cache_gb", "got '1 GiB'"]),
+        ({"explain": 1}, ["explain", "true or false", "got 1"]),
         ([0.5], ["dictionary", "[0.5]"]),
         ("x" * 1000, ["dictionary", "..."]),
     ],

@@ -60,6 +60,9 @@ class ScriptConfig:
     start-up on every worker, and of preprocessed pixels, in every API process as it fills. 0: none.
     At 672x672 LLaVA-NeXT-7B in 16 bits has 28 MiB of features and 3 MiB of pixels an image."""
 
+    explain: bool = False
+    """Whether the server answers at /v1/script/explain and /v1/script/stats."""
+
     params: PruningParams = field(default_factory=PruningParams)
     """Parameters of the modes. Written beside the other keys: {"mode": "gsp", "tau": 0.2}."""
 
@@ -76,6 +79,8 @@ class ScriptConfig:
         if self.visual_token_budget is not None:
             _check_budget(self.visual_token_budget)
         _check_cache(self.cache_gb)
+        if not isinstance(self.explain, bool):
+            raise SettingError("explain", f"explain must be true or false, got {self.explain!r}")
         _check_choice("mode", self.mode, MODES)
         _check_choice("relevance", self.relevance, RELEVANCE_SOURCES)
         if self.clip_model is not None and not isinstance(self.clip_model, str):

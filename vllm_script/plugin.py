@@ -38,7 +38,7 @@ def _create_model_config(original: Callable[..., Any]) -> Callable[..., Any]:
         raw = options.get("script") if isinstance(options, dict) else None
         if raw is None:
             return original(self)
-        from .server import observe, request
+        from .server import explain, observe, request
 
         reporting = getattr(self, "script_errors", contextlib.nullcontext)
         with reporting():
@@ -55,10 +55,13 @@ def _create_model_config(original: Callable[..., Any]) -> Callable[..., Any]:
         with reporting():
             _check_supported(self, model_config)
             config = resolve(config, model_config.hf_config, model_config.model)
+            _check_routes(self, config)
         model_config.hf_config.vllm_script = config.to_dict()
         compat.use_renderer("vllm_script.renderer", "build_renderer")
         request.install()
         observe.install()
+        if config.explain:
+            explain.install()
         if not self.worker_extension_cls:  # the user's own wins; then worker metrics are missing
             self.worker_extension_cls = WORKER_EXTENSION
         _announce(config, model_config.hf_config)
@@ -133,6 +136,15 @@ def _check_supported(engine_args: Any, model_config: Any) -> None:
             "--ec-transfer-config): relevance reads the language model's embeddings"
         )
     compat.check_front_end(model_config)
+
+
+def _check_routes(engine_args: Any, config: ScriptConfig) -> None:
+    """Raise ValueError where the engine would not say what explain needs."""
+    if config.explain and engine_args.worker_extension_cls not in ("", WORKER_EXTENSION):
+        raise ValueError(
+            "--script-explain asks the workers through --worker-extension-cls, which is "
+            f"{engine_args.worker_extension_cls}; leave one of the two out"
+        )
 
 
 def _announce(config: ScriptConfig, hf_config: Any) -> None:

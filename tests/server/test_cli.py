@@ -39,6 +39,7 @@ def script_settings(parser, *flags):
         (["--script-clip-model", "some/clip"], {"clip_model": "some/clip"}),
         (["--visual-token-budget", "64"], {"visual_token_budget": 64}),
         (["--script-cache-gb", "0"], {"cache_gb": 0}),
+        (["--script-explain"], {"explain": True}),
         (
             ["--script-mode", "gsp", "--script-relevance", "none"],
             {"mode": "gsp", "relevance": "none"},
@@ -101,6 +102,7 @@ def test_help_explains_every_flag(parser, capsys):
         *("--plugin", "--keep-ratio", "--visual-token-budget"),
         *("--script-mode", "--script-relevance", "--script-clip-model"),
         *("--min-keep-ratio", "--max-keep-ratio", "--script-cache-gb"),
+        *("--script-explain",),
     ):
         assert flag in text
     assert text.startswith("Script:")
@@ -179,6 +181,10 @@ def set_two(hf_config):
         ),
         ({"additional_config": {"script": {"keep_ratio": 2}}}, ["keep_ratio", "got 2"]),
         ({"mm_encoder_only": True}, ["--mm-encoder-only"]),
+        (
+            {"additional_config": {"script": {"explain": True}}, "worker_extension_cls": "a.B"},
+            ["--script-explain", "a.B", "leave one"],
+        ),
         ({"tokenizer_mode": "deepseek_v32"}, ["deepseek_v32", "--tokenizer-mode hf"]),
     ],
 )
