@@ -41,5 +41,8 @@ setup(
             "mypy==2.4.1",
         ],
     },
-    entry_points={"vllm.general_plugins": ["script = vllm_script.plugin:register"]},
+    entry_points={
+        "vllm.general_plugins": ["script = vllm_script.plugin:register"],
+        "console_scripts": ["vllm-script = vllm_script.server.shell:main"],
+    },
 )
