@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import urllib.error
 import urllib.request
@@ -18,6 +19,8 @@ class ExplainClient:
     """
 
     def __init__(self, url: str, api_key: str | None, model: str | None) -> None:
+        if not url.startswith(("http://", "https://")):
+            raise ValueError(f"{url} is no address of a server; give one such as http://host:8000")
         self.url = url.rstrip("/").removesuffix("/v1")
         self.api_key = api_key
         self.model = model
@@ -55,7 +58,7 @@ class ExplainClient:
                 return json.load(reply)
         except urllib.error.HTTPError as error:
             raise ValueError(self._refusal(error)) from None
-        except OSError as error:
+        except (OSError, http.client.HTTPException) as error:
             raise ValueError(
                 f"{self.url} does not answer ({getattr(error, 'reason', error)}); give the address "
                 "of a vllm serve that is up"

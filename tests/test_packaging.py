@@ -48,9 +48,11 @@ def test_wheel(wheel_folder, tmp_path):
     found = importable(tmp_path, wheel_folder)
     assert found.keys() == {"vllm_script", "vllm_script.kernels", "vllm_script.server"}
     assert all(wheel_folder in origin.parents for origin in found.values())
-    assert (wheel_folder / "vllm_script" / "py.typed").exists()
+    for data in ("py.typed", "server/grafana.json"):
+        assert (wheel_folder / "vllm_script" / data).exists()
     top_level = {path.name for path in wheel_folder.iterdir() if path.suffix != ".dist-info"}
-    assert top_level == {"vllm_script"}
+    assert top_level == {"vllm_script", "bin"}
+    assert [path.name for path in (wheel_folder / "bin").iterdir()] == ["vllm-script"]
 
 
 def test_wheel_has_the_entry_points(wheel_folder):

@@ -71,6 +71,7 @@ def test_of_a_running_server(explain, pruning_server, tmp_path):
         ({"--image": __file__}, ["test_shell.py is not a picture", "PNG or JPEG"]),
         ({"--out": "/no/such/folder/o.png"}, ["no folder /no/such/folder"]),
         ({"--model": "llama"}, ["model llama is not known", "script-demo", "llava-next"]),
+        ({"--url": "localhost:8000"}, ["localhost:8000 is no address", "http://host:8000"]),
         ({"--url": "http://127.0.0.1:9"}, ["127.0.0.1:9 does not answer", "refused", "is up"]),
     ],
 )
