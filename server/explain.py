@@ -108,31 +108,36 @@ async def _selections(chat: Any, prompt: Any, images: list[ExplainedImage]) -> l
 
 def _shown(hf_config: Any, image: ExplainedImage, selection: dict[str, Any]) -> dict[str, Any]:
     """One image of the answer."""
-    plan, candidates = image.plan, image.layout.candidates
-    kept = torch.tensor(selection["kept"]) if plan else candidates
-    height, width = image.picture.height, image.picture.width
-    boxes = family_of(hf_config.architectures[0]).patch_boxes(hf_config, height, width)
-    relevance = None
-    if selection.get("relevance") is not None:
-        relevance = torch.full((len(boxes),), torch.nan)
-        relevance[candidates] = torch.tensor(selection["relevance"])
-    tile = hf_config.vision_config
-    patches_per_tile = (tile.image_size // tile.patch_size) ** 2
-    drawn = draw_selection(image.picture, boxes, patches_per_tile, kept, relevance)
-    png = io.BytesIO()
-    drawn.save(png, "PNG")
-    total = image.layout.num_placeholders
+    plan, total = image.plan, image.layout.num_placeholders
+    kept = selection.get("kept")
     return {
-        "width": width,
-        "height": height,
+        "width": image.picture.width,
+        "height": image.picture.height,
         "visual_tokens": total,
-        "kept": len(kept) if plan else total,
+        "kept": total if kept is None else len(kept),
         "left_whole": plan is None,
         "keep_ratio": plan and plan.keep_ratio,
         "visual_token_budget": plan and plan.visual_token_budget,
         "mode": plan and plan.mode,
         "relevance": plan and plan.relevance,
         "query": {"text": image.text, "source": image.source},
-        "kept_patches": kept.tolist() if plan else None,
-        "png": base64.b64encode(png.getvalue()).decode(),
+        "kept_patches": kept,
+        "png": base64.b64encode(_drawn(hf_config, image, selection)).decode(),
     }
+
+
+def _drawn(hf_config: Any, image: ExplainedImage, selection: dict[str, Any]) -> bytes:
+    """A PNG of the kept patches, and of the relevance where the selection read any."""
+    candidates, picture = image.layout.candidates, image.picture
+    family = family_of(hf_config.architectures[0])
+    boxes = family.patch_boxes(hf_config, picture.height, picture.width)
+    kept = torch.tensor(selection["kept"]) if selection else candidates
+    relevance = None
+    if selection.get("relevance") is not None:
+        relevance = torch.full((len(boxes),), torch.nan)
+        relevance[candidates] = torch.tensor(selection["relevance"])
+    tile = hf_config.vision_config
+    patches_per_tile = (tile.image_size // tile.patch_size) ** 2
+    png = io.BytesIO()
+    draw_selection(picture, boxes, patches_per_tile, kept, relevance).save(png, "PNG")
+    return png.getvalue()

@@ -31,9 +31,9 @@ def _figures() -> dict[str, Any]:
         for sample in family.samples:
             if sample.name.endswith(("_bucket", "_created")):
                 continue
-            labels = {k: v for k, v in sample.labels.items() if k != "pid"}
-            if labels:
-                figures.setdefault(sample.name, []).append({**labels, "value": sample.value})
+            if sample.labels:
+                row = {**sample.labels, "value": sample.value}
+                figures.setdefault(sample.name, []).append(row)
             else:
                 figures[sample.name] = sample.value
     return figures

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 MOST_KEPT = 256
-"""Selections on a shelf until they are fetched; beyond it the oldest go. At 672x672: 5 MB."""
+"""Selections on a shelf until they are fetched; beyond it the oldest go. At 672x672: 4 MB."""
 
 
 @dataclass(frozen=True)
@@ -21,20 +21,23 @@ class Selection:
     relevance: torch.Tensor | None
     """[P] of the layout's candidates, high = keep; None where the selection reads none."""
 
+    def as_lists(self) -> dict[str, Any]:
+        """The fields as lists of numbers, which other processes can be sent."""
+        relevance = None if self.relevance is None else self.relevance.tolist()
+        return {"kept": self.kept.tolist(), "relevance": relevance}
+
 
 class Shelf:
     """Selections by name, in the worker's main memory until the API process fetches them."""
 
     def __init__(self) -> None:
-        self._selections: OrderedDict[str, dict[str, Any]] = OrderedDict()  # oldest first
+        self._selections: OrderedDict[str, Selection] = OrderedDict()  # oldest first
 
     def put(self, name: str, selection: Selection) -> None:
-        """Keep a selection as plain lists."""
+        """Keep a copy of a selection."""
         relevance = selection.relevance
-        self._selections[name] = {
-            "kept": selection.kept.tolist(),
-            "relevance": None if relevance is None else relevance.float().tolist(),
-        }
+        copied = None if relevance is None else relevance.float().cpu()
+        self._selections[name] = Selection(selection.kept.cpu(), copied)
         if len(self._selections) > MOST_KEPT:
             self._selections.popitem(last=False)
 
@@ -42,7 +45,7 @@ class Shelf:
         """The selections of those names, each once; None for what is not here.
 
         Returns:
-            kept: as in `Selection`, list[int].
-            relevance: as in `Selection`, list[float] or None.
+            fields as in `Selection`, as lists of numbers.
         """
-        return [self._selections.pop(name, None) for name in names]
+        taken = [self._selections.pop(name, None) for name in names]
+        return [selection and selection.as_lists() for selection in taken]
