@@ -120,7 +120,7 @@ def _shown(hf_config: Any, image: ExplainedImage, selection: dict[str, Any]) -> 
         "visual_token_budget": plan and plan.visual_token_budget,
         "mode": plan and plan.mode,
         "relevance": plan and plan.relevance,
-        "query": {"text": image.text, "source": image.source},
+        "query": {"text": image.text, "source": image.source, "all_read": image.all_read},
         "kept_patches": kept,
         "png": base64.b64encode(_drawn(hf_config, image, selection)).decode(),
     }

@@ -88,7 +88,8 @@ def describe(image: dict[str, Any]) -> str:
     query = image["query"]
     if query["source"] == "none":
         return f"{done}\n  chosen without a text"
-    return f"{done}, relevance {image['relevance']}\n  chosen for {query['text']!r}"
+    read = "" if query["all_read"] else ", of which the two ends were read"
+    return f"{done}, relevance {image['relevance']}\n  chosen for {query['text']!r}{read}"
 
 
 def _outputs(out: Path, count: int) -> list[Path]:

@@ -9,6 +9,7 @@ from PIL import Image
 
 from .layout import Layout
 from .plan import Plan
+from .relevance.windows import clip_windows
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,13 @@ class ExplainedImage:
     """The text that its selection depends on, "" where it depends on none."""
     source: str
     """Where that text came from: `turn`, `request`, `none`."""
+
+    @property
+    def all_read(self) -> bool:
+        """Whether all of the text counted; of a very long one CLIP reads the two ends."""
+        if self.plan is None or self.plan.clip_model is None:
+            return True
+        return self.plan.query == tuple(clip_windows(self.plan.clip_model, self.text))
 
 
 def with_explain_id(plan: Plan | None) -> Plan | None:

@@ -91,9 +91,16 @@ def test_every_image_has_the_text_of_its_turn(explain, picture):
 )
 def test_text_is_given_exactly_where_it_is_read(explain, picture, script, text, source):
     (image,) = explain([turn(picture(168, 168, 3), said("What is shown?"))], script)
-    assert image["query"] == {"text": text, "source": source}
+    assert image["query"] == {"text": text, "source": source, "all_read": True}
     assert num_panels(image) == (4 if text else 3)  # with a heat map exactly where it has a say
     assert image["relevance"] == (script.get("relevance", "clip") if text else "none")
+
+
+def test_a_text_too_long_for_clip_is_said_to_be_read_in_part(explain, picture):
+    long = "word " * 1600  # more than 16 windows
+    for text, script, all_read in (long, None, False), (long, {"relevance": "embedding"}, True):
+        (image,) = explain([turn(picture(168, 168, 3), said(text))], script)
+        assert image["query"] == {"text": text.strip(), "source": "turn", "all_read": all_read}
 
 
 def test_patches_are_those_of_the_layout(explain, picture, checkpoint):
@@ -127,7 +134,7 @@ def test_image_left_whole(explain, picture):
     for script in {"keep_ratio": 1.0}, {"visual_token_budget": N}:
         (image,) = explain([turn(*parts)], script)
         assert image["left_whole"] and image["kept"] == image["visual_tokens"] == N
-        assert image["query"] == {"text": "", "source": "none"}
+        assert image["query"] == {"text": "", "source": "none", "all_read": True}
         assert image["kept_patches"] is image["mode"] is image["keep_ratio"] is None
         assert num_panels(image) == 3
 
