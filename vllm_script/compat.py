@@ -27,7 +27,11 @@ Ledger. Each entry: what it is / Why / Upstream / Remove when.
    Why: worker figures belong on /metrics, and explain is a route; vLLM's own way, an endpoint
    plugin, must be named in the environment and warns at every start.
    Upstream: endpoint plugins. Remove when: they load like general plugins.
-8. Overridden steps of the processor and the renderer: see PROBES.
+8. `render_chat_request` of the chat handler, called by server/ask.py
+   and `_maybe_get_adapters`, called by `lora_of`
+   Why: our own routes take chat requests, with every check that vLLM makes of them.
+   Remove when: vLLM renders chats for endpoint plugins.
+9. Overridden steps of the processor and the renderer: see PROBES.
 """
 
 from __future__ import annotations
@@ -69,6 +73,13 @@ PROBES = {
         "args",
         "app",
         "supported_tasks",
+    ),
+    "vllm.entrypoints.openai.chat_completion.serving:OpenAIServingChat.render_chat_request": (
+        "request",
+    ),
+    "vllm.entrypoints.openai.chat_completion.serving:OpenAIServingChat._maybe_get_adapters": (
+        "request",
+        "supports_default_mm_loras",
     ),
     "vllm.renderers.hf:HfRenderer.render_messages": ("messages", "params"),
     "vllm.renderers.hf:HfRenderer.render_messages_async": ("messages", "params"),
@@ -204,7 +215,14 @@ def extend_app(extension: Callable[[Any], None]) -> None:
 
         return init_entrypoints_middleware
 
+    if extension not in _app_extensions:
+        _app_extensions.append(extension)
     wrap(launcher, "init_entrypoints_middleware", wrapper)
+
+
+def lora_of(chat: Any, request: Any) -> Any:
+    """The LoRA adapter that vLLM's chat handler would answer `request` with, None for none."""
+    return chat._maybe_get_adapters(request, supports_default_mm_loras=True)
 
 
 def use_renderer(module: str, factory: str) -> None:
@@ -215,8 +233,6 @@ def use_renderer(module: str, factory: str) -> None:
 
 
 def merge_llava_next_tiles(
-    if extension not in _app_extensions:
-        _app_extensions.append(extension)
     tile_size: int, patch_size: int, pinpoints: tuple[tuple[int, ...], ...], height: int, width: int
 ) -> torch.Tensor:
     """Rows of a LLaVA-NeXT image as vLLM merges them.
