@@ -16,8 +16,8 @@ KEY = "none"
 def shadow_server(vllm_server):
     """Every request is compared; pictures of more than 60 visual tokens would be pruned."""
     flags = ("--visual-token-budget", str(BUDGET), "--script-shadow", "1.0", "--script-explain")
-    flags += ("--scheduling-policy", "priority", "--api-key", KEY)
-    with vllm_server("llava-next", *flags) as server:
+    flags += ("--scheduling-policy", "priority", "--api-key", KEY, "--enable-log-requests")
+    with vllm_server("llava-next", *flags, VLLM_LOGGING_LEVEL="DEBUG") as server:
         yield server
 
 
@@ -154,6 +154,24 @@ def test_explain_says_what_was_done_to_the_answer(shadow_server, picture):
         reply = httpx.post(url, json=body | {"script": script}, headers=headers, timeout=300)
         (image,) = reply.json()["images"]
         assert image["left_whole"] is whole
+
+
+def test_texts_are_logged_of_answers_alone(shadow_server, picture, ask, counted):
+    """With every log of vLLM's on, neither copies nor explanations add a text to it."""
+
+    def question(word):
+        return [picture(168, 168, 360), {"type": "text", "text": f"Is it a {word}?"}]
+
+    ask(shadow_server, question("zebra"))
+    wait_for(1, lambda: counted("script_shadow_requests_total", outcome="compared"))
+    body = {"model": "tiny", "messages": [{"role": "user", "content": question("zyzzyva")}]}
+    headers = {"Authorization": f"Bearer {KEY}"}
+    for script in {"keep_ratio": 0.5}, {"query": "a zyzzyva"}, {"keep_ratio": 1.0}:
+        url = f"{shadow_server.url}/script/explain"
+        reply = httpx.post(url, json=body | {"script": script}, headers=headers, timeout=300)
+        assert reply.status_code == 200
+    assert shadow_server.log().count("Is it a zebra?") == 1
+    assert "zyzzyva" not in shadow_server.log()
 
 
 def test_our_routes_want_the_key(shadow_server):
