@@ -27,8 +27,8 @@ Ledger. Each entry: what it is / Why / Upstream / Remove when.
    Why: worker figures belong on /metrics, and explain is a route; vLLM's own way, an endpoint
    plugin, must be named in the environment and warns at every start.
    Upstream: endpoint plugins. Remove when: they load like general plugins.
-8. `render_chat_request` of the chat handler, called by server/ask.py
-   and `_maybe_get_adapters`, called by `lora_of`
+8. `render_chat_request` and `_maybe_get_adapters` of the chat handler, called by server/ask.py and
+   `lora_of`
    Why: our own routes take chat requests, with every check that vLLM makes of them.
    Remove when: vLLM renders chats for endpoint plugins.
 9. Overridden steps of the processor and the renderer: see PROBES.
