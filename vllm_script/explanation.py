@@ -35,4 +35,4 @@ class ExplainedImage:
 
 def with_explain_id(plan: Plan | None) -> Plan | None:
     """The plan under a name of its own: no cache has it, and the worker shows its selection."""
-    return plan and replace(plan, explain_id=secrets.token_hex(16))
+    return None if plan is None else replace(plan, explain_id=secrets.token_hex(16))

@@ -48,4 +48,4 @@ class Shelf:
             fields as in `Selection`, as lists of numbers.
         """
         taken = [self._selections.pop(name, None) for name in names]
-        return [selection and selection.as_lists() for selection in taken]
+        return [None if selection is None else selection.as_lists() for selection in taken]
