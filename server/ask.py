@@ -6,6 +6,7 @@ not: no sampling settings of the request count, and nothing of it is logged.
 
 from __future__ import annotations
 
+import copy
 import uuid
 from typing import Any
 
@@ -28,7 +29,9 @@ async def render(chat: Any, request: ChatCompletionRequest, inquiry: Inquiry) ->
     """
     request.max_tokens, request.max_completion_tokens, request.n = 1, None, 1
     attach(request, inquiry)
-    rendered = await chat.render_chat_request(request)
+    unlogged = copy.copy(chat)  # it logs bodies where --enable-log-requests is given
+    unlogged.request_logger = None
+    rendered = await unlogged.render_chat_request(request)
     if isinstance(rendered, ErrorResponse):
         return rendered
     _, (prompt,) = rendered
