@@ -32,8 +32,8 @@ class Load:
     def __init__(self, root: str, mix: Mix, num_clients: int, seed: int) -> None:
         self.ledger = Ledger()
         self._root, self._mix, self._num_clients, self._seed = root, mix, num_clients, seed
-        # The server closes connections that were idle for 5 seconds, maybe while one is used.
-        limits = httpx.Limits(max_connections=None, keepalive_expiry=2)
+        # No connection is used twice: a server may close one just when the next request comes.
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
         self._http = httpx.AsyncClient(timeout=None, limits=limits, trust_env=False)
 
     async def run(

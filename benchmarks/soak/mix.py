@@ -160,7 +160,8 @@ class Mix:
         picture, uuid = self.album.fresh(rng), f"{rng.getrandbits(64):x}"
         named = picture.part | {"uuid": uuid}
         first = [{"role": "user", "content": [named, self._text(rng)]}]
-        second = [{"role": "user", "content": [named | {"image_url": None}, self._text(rng)]}]
+        other = {"type": "text", "text": f"Is {rng.getrandbits(32)} written on it?"}
+        second = [{"role": "user", "content": [named | {"image_url": None}, other]}]
         return [
             self._chat("picture with a uuid", first, [picture], None, rng),
             Request("uuid with another question", self._body(second, None), status=400),

@@ -65,24 +65,27 @@ def server_process(server: VllmServer) -> psutil.Process:
 
 
 def memory_mib(server: psutil.Process) -> dict[str, float]:
-    """Memory of a server's processes in MiB by name: of what they share, each has its part."""
+    """Memory of a server's processes in MiB by name: anonymous and shared, without mapped files.
+
+    Of pages that processes share, each has its part. Files are the libraries' code: other programs
+    on the machine share it too, and what they do would show.
+    """
     sizes: dict[str, float] = {}
     for process in (server, *server.children(recursive=True)):
         try:
             name = process.name()
-            size = _pss(process.pid) / MIB
+            size = _resident(process.pid) / MIB
         except (psutil.NoSuchProcess, FileNotFoundError, ProcessLookupError):
             continue
         sizes[name] = sizes.get(name, 0) + size
     return {name: round(size, 2) for name, size in sizes.items()}
 
 
-def _pss(pid: int) -> int:
-    """Proportional set size in bytes: resident pages, each divided by who has it."""
-    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-        if line.startswith("Pss:"):
-            return int(line.split()[1]) * 1024
-    return 0
+def _resident(pid: int) -> int:
+    """Bytes."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    counted = [line for line in lines if line.startswith(("Pss_Anon:", "Pss_Shmem:"))]
+    return sum(1024 * int(line.split()[1]) for line in counted)
 
 
 def gauges(scrape: Scrape) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from .balance import Check
 from .ledger import Ledger
-from .memory import FIRST_THIRD
+from .memory import REASON
 
 
 def report(
@@ -27,7 +27,7 @@ def report(
     if ledger.errors:
         parts.append("## First errors\n\n" + "\n".join(f"- {error}" for error in ledger.errors))
     parts.append("## Requests\n\n" + _requests(ledger))
-    parts.append("## Over time\n\n" + _over_time(samples) + f"\n\nOf memory, {FIRST_THIRD}.")
+    parts.append("## Over time\n\n" + _over_time(samples) + f"\n\n{REASON}")
     return "\n\n".join(parts) + "\n"
 
 
