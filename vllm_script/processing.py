@@ -7,8 +7,8 @@ request on `self`, for one instance serves concurrent ones: orders.py.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -20,6 +20,7 @@ from vllm.multimodal.processing import BaseMultiModalProcessor, ProcessorInputs
 from vllm.multimodal.processing.processor import cached_encode
 
 from .config import ScriptConfig
+from .explanation import ExplainedImage, with_explain_id
 from .identity import identifier
 from .layout import Layout
 from .metrics import metrics
@@ -28,9 +29,7 @@ from .pixel_cache import PixelCache, PixelFields
 from .plan import Plan, make_plan, reads_query
 from .refusal import refusal
 from .relevance.windows import MAX_WINDOWS, clip_windows, first_and_last
-
-REQUEST_KEY = "script"
-"""Key in `mm_processor_kwargs` that carries a `ScriptRequest` from the renderer to `apply`."""
+from .requested import REQUEST_KEY, ScriptRequest
 
 PLAN_FIELD = "script_plan"
 """Field of an image's kwargs: its plan's bytes, uint8 [length]; empty to leave it whole."""
@@ -40,23 +39,6 @@ COUNT_FIELD = "script_count"
 
 KEY_FIELD = "script_key"
 """Field of an image's kwargs: its key in the worker's cache, uint8 [16]; empty to keep it out."""
-
-
-@dataclass(frozen=True)
-class ScriptRequest:
-    """What the renderer knows about a request's pruning."""
-
-    config: ScriptConfig
-    """Settings in force for the request."""
-
-    queries: Sequence[str] | str
-    """Conditioning text of each image in prompt order, or one text that the client chose."""
-
-    asked: bool = False
-    """Whether the client itself asked for pruning, rather than the server's settings."""
-
-    counted: bool = True
-    """Whether it appears in the metrics; the dummies of memory profiling do not."""
 
 
 class PruningProcessor(BaseMultiModalProcessor):
@@ -76,6 +58,8 @@ class PruningProcessor(BaseMultiModalProcessor):
         if not isinstance(request := kwargs.pop(REQUEST_KEY, None), ScriptRequest):
             raise RuntimeError("the prompt did not pass through the renderer of the script plugin")
         plans = self._plans(inputs.mm_data_items, request)
+        if request.explained is not None:
+            plans = list(map(with_explain_id, plans))
         with timing_ctx.record("get_mm_hashes"):
             hashes = dict(super()._get_mm_hashes(replace(inputs, hf_processor_mm_kwargs=kwargs)))
         kwargs[ORDERS_KEY] = []
@@ -88,19 +72,40 @@ class PruningProcessor(BaseMultiModalProcessor):
         processed = super().apply(replace(inputs, hf_processor_mm_kwargs=kwargs), timing_ctx)
         if request.counted:
             self._count_images(request, plans, inputs.mm_data_items.get("image"))
+        if request.explained is not None:
+            request.explained.extend(self._explained(request, plans, inputs.mm_data_items))
         return processed
 
     def _count_images(
         self, request: ScriptRequest, plans: Sequence[Plan | None], images: Any
     ) -> None:
-        source = "request" if isinstance(request.queries, str) else "turn"
         for index, plan in enumerate(plans):
             # Of an image that came as its uuid alone the size is not known, so it is left out.
             if plan is not None and images.get(index) is not None:
                 kept = self._count(plan, images, index)
                 total = self._layout(images, index).num_placeholders
-                query = source if plan.query else "none"
+                query = request.query_source if plan.query else "none"
                 metrics().count_image(plan.mode, plan.relevance, query, total, kept)
+
+    def _explained(
+        self, request: ScriptRequest, plans: Sequence[Plan | None], items: MultiModalDataItems
+    ) -> Iterator[ExplainedImage]:
+        images: Any = items.get("image")
+        for index, plan in enumerate(plans):
+            if isinstance(images, ImageEmbeddingItems) or images.get(index) is None:
+                raise VLLMValidationError(
+                    f"image {index} cannot be shown: send the picture itself, not its uuid alone "
+                    "and not image_embeds",
+                    parameter="messages",
+                )
+            reads = plan is not None and len(plan.query) > 0
+            yield ExplainedImage(
+                images.get(index),
+                self._layout(images, index),
+                plan,
+                request.query_of(index) if reads else "",
+                request.query_source if reads else "none",
+            )
 
     def get_dummy_inputs(self, *args: Any, **kwargs: Any) -> ProcessorInputs:
         """Dummies for memory profiling and for the encoder cache's size: the most one may keep.

@@ -24,6 +24,7 @@ from ..plan import Plan, make_plan
 from ..processing import COUNT_FIELD, KEY_FIELD, PLAN_FIELD
 from ..pruning import run_mode
 from ..relevance.clip import ClipRelevance
+from ..selection import Selection, Shelf
 from ..spans import Spans
 
 _CLIP_PREFIX = "script_clip."
@@ -38,6 +39,7 @@ class PrunedModel:
         self._script_config = config
         self._tested = False
         self.feature_cache = _feature_cache(config.cache_gb, vllm_config)
+        self.shelf = Shelf()
         self._spans = Spans(vllm_config.device_config.device)
         on_encoder_cache_reset(vllm_config, "forget_images")
         self.script_clip: Any = None
@@ -124,12 +126,15 @@ class PrunedModel:
         return image
 
     def _embed_pruned(self, image: EncodedImage, plan: Plan, count: int) -> torch.Tensor:
-        kept = self.select(image, plan)
-        if len(kept) != count:
+        selection = self.select(image, plan)
+        if len(selection.kept) != count:
             raise RuntimeError(
-                f"pruning selected {len(kept)} rows for an image with {count} placeholders"
+                f"pruning selected {len(selection.kept)} rows for an image with {count} "
+                "placeholders"
             )
-        return gather_rows(image.features, kept)  # a copy: a view would pin all features
+        if plan.explain_id is not None:
+            self.shelf.put(plan.explain_id, selection)
+        return gather_rows(image.features, selection.kept)  # a copy: a view would pin all features
 
     def _self_test(self, fields: dict[str, Any], num_rows: int) -> None:
         """Prune the first image left whole, which is vLLM's dummy where it profiles memory.
@@ -146,18 +151,19 @@ class PrunedModel:
             )
         plan = make_plan(self._script_config, query=((0, 1),))
         count = plan.num_kept(image.layout.num_placeholders, image.layout.num_patches)
-        if count is not None and len(kept := self.select(image, plan)) != count:
+        if count is not None and len(kept := self.select(image, plan).kept) != count:
             raise RuntimeError(f"pruning selected {len(kept)} of {num_rows} rows, not {count}")
 
-    def select(self, image: EncodedImage, plan: Plan) -> torch.Tensor:
-        """Return the kept rows of `image.features` as int64 [count], in reading order."""
+    def select(self, image: EncodedImage, plan: Plan) -> Selection:
+        """Choose the rows of `image.features` that stay."""
         budget = plan.num_kept(image.layout.num_placeholders, image.layout.num_patches)
         assert budget is not None, "an image with a plan is pruned"
         candidates = _to_device(image.layout.candidates, image.features.device)
         visual_tokens = image.features.index_select(0, candidates)  # [P, D]
         states = image.states.index_select(0, candidates)  # [P, H]
         relevance = self._relevance(visual_tokens, states, plan)
-        return candidates[run_mode(visual_tokens, budget, relevance, plan.mode, plan.params)]
+        kept = run_mode(visual_tokens, budget, relevance, plan.mode, plan.params)
+        return Selection(candidates[kept], relevance)
 
     def _relevance(
         self, visual_tokens: torch.Tensor, states: torch.Tensor, plan: Plan
