@@ -114,11 +114,11 @@ def caches_filled(after: Scrape, capacity: int) -> list[Check]:
     """Both caches reached their size and went no further, so that images were evicted.
 
     Args:
-        capacity: of each in bytes; one more image may not fit in the last tenth.
+        capacity: of each in bytes; one more image may not fit in the last quarter.
     """
     sizes = after.by("script_cache_bytes", "cache")
     return [
-        _between(f"bytes in the cache of {cache}", capacity * 9 // 10, int(size), capacity)
+        _between(f"bytes in the cache of {cache}", capacity * 3 // 4, int(size), capacity)
         for cache, size in sizes.items()
     ]
 

@@ -13,8 +13,8 @@ MOST_GROWTH = 0.01
 REASON = """\
 Memory is anonymous and shared pages of all server processes, without mapped files. The first third
 is warm-up: caches fill, allocators find their size. What differs between the medians of the others
-is a leak, or the allocators' leftovers, a few MiB. The bound of 1 % is above these and below small
-leaks: some KiB kept of every request, or one picture in thirty of those that come."""
+is a leak, or what allocators keep for later, which in this program has been a few MiB. The bound is
+1 %, above that and below small leaks: ten KiB of every request, or one picture in thirty."""
 SHORTEST = 10
 """Minutes; a shorter run is all warm-up, and nothing is said about its memory."""
 

@@ -12,7 +12,7 @@ SCRIPT = f"{parts[0]}.py"
 
 @pytest.mark.slow
 def test_half_a_minute(tmp_path):
-    arguments = ("--minutes", "0.5", "--every", "2", "--cache-gb", "0.01", "--out", tmp_path)
+    arguments = ("--minutes", "0.5", "--every", "2", "--cache-gb", "0.006", "--out", tmp_path)
     command = [sys.executable, SCRIPT, *arguments]
     run = subprocess.run(command, capture_output=True, text=True)
     assert run.returncode == 0, run.stdout + run.stderr[-2000:]
