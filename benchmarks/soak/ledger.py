@@ -49,7 +49,7 @@ class Ledger:
         if request.hang_up is not None:
             self.hang_ups += 1
             self.hang_ups_answered += outcome.status == 200
-        elif outcome.status == request.status == 200:
+        elif outcome.status == request.status:
             self.add_images(request)
             self.prompt_tokens += (request.prompt_tokens or 0) if request.generates else 0
 

@@ -37,7 +37,13 @@ SCRIPT_MISTAKES: tuple[tuple[Any, str], ...] = (
 
 
 def vllm_mistakes(body: dict[str, Any], max_images: int, context: int) -> Iterator[dict[str, Any]]:
-    """Bodies that stock vLLM refuses; `body`: a chat with one image, then one text."""
+    """Bodies that stock vLLM refuses before it has looked at the image.
+
+    Args:
+        body: a chat with one image, then one text.
+        max_images: that a request may have.
+        context: longest prompt in tokens.
+    """
     image, text = body["messages"][0]["content"]
 
     def asking(*content: Any) -> dict[str, Any]:
@@ -48,13 +54,13 @@ def vllm_mistakes(body: dict[str, Any], max_images: int, context: int) -> Iterat
 
     yield asking(*[image] * (max_images + 1), text)
     yield asking(image, {"type": "text", "text": "how many " * context})
-    yield asking(*[image] * max_images, text) | {"script": {"keep_ratio": 1.0}}  # too long
+    some = {"type": "text", "text": "how many " * (context * 3 // 10)}  # too long with the image
+    yield asking(image, some) | {"script": {"keep_ratio": 1.0}}
     yield asking(named("data:image/png;base64,bm90IGFuIGltYWdl"), text)
     yield asking(named(image["image_url"]["url"][:60]), text)
     yield asking({"type": "image_url", "image_url": None, "uuid": "never seen"}, text)
     yield asking({"type": "picture"}, text)
     yield body | {"messages": []}
-    yield body | {"max_tokens": -1}
     yield {"model": body["model"]}
 
 

@@ -52,6 +52,7 @@ KINDS = {
     "text_only": 1,
     "mistake": 2,
     "vllm_mistake": 1,
+    "late_mistake": 0.3,
     "embeddings": 0.5,
     "forgotten_uuid": 0.5,
     "wrong_model": 0.5,
@@ -149,6 +150,12 @@ class Mix:
         body = self._one_picture("", rng, picture=self.album.fresh(rng, HANG_UP_SIZE)).body
         mistakes = list(vllm_mistakes(body, MAX_IMAGES, self._context))
         return [Request("wrong otherwise", rng.choice(mistakes), status=400)]
+
+    def late_mistake(self, rng: random.Random) -> list[Request]:
+        """One that vLLM finds when the images are processed, and so counted."""
+        good = self._one_picture("", rng)
+        body = good.body | {"max_tokens": -1}
+        return [Request("wrong max_tokens", body, status=400, pruned=good.pruned)]
 
     def embeddings(self, rng: random.Random) -> list[Request]:
         part = pruned_embeddings(self._expected.config.text_config.hidden_size)

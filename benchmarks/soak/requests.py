@@ -22,7 +22,7 @@ class Request:
     prompt_tokens: int | None = None
     """What the server must count; None where it refuses."""
     pruned: tuple[tuple[int, int], ...] = ()
-    """Visual tokens of every image that is pruned, without pruning and with it."""
+    """Visual tokens of every image that is processed to be pruned, without pruning and with it."""
     refusal: str | None = None
     """Reason under which the plugin counts its refusal."""
     cut_after: int | None = None

@@ -11,15 +11,16 @@ HANG_UP = Request("hang-up", {}, prompt_tokens=60, pruned=((1008, 50),), hang_up
 TWO = Request("two", {}, prompt_tokens=250, pruned=((1008, 111), (256, 28)))
 WHOLE = Request("whole", {}, prompt_tokens=1020)
 COUNTED = Request("count", {}, TOKENIZE, prompt_tokens=120, pruned=((1008, 111),))
+LATE = Request("late", {}, status=400, pruned=((1008, 111),))
 WRONG = Request("wrong", {}, status=400, refusal="mode")
 
 # Hung up on three times: once answered, once read by the engine, once only processed.
 GROWN = {
-    'script_images_total{query="turn"}': 2 * 2 + 1,
+    'script_images_total{query="turn"}': 2 * 2 + 1 + 1,
     'script_images_total{query="request"}': 3,
-    "script_keep_ratio_count": 8,
-    "script_visual_tokens_in_total": 2 * 1264 + 1008 + 3 * 1008,
-    "script_visual_tokens_kept_total": 2 * 139 + 111 + 3 * 50,
+    "script_keep_ratio_count": 9,
+    "script_visual_tokens_in_total": 2 * 1264 + 2 * 1008 + 3 * 1008,
+    "script_visual_tokens_kept_total": 2 * 139 + 2 * 111 + 3 * 50,
     "vllm:prompt_tokens_total": 2 * 250 + 1020 + 2 * 60,
     'script_refusals_total{reason="mode"}': 1,
     "script_preprocess_seconds_count": 4,
@@ -29,7 +30,7 @@ GROWN = {
     'script_cache_misses_total{cache="pixels"}': 4,
     'script_cache_hits_total{cache="features"}': 3,
     'script_cache_misses_total{cache="features"}': 3,
-    "vllm:mm_cache_hits_total": 2,
+    "vllm:mm_cache_hits_total": 3,
 }
 
 
@@ -51,7 +52,8 @@ def ledger():
         ledger.add(request, Outcome(200, request.prompt_tokens))
     for _ in range(2):
         ledger.add(HANG_UP, Outcome(HUNG_UP))
-    ledger.add(WRONG, Outcome(400))
+    for refused in (LATE, WRONG):
+        ledger.add(refused, Outcome(400))
     return ledger
 
 
@@ -75,9 +77,9 @@ def test_hang_ups_are_bounded(ledger):
     def with_hang_ups(processed, read):
         return GROWN | {
             'script_images_total{query="request"}': processed,
-            "script_keep_ratio_count": 5 + processed,
-            "script_visual_tokens_in_total": 2 * 1264 + 1008 + processed * 1008,
-            "script_visual_tokens_kept_total": 2 * 139 + 111 + processed * 50,
+            "script_keep_ratio_count": 6 + processed,
+            "script_visual_tokens_in_total": 2 * 1264 + 2 * 1008 + processed * 1008,
+            "script_visual_tokens_kept_total": 2 * 139 + 2 * 111 + processed * 50,
             "vllm:prompt_tokens_total": 2 * 250 + 1020 + read * 60,
             "vllm:mm_cache_hits_total": 0,
         }
