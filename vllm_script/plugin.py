@@ -115,13 +115,9 @@ def _check_supported(engine_args: Any, model_config: Any) -> None:
             f"the script plugin does not know {hf_config.architectures[0]}; it prunes images of "
             f"{', '.join(FAMILIES)}. Remove --plugin script to serve this model unpruned."
         )
-    vision = getattr(hf_config.vision_config, "model_type", None)
-    strategy = hf_config.vision_feature_select_strategy
-    if vision == "pixtral" or strategy != "default":
-        raise ValueError(
-            f"the script plugin does not know a {vision} tower with feature selection "
-            f"{strategy!r}; it needs one whose tokens are the patches alone (default)"
-        )
+    family = family_of(hf_config.architectures[0])
+    compat.check_family(family.__name__.rpartition(".")[2])
+    family.check(engine_args, hf_config)
     if engine_args.enable_tower_connector_lora:
         raise ValueError(
             "the script plugin cannot prune behind LoRA adapters of the vision tower; remove "
@@ -131,6 +127,11 @@ def _check_supported(engine_args: Any, model_config: Any) -> None:
         raise ValueError(
             "the script plugin cannot prune in an encoder of its own (--mm-encoder-only, "
             "--ec-transfer-config): relevance reads the language model's embeddings"
+        )
+    if engine_args.video_pruning_rate:
+        raise ValueError(
+            "--video-pruning-rate and the script plugin would prune one after the other; "
+            "remove one of them"
         )
     compat.check_front_end(model_config)
 
@@ -142,7 +143,7 @@ def _announce(config: ScriptConfig, hf_config: Any) -> None:
     height, width = family.example_size(hf_config)
     layout = family.layout_of(hf_config, height, width)
     total = layout.num_placeholders
-    kept = make_plan(config, ()).num_kept(total, layout.num_patches) or total
+    kept = make_plan(config, ()).num_kept(*layout.counts) or total
     amount = (
         f"keep ratio {config.keep_ratio:g}"
         if config.keep_ratio is not None

@@ -24,7 +24,7 @@ class Expected:
         """Those of a picture, width and height in pixels; without a ratio: stock's."""
         layout = self._family.layout_of(self.config, height, width)
         plan = make_plan(ScriptConfig(keep_ratio=keep_ratio or 1.0), ())
-        kept = plan.num_kept(layout.num_placeholders, layout.num_patches)
+        kept = plan.num_kept(*layout.counts)
         return layout.num_placeholders if kept is None else kept
 
     def text_tokens(self, text: str) -> int:

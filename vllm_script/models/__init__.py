@@ -1,4 +1,14 @@
-"""The model families that can be pruned."""
+"""The model families that can be pruned.
+
+A family is a module here with
+
+- the class `Script<architecture>`, a `PrunedModel` before vLLM's own, registered with a
+  `PruningProcessor` before vLLM's own;
+- `check(engine_args, hf_config)`, which raises ValueError for what it would get wrong;
+- `layout_of(hf_config, height, width)`, the layout of an image of that size in pixels, and
+  `example_size(hf_config)`, height and width of the image in the start-up line;
+- `patch_boxes(hf_config, height, width)`, where there is a drawing to be made.
+"""
 
 from __future__ import annotations
 
