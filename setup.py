@@ -26,7 +26,10 @@ setup(
         "vllm_script.relevance",
         "vllm_script.server",
     ],
-    package_data={"vllm_script": ["py.typed", "script_demo/*", "script_demo/clip/*"]},
+    package_data={
+        "vllm_script": ["py.typed", "script_demo/*", "script_demo/clip/*"],
+        "vllm_script.server": ["grafana.json"],
+    },
     install_requires=["vllm>=0.32,<0.33", "torch", "triton", "transformers", "fastapi"],
     extras_require={
         # hypothesis: property tests. scikit-learn: ships the demo's photograph. matplotlib: plots
@@ -41,5 +44,8 @@ setup(
             "mypy==2.4.1",
         ],
     },
-    entry_points={"vllm.general_plugins": ["script = vllm_script.plugin:register"]},
+    entry_points={
+        "vllm.general_plugins": ["script = vllm_script.plugin:register"],
+        "console_scripts": ["vllm-script = vllm_script.server.shell:main"],
+    },
 )

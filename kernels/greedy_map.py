@@ -121,15 +121,14 @@ def greedy_map_reference(
     picks = torch.empty(budget, dtype=torch.int64, device=unit.device)
     peaks = unit.new_empty(budget)
     for step in range(budget):
-        pick = residual.argmax(0, keepdim=True)  # [1]
-        peak = residual[pick]
-        projected = factor[:step, pick].T @ factor[:step]  # [1, N]
+        peak, pick = peaks[step : step + 1], picks[step : step + 1]
+        torch.max(residual, 0, keepdim=True, out=(peak, pick))  # the first of equal ones
+        row, before = factor[step], factor[:step]
+        projection = before.index_select(1, pick)[:, 0]  # [step]
+        torch.addmv(kernel.index_select(0, pick)[0], before.T, projection, alpha=-1, out=row)
         # At the floor the row is zeroed, not divided by rounding: later picks do not count.
-        scale = torch.where(peak > floor, peak.rsqrt(), 0.0)
-        factor[step] = ((kernel[pick] - projected) * scale)[0]
-        residual -= factor[step].square()
-        residual.index_fill_(0, pick, -torch.inf)
-        picks[step : step + 1], peaks[step : step + 1] = pick, peak
+        row.mul_(torch.where(peak > floor, peak.rsqrt(), 0.0))
+        residual.addcmul_(row, row, value=-1).index_fill_(0, pick, -torch.inf)
     return _fill_by_weight(picks, (peaks > floor).sum(), weight)
 
 

@@ -29,6 +29,8 @@ _KEYS = {
     "min_keep_ratio": "min_keep_ratio",
     "max_keep_ratio": "max_keep_ratio",
     "script_cache_gb": "cache_gb",
+    "script_explain": "explain",
+    "script_shadow": "shadow",
 }
 
 
@@ -104,6 +106,21 @@ def _add_cli_args(original: Callable[..., Any]) -> Callable[..., Any]:
             "about one is cheap: this much for encoder features on every worker (of the GPU's, "
             "allocated at start-up), and up to this much for preprocessed pixels in every API "
             "server. 0 switches both off. Default: 1.",
+        )
+        group.add_argument(
+            "--script-explain",
+            action="store_const",
+            const=True,
+            help="Answer at /v1/script/explain, which draws what is kept of the pictures in a chat "
+            "request and which text that depends on, and at /v1/script/stats. Default: off.",
+        )
+        group.add_argument(
+            "--script-shadow",
+            type=_checked("shadow", float),
+            metavar="SHARE",
+            help="Leave answers unpruned, and for this share of the chat requests, in (0, 1], "
+            "report on /metrics how the first token would change if they were pruned. "
+            "Default: off.",
         )
         return parser
 

@@ -19,7 +19,11 @@ logger = init_logger("vllm.script")
 
 def install() -> None:
     """Have the API servers that are built from now on ask the workers."""
-    compat.add_middleware(RefreshMetrics)
+    compat.extend_app(_extend)
+
+
+def _extend(app: Any) -> None:
+    app.add_middleware(RefreshMetrics, state=app.state)
 
 
 class RefreshMetrics:
@@ -31,14 +35,16 @@ class RefreshMetrics:
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "http" and scope["path"].rstrip("/") == "/metrics":
-            await self._refresh()
+            await refresh(self.state.engine_client)
         await self.app(scope, receive, send)
 
-    async def _refresh(self) -> None:
-        try:
-            answers = await self.state.engine_client.collective_rpc("script_take_observations")
-        except Exception:  # a scrape must not fail because an engine does
-            logger.exception("the workers' metrics could not be fetched")
-            return
-        # Tensor-parallel ranks do the same things; later pipeline stages encode nothing.
-        metrics().add_worker_observations(answers[0])
+
+async def refresh(engine_client: Any) -> None:
+    """Add what the workers have observed to the metrics of this process."""
+    try:
+        answers = await engine_client.collective_rpc("script_take_observations")
+    except Exception:  # a scrape must not fail because an engine does
+        logger.exception("the workers' metrics could not be fetched")
+        return
+    # Tensor-parallel ranks do the same things; later pipeline stages encode nothing.
+    metrics().add_worker_observations(answers[0])

@@ -11,6 +11,10 @@ from dataclasses import replace
 from typing import Any
 
 from vllm_script.compat import wrap
+from vllm_script.requested import REQUEST_KEY, Inquiry
+
+_INQUIRY = "_script_inquiry"
+"""Attribute of a request that one of our own routes makes; nothing in a body becomes one."""
 
 
 def install() -> None:
@@ -23,13 +27,18 @@ def install() -> None:
         wrap(request_class, "build_chat_params", _build_chat_params)
 
 
+def attach(request: Any, inquiry: Inquiry) -> None:
+    """Have `request` carry `inquiry` instead of its `script` field."""
+    vars(request)[_INQUIRY] = inquiry
+
+
 def _build_chat_params(original: Callable[..., Any]) -> Callable[..., Any]:
     def build_chat_params(self: Any, *args: Any, **kwargs: Any) -> Any:
         params = original(self, *args, **kwargs)
-        script = (self.model_extra or {}).get("script")
+        script = vars(self).get(_INQUIRY) or (self.model_extra or {}).get("script")
         if script is None:
             return params
-        template_kwargs = {**params.chat_template_kwargs, "script": script}
+        template_kwargs = {**params.chat_template_kwargs, REQUEST_KEY: script}
         return replace(params, chat_template_kwargs=template_kwargs)
 
     return build_chat_params

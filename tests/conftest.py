@@ -71,8 +71,9 @@ def stock_server(vllm_server):
 
 @pytest.fixture(scope="session")
 def pruning_server(vllm_server):
-    """The command line of the README, all caches on."""
+    """The command line of the README, all caches on, and explain."""
     flags = ("--plugin", "script", "--keep-ratio", "0.11", "--enable-mm-embeds")
+    flags += ("--script-explain",)
     with vllm_server("llava-next", *flags) as server:
         yield server
 

@@ -45,6 +45,10 @@ def test_round_trip():
         ({"cache_gb": math.nan}, ["cache_gb", "[0, 1024]", "got nan"]),
         ({"cache_gb": 10**400}, ["cache_gb", "got 1000"]),
         ({"cache_gb": "1 GiB"}, ["cache_gb", "got '1 GiB'"]),
+        ({"explain": 1}, ["explain", "true or false", "got 1"]),
+        ({"shadow": 0}, ["shadow", "(0, 1]", "got 0"]),
+        ({"shadow": True}, ["shadow", "got True"]),
+        ({"shadow": 0.5, "max_keep_ratio": 0.5}, ["shadow", "max_keep_ratio 0.5"]),
         ([0.5], ["dictionary", "[0.5]"]),
         ("x" * 1000, ["dictionary", "..."]),
     ],
@@ -74,6 +78,16 @@ def test_for_request(raw, expected):
     config, query = SERVER.for_request(raw)
     assert query is None
     assert {name: getattr(config, name) for name in expected} == expected
+
+
+def test_shadow_leaves_whole_what_does_not_ask():
+    config = ScriptConfig(visual_token_budget=64, mode="gsp", shadow=0.5)
+    for raw in None, {}:
+        changed = config.for_request(raw)[0]
+        assert (changed.keep_ratio, changed.visual_token_budget) == (1.0, None)
+    assert config.for_request({"mode": "uniform"})[0].visual_token_budget == 64
+    for ours in config, ScriptConfig(keep_ratio=0.25, shadow=0.5):
+        assert ours.for_request(ours.amount)[0] == ours
 
 
 def test_a_ratio_replaces_the_servers_budget():

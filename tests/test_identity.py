@@ -6,6 +6,7 @@ import itertools
 import pytest
 
 from vllm_script.config import ScriptConfig
+from vllm_script.explanation import with_explain_id
 from vllm_script.identity import identifier
 from vllm_script.plan import Plan, make_plan
 
@@ -33,6 +34,8 @@ DIFFERENT = [
     plan(mode="gsp", gamma=2.0),
     plan(relevance="clip", clip_model="a"),
     plan(relevance="clip", clip_model="b"),
+    with_explain_id(plan()),
+    with_explain_id(plan()),
 ]
 
 EQUAL = {
@@ -43,6 +46,7 @@ EQUAL = {
     "a CLIP that is not asked": (plan(), plan(clip_model="a")),
     "bounds on requests": (plan(), plan(max_keep_ratio=0.5)),
     "sizes of caches": (plan(), plan(cache_gb=0)),
+    "routes of the server": (plan(), plan(explain=True)),
     "1 and 1.0": (plan(keep_ratio=1), plan(keep_ratio=1.0)),
 }
 
@@ -64,7 +68,17 @@ def test_the_worker_reads_what_is_hashed(one):
 
 def test_every_field_is_hashed():
     for field in dataclasses.fields(Plan):
-        assert f'"{field.name}"'.encode() in plan().encode()
+        assert f'"{field.name}"'.encode() in with_explain_id(plan()).encode()
+
+
+def test_a_plan_that_nobody_explains_is_as_it_was():
+    """What is cached elsewhere under its bytes stays valid."""
+    assert plan(mode="cdpruner").encode() == (
+        b'{"clip_model":null,"keep_ratio":0.11,"mode":"cdpruner","params":{"gamma":1.0,'
+        b'"pool_ratio":0.5,"seed":0,"tau":0.1,"tau_relative":true},"query":[[5,6]],'
+        b'"relevance":"embedding","version":1,"visual_token_budget":null}'
+    )
+    assert with_explain_id(None) is None
 
 
 def test_images():

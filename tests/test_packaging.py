@@ -48,14 +48,17 @@ def test_wheel(wheel_folder, tmp_path):
     found = importable(tmp_path, wheel_folder)
     assert found.keys() == {"vllm_script", "vllm_script.kernels", "vllm_script.server"}
     assert all(wheel_folder in origin.parents for origin in found.values())
-    assert (wheel_folder / "vllm_script" / "py.typed").exists()
+    for data in ("py.typed", "server/grafana.json"):
+        assert (wheel_folder / "vllm_script" / data).exists()
     top_level = {path.name for path in wheel_folder.iterdir() if path.suffix != ".dist-info"}
-    assert top_level == {"vllm_script"}
+    assert top_level == {"vllm_script", "bin"}
+    assert [path.name for path in (wheel_folder / "bin").iterdir()] == ["vllm-script"]
 
 
-def test_wheel_has_the_entry_point(wheel_folder):
+def test_wheel_has_the_entry_points(wheel_folder):
     (text,) = [path.read_text() for path in wheel_folder.glob("*.dist-info/entry_points.txt")]
     assert "[vllm.general_plugins]\nscript = vllm_script.plugin:register\n" in text
+    assert "[console_scripts]\nvllm-script = vllm_script.server.shell:main\n" in text
 
 
 @pytest.mark.parametrize("cwd", ["/", ROOT], ids=["elsewhere", "in the repository"])

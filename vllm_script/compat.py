@@ -23,9 +23,9 @@ Ledger. Each entry: what it is / Why / Upstream / Remove when.
    Why: it says that the weights are new or about to go (reload, sleep, the operator's command),
    and what the model remembers of images must go with them.
    Upstream: none. Remove when: vLLM tells the model.
-7. `init_entrypoints_middleware` of the API server's launcher, wrapped by server/observe.py
-   Why: worker figures belong on /metrics; vLLM's own way, an endpoint plugin, must be named in the
-   environment and warns at every start.
+7. `init_entrypoints_middleware` of the API server's launcher, wrapped by `extend_app`
+   Why: worker figures belong on /metrics, and explain is a route; vLLM's own way, an endpoint
+   plugin, must be named in the environment and warns at every start.
    Upstream: endpoint plugins. Remove when: they load like general plugins.
 8. `is_multimodal_pruning_enabled` of the worker's MultiModalConfig, answered for M-RoPE models
    Why: it switches on `recompute_mrope_positions`, without which pruned tokens would get the
@@ -33,7 +33,11 @@ Ledger. Each entry: what it is / Why / Upstream / Remove when.
    runner V2 and V1 on CUDA ask after the model is built. V1 on the CPU never asks, so its
    `_gather_mm_embeddings` is wrapped to ask.
    Upstream: none. Remove when: a model can say so itself.
-9. Overridden steps of the processor, the renderer and the models: see probes.py.
+9. `render_chat_request` and `_maybe_get_adapters` of the chat handler, called by server/ask.py and
+   `lora_of`
+   Why: our own routes take chat requests, with every check that vLLM makes of them.
+   Remove when: vLLM renders chats for endpoint plugins.
+10. Overridden steps of the processor, the renderer and the models: see probes.py.
 """
 
 from __future__ import annotations
@@ -136,18 +140,29 @@ def on_encoder_cache_reset(vllm_config: Any, method: str) -> None:
     wrap(GPUModelRunner, "reset_encoder_cache", wrapper)
 
 
-def add_middleware(middleware: type) -> None:
-    """Add ASGI middleware, called with `app` and its `state`, to API servers built from now on."""
+_app_extensions: list[Callable[[Any], None]] = []
+
+
+def extend_app(extension: Callable[[Any], None]) -> None:
+    """Have every API server that is built from now on pass its FastAPI app to `extension`."""
     from vllm.entrypoints.launchers import app as launcher
 
     def wrapper(original: Callable[..., Any]) -> Callable[..., Any]:
         def init_entrypoints_middleware(args: Any, app: Any, supported_tasks: Any) -> None:
             original(args, app, supported_tasks)
-            app.add_middleware(middleware, state=app.state)
+            for extend in _app_extensions:
+                extend(app)
 
         return init_entrypoints_middleware
 
+    if extension not in _app_extensions:
+        _app_extensions.append(extension)
     wrap(launcher, "init_entrypoints_middleware", wrapper)
+
+
+def lora_of(chat: Any, request: Any) -> Any:
+    """The LoRA adapter that vLLM's chat handler would answer `request` with, None for none."""
+    return chat._maybe_get_adapters(request, supports_default_mm_loras=True)
 
 
 def use_renderer(module: str, factory: str) -> None:

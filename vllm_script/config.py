@@ -60,6 +60,13 @@ class ScriptConfig:
     start-up on every worker, and of preprocessed pixels, in every API process as it fills. 0: none.
     At 672x672 LLaVA-NeXT-7B in 16 bits has 28 MiB of features and 3 MiB of pixels an image."""
 
+    explain: bool = False
+    """Whether the server answers at /v1/script/explain and /v1/script/stats."""
+
+    shadow: float | None = None
+    """Share of chat requests, in (0, 1], of which a copy is pruned while answers are not; None:
+    answers are pruned. Needs a max_keep_ratio of 1."""
+
     params: PruningParams = field(default_factory=PruningParams)
     """Parameters of the modes. Written beside the other keys: {"mode": "gsp", "tau": 0.2}."""
 
@@ -76,12 +83,22 @@ class ScriptConfig:
         if self.visual_token_budget is not None:
             _check_budget(self.visual_token_budget)
         _check_cache(self.cache_gb)
+        if not isinstance(self.explain, bool):
+            raise SettingError("explain", f"explain must be true or false, got {self.explain!r}")
+        _check_shadow(self.shadow, self.max_keep_ratio)
         _check_choice("mode", self.mode, MODES)
         _check_choice("relevance", self.relevance, RELEVANCE_SOURCES)
         if self.clip_model is not None and not isinstance(self.clip_model, str):
             raise ValueError(
                 f"clip_model must be a folder or repository, got {_shown(self.clip_model)}"
             )
+
+    @property
+    def amount(self) -> dict[str, Any]:
+        """How much is kept, as a request would ask for it."""
+        if self.keep_ratio is None:
+            return {"visual_token_budget": self.visual_token_budget}
+        return {"keep_ratio": self.keep_ratio}
 
     @classmethod
     def from_dict(cls, raw: object) -> ScriptConfig:
@@ -107,6 +124,8 @@ class ScriptConfig:
         Raises:
             SettingError: names the key, the value and the limit.
         """
+        if self.shadow is not None and (raw is None or raw == {}):
+            return replace(self, keep_ratio=1.0, visual_token_budget=None), None
         if raw is None:
             return self, None
         changes = {k: v for k, v in _as_dict(raw, REQUEST_KEYS).items() if v is not None}
@@ -173,6 +192,24 @@ def _check_cache(value: object) -> None:
             "cache_gb",
             f"cache_gb must be a number in [0, {MAX_CACHE_GB}], got {_shown(value)}; it is the "
             "size in GiB of the features and of the pixels that are kept, 0 keeps none",
+        )
+
+
+def _check_shadow(value: object, max_keep_ratio: float) -> None:
+    if value is None:
+        return
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not 0 < value <= 1:  # type: ignore[operator]
+        raise SettingError(
+            "shadow",
+            f"shadow must be a number in (0, 1], got {_shown(value)}; it is the share of chat "
+            "requests that are also run pruned, while answers are not",
+        )
+    if max_keep_ratio != 1:
+        raise SettingError(
+            "shadow",
+            f"shadow leaves answers unpruned, which max_keep_ratio {max_keep_ratio:g} does not "
+            "allow; leave one of the two out",
         )
 
 

@@ -7,6 +7,8 @@ import torch
 from PIL import Image, ImageDraw
 
 PANEL_WIDTH = 420
+PANEL_HEIGHT = 840
+NAME_WIDTH = 240
 MARGIN = 8
 CAPTION = 20
 DIMMED = 0.22
@@ -32,10 +34,11 @@ def draw_selection(
         kept: [K] patches.
         relevance: [tiles * patches] in [0, 1], NaN where there is none; None: no panel.
     """
+    image, boxes = _fit(image.convert("RGB"), boxes)
     views = {"the whole picture in one tile": range(patches_per_tile)}
     if len(boxes) > patches_per_tile:
         views["the picture in tiles"] = range(patches_per_tile, len(boxes))
-    panels = {"picture": image.convert("RGB")}
+    panels = {"picture": image}
     finest: range = range(0)
     for name, finest in views.items():
         own = kept[(kept >= finest.start) & (kept < finest.stop)]
@@ -45,9 +48,18 @@ def draw_selection(
     return _beside_each_other(panels)
 
 
+def _fit(image: Image.Image, boxes: torch.Tensor) -> tuple[Image.Image, torch.Tensor]:
+    """Scale both into a panel, which bounds the work whatever the picture's size."""
+    scale = min(PANEL_WIDTH / image.width, PANEL_HEIGHT / image.height)
+    width, height = max(1, round(image.width * scale)), max(1, round(image.height * scale))
+    factors = torch.tensor([width / image.width, height / image.height] * 2)
+    how = Image.Resampling.BOX if scale < 1 else Image.Resampling.NEAREST
+    return image.resize((width, height), how), boxes * factors
+
+
 def _dim(image: Image.Image, bright: torch.Tensor) -> Image.Image:
     """Darken everything outside the boxes."""
-    pixels = np.asarray(image.convert("RGB"), dtype=float)
+    pixels = np.asarray(image, dtype=float)
     brightness = np.full(pixels.shape[:2], DIMMED)
     for left, top, right, bottom in _whole_pixels(bright):
         brightness[top:bottom, left:right] = 1.0
@@ -57,8 +69,10 @@ def _dim(image: Image.Image, bright: torch.Tensor) -> Image.Image:
 def _heat(image: Image.Image, boxes: torch.Tensor, relevance: torch.Tensor) -> Image.Image:
     """Colour the boxes by their values, over a pale copy of the image."""
     pixels = np.asarray(image.convert("L").convert("RGB"), dtype=float)
-    heat = np.zeros_like(pixels)
-    place = np.nan_to_num(relevance.double().cpu().numpy()).clip(0, 1) * (len(HEAT) - 1)
+    heat = pixels.copy()
+    known = ~relevance.isnan()
+    boxes, relevance = boxes[known], relevance[known]
+    place = relevance.double().cpu().numpy().clip(0, 1) * (len(HEAT) - 1)
     steps = np.arange(len(HEAT))
     colors = np.stack([np.interp(place, steps, HEAT[:, channel]) for channel in range(3)], -1)
     for (left, top, right, bottom), color in zip(_whole_pixels(boxes), colors, strict=True):
@@ -71,14 +85,14 @@ def _whole_pixels(boxes: torch.Tensor) -> list[list[int]]:
 
 
 def _beside_each_other(panels: dict[str, Image.Image]) -> Image.Image:
-    """Scale the panels to one width, each under its name."""
+    """One sheet of panels of one size, each under its name."""
     first = next(iter(panels.values()))
-    height = round(first.height * PANEL_WIDTH / first.width)
-    size = (len(panels) * (PANEL_WIDTH + MARGIN) + MARGIN, height + CAPTION + MARGIN)
+    step = max(first.width, NAME_WIDTH) + MARGIN
+    size = (len(panels) * step + MARGIN, first.height + CAPTION + MARGIN)
     sheet = Image.new("RGB", size, "white")
     pen = ImageDraw.Draw(sheet)
     for index, (name, panel) in enumerate(panels.items()):
-        left = MARGIN + index * (PANEL_WIDTH + MARGIN)
+        left = MARGIN + index * step
         pen.text((left, 4), name, fill="black")
-        sheet.paste(panel.resize((PANEL_WIDTH, height), Image.Resampling.NEAREST), (left, CAPTION))
+        sheet.paste(panel, (left, CAPTION))
     return sheet

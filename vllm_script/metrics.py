@@ -14,6 +14,7 @@ from prometheus_client import Counter, Gauge, Histogram
 _SECONDS = tuple(
     scale * step for scale in (1e-4, 1e-3, 1e-2, 1e-1, 1.0) for step in (1.0, 2.5, 5.0)
 )
+_DISTANCES = (0.001, 0.003, 0.01, 0.03, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
 _RATIOS = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
 
@@ -63,6 +64,27 @@ class ScriptMetrics:
         self.cache_bytes = Gauge(
             "script_cache_bytes", "Memory in use.", ["cache"], multiprocess_mode="mostrecent"
         )
+
+        self.shadow_requests = Counter(
+            "script_shadow_requests",
+            "Requests picked for shadow mode. outcome: compared, dropped (another one was being "
+            "compared), failed.",
+            ["outcome"],
+        )
+        self.shadow_agreements = Counter(
+            "script_shadow_agreements", "Compared requests whose likeliest first token is the same."
+        )
+        self.shadow_distance = Histogram(
+            "script_shadow_distance",
+            "Total variation distance between first tokens, unpruned and pruned.",
+            buckets=_DISTANCES,
+        )
+
+    def count_shadow(self, agree: bool, distance: float) -> None:
+        """Count a request compared in shadow mode; `distance` in [0, 1]."""
+        self.shadow_requests.labels("compared").inc()
+        self.shadow_agreements.inc(agree)
+        self.shadow_distance.observe(distance)
 
     def count_image(self, mode: str, relevance: str, query: str, total: int, kept: int) -> None:
         """Count an image of `total` visual tokens that is pruned to `kept`."""

@@ -39,6 +39,9 @@ class Plan:
     """Token ids of the query, in the windows that are scored one by one."""
     params: PruningParams
     """Parameters that the mode reads; the others at their defaults."""
+    explain_id: str | None = None
+    """Random name under which the worker shows the selection, see explanation.py. Normally None:
+    it is then not among the bytes."""
 
     def num_kept(self, num_placeholders: int, num_patches: int, minimum: int = 1) -> int | None:
         """See `budget.num_kept`; a layout's `counts` are the arguments."""
@@ -53,6 +56,8 @@ class Plan:
     def encode(self) -> bytes:
         """Canonical bytes: equal for equal plans, different for different ones."""
         values = asdict(self) | {"version": ALGORITHM_VERSION}
+        if self.explain_id is None:
+            del values["explain_id"]
         return json.dumps(values, sort_keys=True, separators=(",", ":")).encode()
 
     @classmethod

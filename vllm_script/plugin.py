@@ -38,7 +38,7 @@ def _create_model_config(original: Callable[..., Any]) -> Callable[..., Any]:
         raw = options.get("script") if isinstance(options, dict) else None
         if raw is None:
             return original(self)
-        from .server import observe, request
+        from .server import explain, observe, request, shadow
 
         reporting = getattr(self, "script_errors", contextlib.nullcontext)
         with reporting():
@@ -55,10 +55,15 @@ def _create_model_config(original: Callable[..., Any]) -> Callable[..., Any]:
         with reporting():
             _check_supported(self, model_config)
             config = resolve(config, model_config.hf_config, model_config.model)
+            _check_routes(self, config)
         model_config.hf_config.vllm_script = config.to_dict()
         compat.use_renderer("vllm_script.renderer", "build_renderer")
         request.install()
         observe.install()
+        if config.explain:
+            explain.install()
+        if config.shadow is not None:
+            shadow.install()
         if not self.worker_extension_cls:  # the user's own wins; then worker metrics are missing
             self.worker_extension_cls = WORKER_EXTENSION
         _announce(config, model_config.hf_config)
@@ -136,6 +141,23 @@ def _check_supported(engine_args: Any, model_config: Any) -> None:
     compat.check_front_end(model_config)
 
 
+def _check_routes(engine_args: Any, config: ScriptConfig) -> None:
+    """Raise ValueError where the engine would not say what explain and shadow mode need."""
+    if (
+        config.explain
+        and (engine_args.worker_extension_cls or WORKER_EXTENSION) != WORKER_EXTENSION
+    ):
+        raise ValueError(
+            "--script-explain asks the workers through --worker-extension-cls, which is "
+            f"{engine_args.worker_extension_cls}; leave one of the two out"
+        )
+    if config.shadow is not None and not engine_args.logprobs_mode.endswith("_logprobs"):
+        raise ValueError(
+            "--script-shadow compares log probabilities, and --logprobs-mode "
+            f"{engine_args.logprobs_mode} gives none; leave one of the two out"
+        )
+
+
 def _announce(config: ScriptConfig, hf_config: Any) -> None:
     from vllm.logger import init_logger
 
@@ -152,7 +174,8 @@ def _announce(config: ScriptConfig, hf_config: Any) -> None:
     relevance = config.relevance
     if relevance == "clip":
         relevance = f"clip of {config.clip_model}"
+    pruned = "" if config.shadow is None else f" of copies, {config.shadow:g} of the requests"
     init_logger("vllm.script").info_once(
-        "Script pruning: %s, mode %s, relevance %s (%dx%d: %d -> %d visual tokens)",
-        *(amount, config.mode, relevance, width, height, total, kept),
+        "Script pruning%s: %s, mode %s, relevance %s (%dx%d: %d -> %d visual tokens)",
+        *(pruned, amount, config.mode, relevance, width, height, total, kept),
     )

@@ -33,6 +33,13 @@ PROBES: Probes = {
         "app",
         "supported_tasks",
     ),
+    "vllm.entrypoints.openai.chat_completion.serving:OpenAIServingChat.render_chat_request": (
+        "request",
+    ),
+    "vllm.entrypoints.openai.chat_completion.serving:OpenAIServingChat._maybe_get_adapters": (
+        "request",
+        "supports_default_mm_loras",
+    ),
     "vllm.renderers.hf:HfRenderer.render_messages": ("messages", "params"),
     "vllm.renderers.hf:HfRenderer.render_messages_async": ("messages", "params"),
     "vllm.renderers.hf:HfRenderer.clear_mm_cache": (),

@@ -7,7 +7,7 @@ request on `self`, for one instance serves concurrent ones: orders.py.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -24,6 +24,7 @@ from vllm.multimodal.parse import (
 from vllm.multimodal.processing import BaseMultiModalProcessor, ProcessorInputs
 
 from .config import ScriptConfig
+from .explanation import ExplainedImage, with_explain_id
 from .fields import (
     COUNT_FIELD,
     field_name,
@@ -81,6 +82,8 @@ class PruningProcessor(BaseMultiModalProcessor):
             raise RuntimeError("the prompt did not pass through the renderer of the script plugin")
         items = {m: inputs.mm_data_items[m] for m in self.modalities if m in inputs.mm_data_items}
         plans = {m: self._plans(m, items[m], request, kwargs) for m in items}
+        if request.explained is not None:
+            plans = {m: list(map(with_explain_id, plans[m])) for m in plans}
         with timing_ctx.record("get_mm_hashes"):
             hashes = dict(super()._get_mm_hashes(replace(inputs, hf_processor_mm_kwargs=kwargs)))
         orders = {}
@@ -93,6 +96,9 @@ class PruningProcessor(BaseMultiModalProcessor):
         if request.counted:
             self._check_prompt(processed, plans)
             self._count_images(request, plans.get("image", ()), items.get("image"), kwargs)
+        if request.explained is not None and "image" in items:
+            explained = self._explained(request, plans["image"], items["image"], kwargs)
+            request.explained.extend(explained)
         return processed
 
     def _check_prompt(self, processed: Any, plans: Mapping[str, Sequence[Plan | None]]) -> None:
@@ -112,6 +118,27 @@ class PruningProcessor(BaseMultiModalProcessor):
                 query = request.query_source if plan.query else "none"
                 total, kept = layout.num_placeholders, num_rows(plan, layout)
                 metrics().count_image(plan.mode, plan.relevance, query, total, kept)
+
+    def _explained(
+        self,
+        request: ScriptRequest,
+        plans: Sequence[Plan | None],
+        images: Any,
+        kwargs: Mapping[str, object],
+    ) -> Iterator[ExplainedImage]:
+        queries = request.queries_of("image", len(plans))
+        for index, (plan, query) in enumerate(zip(plans, queries, strict=True)):
+            layout = self._layout(images, index, kwargs)
+            if layout is None:
+                raise VLLMValidationError(
+                    f"image {index} cannot be shown: send the picture itself, not its uuid alone "
+                    "and not image_embeds",
+                    parameter="messages",
+                )
+            reads = plan is not None and len(plan.query) > 0
+            source = request.query_source if reads else "none"
+            picture = images.get(index)
+            yield ExplainedImage(picture, layout, plan, query if reads else "", source)
 
     def get_dummy_inputs(self, *args: Any, **kwargs: Any) -> ProcessorInputs:
         """Dummies for memory profiling and for the encoder cache's size: the most one may keep.

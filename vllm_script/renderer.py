@@ -21,7 +21,7 @@ from .config import ScriptConfig, SettingError
 from .query import item_queries, materialize
 from .raw_prompt import MARKS, Scaffolding, learn_scaffolding, raw_item_queries
 from .refusal import refusal
-from .requested import REQUEST_KEY, ScriptRequest
+from .requested import REQUEST_KEY, Inquiry, ScriptRequest
 
 _NOTE = "_script"
 
@@ -36,7 +36,7 @@ def build_renderer(config: Any, tokenizer: Any) -> HfRenderer:
 class _Note:
     """What the messages said, kept beside the prompt until its images are processed."""
 
-    overrides: Any
+    inquiry: Inquiry
     queries: Mapping[str, Sequence[str]]
 
 
@@ -83,7 +83,8 @@ class ScriptRenderer(HfRenderer):
         prompt = dict(prompt)
         note = prompt.pop(_NOTE, None)
         kwargs = dict(prompt.get("mm_processor_kwargs") or {})
-        overrides = note and note.overrides
+        inquiry = note.inquiry if note else Inquiry(None)
+        overrides = inquiry.overrides
         if overrides is None:  # the offline interface has them here, with or without messages
             overrides = kwargs.pop(REQUEST_KEY, None)
         try:
@@ -92,7 +93,9 @@ class ScriptRenderer(HfRenderer):
             raise refusal(error.setting, str(error)) from None
         if prompt.get("multi_modal_data"):
             queries = query or (note.queries if note else self._raw_queries(prompt))
-            kwargs[REQUEST_KEY] = ScriptRequest(config, queries, asked=bool(overrides))
+            kwargs[REQUEST_KEY] = ScriptRequest(
+                config, queries, asked=bool(overrides), explained=inquiry.explained
+            )
             prompt["mm_processor_kwargs"] = kwargs
         return prompt
 
@@ -137,6 +140,7 @@ class ScriptRenderer(HfRenderer):
 def _take_note(messages: Any, params: Any) -> tuple[Any, Any, _Note]:
     messages = materialize(messages)
     template_kwargs = dict(params.chat_template_kwargs)
-    overrides = template_kwargs.pop(REQUEST_KEY, None)
-    note = _Note(overrides, item_queries(messages))
+    asked = template_kwargs.pop(REQUEST_KEY, None)
+    inquiry = asked if isinstance(asked, Inquiry) else Inquiry(asked)
+    note = _Note(inquiry, item_queries(messages))
     return messages, replace(params, chat_template_kwargs=template_kwargs), note

@@ -4,11 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from .config import ScriptConfig
+from .explanation import ExplainedImage
 
 REQUEST_KEY = "script"
-"""Key in `mm_processor_kwargs` that carries a `ScriptRequest` from the renderer to `apply`."""
+"""Key of what a request asks: in `chat_template_kwargs` the client's value or an `Inquiry`, in
+`mm_processor_kwargs` a `ScriptRequest` from the renderer to the processor."""
+
+
+@dataclass(frozen=True)
+class Inquiry:
+    """What our own routes ask beyond what a client can: JSON has no such objects."""
+
+    overrides: Any
+    """The `script` field of the request."""
+
+    explained: list[ExplainedImage] | None = None
+    """A list to be filled with the request's images, None where nobody asked to see them."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +41,9 @@ class ScriptRequest:
 
     counted: bool = True
     """Whether it appears in the metrics; the dummies of memory profiling do not."""
+
+    explained: list[ExplainedImage] | None = None
+    """See `Inquiry`."""
 
     @property
     def query_source(self) -> str:

@@ -16,3 +16,7 @@ class ScriptWorker:
     def script_take_observations(self) -> dict[str, Any]:
         """What was observed since the last call, as `PrunedModel.take_observations` has it."""
         return self.get_model().take_observations()  # type: ignore[attr-defined]
+
+    def script_take_selections(self, names: list[str]) -> list[dict[str, Any] | None]:
+        """The selections of explained images, as `Shelf.take` has them."""
+        return self.get_model().shelf.take(names)  # type: ignore[attr-defined]

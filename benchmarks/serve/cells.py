@@ -23,9 +23,12 @@ class Arm:
     """Kind of its server."""
     keep_ratio: float | None = None
     """Sent with every request, where the server prunes."""
+    known: bool = False
+    """Whether it asks something else about the pictures of the arm before."""
 
     def __str__(self) -> str:
-        return self.server if self.keep_ratio is None else f"keep {self.keep_ratio:g}"
+        name = self.server if self.keep_ratio is None else f"keep {self.keep_ratio:g}"
+        return f"{name}, known picture" if self.known else name
 
 
 @dataclass(frozen=True)
@@ -62,11 +65,17 @@ class Cell:
 
     def __str__(self) -> str:
         off = f", {self.arms[-1]} against stock, launch {self.launch}" if self.launch else ""
-        return f"{self.picture}, {self.load}{off}"
+        return f"{self.picture}, {self.load}{off}{', second question' if self.again else ''}"
+
+    @property
+    def again(self) -> bool:
+        """Whether a picture's first question is compared with its second."""
+        return any(arm.known for arm in self.arms)
 
     @property
     def servers(self) -> set[str]:
-        return {arm.server for arm in self.arms}
+        """Stock's runs all the time: what one measures must not depend on that."""
+        return {STOCK, *(arm.server for arm in self.arms)}
 
 
 def grid(
@@ -79,14 +88,17 @@ def grid(
 ) -> list[Cell]:
     """Every load on the first kind of picture, and the first load on the others.
 
-    Rates come last: some are multiples of what was measured before.
+    Rates come last: some are multiples of what was measured before. In between, one question and
+    then another about each picture, at the first ratio.
     """
     arms = (Arm(STOCK), *(Arm(SCRIPT, ratio) for ratio in keep_ratios))
+    questions = (Arm(SCRIPT, keep_ratios[0]), Arm(SCRIPT, keep_ratios[0], known=True))
     at_once = [Load(concurrency=number) for number in concurrency]
     loads = [(pictures[0], load) for load in at_once]
     loads += [(picture, at_once[0]) for picture in pictures[1:]]
-    loads += [(pictures[0], load) for load in rates]
-    return [Cell(picture, load, arms, requests, repetitions) for picture, load in loads]
+    cells = [Cell(picture, load, arms, requests, repetitions) for picture, load in loads]
+    cells.append(Cell(pictures[0], Load(concurrency=1), questions, requests, repetitions))
+    return cells + [Cell(pictures[0], load, arms, requests, repetitions) for load in rates]
 
 
 def off_cells(picture: str, launches: int, servers: Sequence[str]) -> list[Cell]:
@@ -101,11 +113,15 @@ def off_cells(picture: str, launches: int, servers: Sequence[str]) -> list[Cell]
 
 
 def in_turns(arms: Sequence[Arm], repetitions: int) -> list[tuple[int, Arm]]:
-    """(repetition, arm) in the order of measurement: A B B A A B ..., so that drift cancels."""
+    """(repetition, arm) in the order of measurement: A B B A A B ..., so that drift cancels.
+
+    Not where an arm's pictures must be known from the one before.
+    """
+    fixed = any(arm.known for arm in arms)
     return [
         (repetition, arm)
         for repetition in range(repetitions)
-        for arm in (arms if repetition % 2 == 0 else reversed(arms))
+        for arm in (arms if fixed or repetition % 2 == 0 else reversed(arms))
     ]
 
 

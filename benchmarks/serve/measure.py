@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -86,10 +86,14 @@ class Measurement:
         blocks: dict[Arm, list[Block]] = {arm: [] for arm in cell.arms}
         idle: dict[Arm, list[float]] = {arm: [] for arm in cell.arms}
         texts: list[float] = []
+        requests: list[Request] = []
         for repetition, arm in in_turns(cell.arms, cell.repetitions):
             self.bar.set_postfix_str(f"{cell}: {arm}")
-            seed = f"{cell}, repetition {repetition}"
-            requests = self._requests(cell, seed, block_size(cell, rate))
+            seed = f"{cell}, repetition {repetition}{', again' if arm.known else ''}"
+            new = self._requests(cell, seed, block_size(cell, rate))
+            if arm.known:
+                new = [replace(old, text=own.text) for old, own in zip(requests, new, strict=True)]
+            requests = new
             time.sleep(SETTLE_SECONDS)
             others = [target for kind, target in targets.items() if kind != arm.server]
             used, started = sum(t.cpu_seconds() for t in others), time.monotonic()

@@ -12,7 +12,9 @@ from .tables import lengths
 
 def plot(results: Results, folder: Path) -> None:
     """Draw the first kind of picture, a line an arm, into throughput.png and ttft.png."""
-    lines = [line for line in results.lines if line["concurrency"] and not line["launch"]]
+    lines = [
+        ln for ln in results.lines if ln["concurrency"] and not ln["launch"] and not ln["again"]
+    ]
     if not lines:
         return
     lines = [line for line in lines if line["picture"] == lines[0]["picture"]]

@@ -103,6 +103,7 @@ def summary(
         "concurrency": cell.load.concurrency,
         "rate": rate,
         "launch": cell.launch,
+        "again": cell.again,
         "keep_ratio": arm.keep_ratio,
         "requests": [len(block.ttft) for block in blocks],
         "ttft_ms": percentiles([value for block in blocks for value in block.ttft]),
@@ -115,6 +116,7 @@ def summary(
         "peak_running": max(block.peak_running for block in blocks),
         "peak_kv_usage": round(max(block.peak_kv_usage for block in blocks), 4),
         "split_ms": time_split(blocks),
+        "spans_ms": spans(blocks),
         "idle_cores": None if idle_cores is None else round(idle_cores, 3),
         "blocks": [
             {
@@ -150,6 +152,14 @@ def time_split(blocks: Sequence[Block]) -> dict[str, float | None]:
         "prefill": engine - (encoder or 0.0) - (selection or 0.0),
     }
     return {name: None if v is None else round(1000 * v, 3) for name, v in parts.items()}
+
+
+def spans(blocks: Sequence[Block]) -> dict[str, float]:
+    """Mean milliseconds a request of the plugin's own work on pictures, as it counts them."""
+    count = sum(len(block.ttft) for block in blocks)
+    names = ("preprocess", "encoder", "selection")
+    seconds = {n: _mean_of_requests(blocks, f"script_{n}_seconds_sum", count) for n in names}
+    return {name: round(1000 * (value or 0.0), 3) for name, value in seconds.items()}
 
 
 def _mean_of_requests(blocks: Sequence[Block], name: str, count: int) -> float | None:

@@ -21,7 +21,8 @@ keep ratios is measured by accuracy_bench.py; a speed without it is no result.""
 
 def report(results: Results, settle_seconds: float) -> str:
     """All tables of what was measured."""
-    grid = [line for line in results.lines if not line["launch"]]
+    grid = [line for line in results.lines if not line["launch"] and not line["again"]]
+    again = [line for line in results.lines if line["again"]]
     off = [line for line in results.lines if line["launch"]]
     about = results.lines[-1]["about"]
     parts = ["\n".join(f"- {name.replace('_', ' ')}: {value}" for name, value in about.items())]
@@ -33,6 +34,8 @@ def report(results: Results, settle_seconds: float) -> str:
         parts.append(f"## Latency and throughput: {title}\n\n{_latency(results, lines)}")
         parts.append(f"## Tokens: {title}\n\n{_tokens(lines)}")
         parts.append(f"## Where the time to first token goes: {title}\n\n{_split(lines)}")
+    for cell in dict.fromkeys(line["cell"] for line in again):
+        parts.append(f"## {cell}: {lengths(about)}\n\n{_again(results.of(cell))}")
     if off:
         title = f"{off[0]['picture']}, {lengths(about)}, concurrency 1"
         parts.append(f"## Pruning switched off: {title}\n\n{_off(off)}")
@@ -107,6 +110,31 @@ def _split(lines: Sequence[Line]) -> str:
         "and selection are empty where the server does not count them (stock vLLM does not); they "
         "are in prefill then."
     )
+
+
+def _again(lines: Sequence[Line]) -> str:
+    """A first and a second question about each picture."""
+    first, second = lines
+    names = ("preprocess", "encoder", "selection")
+    rows = [
+        [line["arm"], _counts(line["requests"]), _points(line["ttft_ms"])]
+        + [f"{line['spans_ms'][name]:.1f}" for name in names]
+        for line in lines
+    ]
+    points = "/".join(f"p{p}" for p in PERCENTILES)
+    table = _table(["arm", "requests", f"TTFT {points}, ms", *(f"{n}, ms" for n in names)], rows)
+    spent = first["spans_ms"]["preprocess"] + first["spans_ms"]["encoder"]
+    saved = sum(_mean_ttft_ms(line) * sign for line, sign in ((first, 1), (second, -1)))
+    return (
+        f"{table}\n\nPreprocess is the image processor alone, here. The second question is "
+        f"answered {saved:.0f} ms sooner, {100 * saved / spent:.0f} % of what preprocess and "
+        f"encoder took for the first. TTFT times shorter: {_ratio(ttft_ratio(first, second), 2)}."
+    )
+
+
+def _mean_ttft_ms(line: Line) -> float:
+    values = [value for block in line["blocks"] for value in block["ttft_s"]]
+    return 1000 * sum(values) / len(values)
 
 
 def _off(lines: Sequence[Line]) -> str:

@@ -38,8 +38,9 @@ def test_default_cells():
     args = serve_bench.parse_arguments(["--off"])
     cells = [str(cell) for cell in serve_bench.cells_of(args, [SCRIPT, UNUSED])]
     assert cells[:6] == [f"672x672, concurrency {n}" for n in (1, 2, 4, 8, 16, 32)]
-    assert cells[6:8] == ["336x336, concurrency 1", "672x672, rate 0.7x"]
-    assert len(cells) == 8 + 2 * 4
+    second = "672x672, concurrency 1, second question"
+    assert cells[6:9] == ["336x336, concurrency 1", second, "672x672, rate 0.7x"]
+    assert len(cells) == 9 + 2 * 4
 
 
 def test_malformed_size_is_named():

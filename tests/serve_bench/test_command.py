@@ -45,10 +45,17 @@ def test_small_run(stock_server, pruning_server, run, tmp_path, capsys):
     loads = ["concurrency 1", "concurrency 3", "rate 0.5x"]
     off = "84x84, concurrency 1, keep 1 against stock, launch 1"
     expected = [(f"84x84, {x}", a) for x in loads for a in ("stock", "keep 0.11", "keep 0.5")]
+    again = "84x84, concurrency 1, second question"
+    expected[6:6] = [(again, "keep 0.11"), (again, "keep 0.11, known picture")]
     expected += [(off, "stock"), (off, "keep 1")]
     assert [(line["cell"], line["arm"]) for line in lines] == expected
     tokens = {line["arm"]: line["visual_kv_tokens"] for line in lines}
-    assert tokens == {"stock": 78, "keep 0.11": 9, "keep 0.5": 39, "keep 1": 78}
+    known = tokens.pop("keep 0.11, known picture")
+    assert tokens == {"stock": 78, "keep 0.11": 9, "keep 0.5": 39, "keep 1": 78} and known == 9
+    spans = {line["arm"]: line["spans_ms"] for line in lines if line["again"]}
+    for name in ("preprocess", "encoder"):
+        assert spans["keep 0.11"][name] > 0 == spans["keep 0.11, known picture"][name]
+    assert spans["keep 0.11, known picture"]["selection"] > 0
     for line in lines:
         assert line["requests_per_s"] > 0 and min(line["split_ms"]["preprocess"], 1) > 0
         assert (line["split_ms"]["selection"] is None) == (line["arm"] in ("stock", "keep 1"))
@@ -69,9 +76,11 @@ def test_folder_of_pictures(stock_server, pruning_server, run, tmp_path):
     run(stock_server, pruning_server, tmp_path, *arguments)
     lines = [json.loads(line) for line in (tmp_path / "results.jsonl").open()]
     assert [(line["picture"], line["arm"]) for line in lines] == [
-        ("pictures", "stock"), ("pictures", "keep 0.11")
+        ("pictures", "stock"), ("pictures", "keep 0.11"), ("pictures", "keep 0.11"),
+        ("pictures", "keep 0.11, known picture"),
     ]  # fmt: skip
-    assert [line["visual_kv_tokens"] for line in lines] == [(78 + 192) / 2, (9 + 21) / 2]
+    kept = (9 + 21) / 2
+    assert [line["visual_kv_tokens"] for line in lines] == [(78 + 192) / 2, kept, kept, kept]
 
 
 def test_server_that_does_not_prune_is_found(stock_server, run, tmp_path):
@@ -91,7 +100,8 @@ def test_starts_and_stops_servers(checkpoint, tmp_path):
     assert done.returncode == 0
     lines = [json.loads(line) for line in (tmp_path / "results.jsonl").open()]
     assert [line["arm"] for line in lines] == [
-        "stock", "keep 0.11", "stock", "keep 1", "stock", "unused"
+        "stock", "keep 0.11", "keep 0.11", "keep 0.11, known picture",
+        "stock", "keep 1", "stock", "unused",
     ]  # fmt: skip
     assert all(line["idle_cores"] < 0.2 for line in lines)
 

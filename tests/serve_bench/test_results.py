@@ -3,8 +3,9 @@
 import json
 
 import pytest
+from serve.cells import SCRIPT, Arm, Cell, Load
 from serve.plot import plot
-from serve.results import Results, ratio_of_launches, throughput_ratio, ttft_ratio
+from serve.results import Results, ratio_of_launches, summary, throughput_ratio, ttft_ratio
 from serve.tables import report
 
 
@@ -84,6 +85,22 @@ def test_report(results):
     assert "| keep 0.11 | 21 | 11 | 9.1 times | 195 requests |" in text
     assert "at most 0.01 processor cores" in text
     assert "| keep 1 | 9 x 2 | 1.0001 (0.9756 to 1.0253) | yes | 0.990, 1.010, 1.000 |" in text
+
+
+def test_report_of_second_questions(results, block):
+    arms = (Arm(SCRIPT, 0.11), Arm(SCRIPT, 0.11, known=True))
+    cell = Cell("84x84", Load(concurrency=1), arms, 2, 1)
+    spent = {"script_encoder_seconds_sum": 0.1, "script_preprocess_seconds_sum": 0.02}
+    selected = {"script_selection_seconds_sum": 0.04}
+    blocks = [block(0.2, 21, grown=selected | spent)], [block(0.145, 21, grown=selected)]
+    about = results.lines[0]["about"]
+    common = dict(rate=None, text_tokens=10.0, kv_cache_tokens=4096, idle_cores=0.01, about=about)
+    lines = [summary(cell, arm, own, **common) for arm, own in zip(arms, blocks, strict=True)]
+    results.add(cell, lines)
+    text = report(results, 1.5)
+    assert "## 84x84, concurrency 1, second question: 8 text tokens" in text
+    assert "| keep 0.11, known picture | 1 x 2 | 152 / 158 / 159 | 0.0 | 0.0 | 20.0 |" in text
+    assert "answered 58 ms sooner, 96 % of what preprocess and encoder took" in text
 
 
 def test_plot(results, tmp_path):

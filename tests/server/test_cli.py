@@ -39,6 +39,8 @@ def script_settings(parser, *flags):
         (["--script-clip-model", "some/clip"], {"clip_model": "some/clip"}),
         (["--visual-token-budget", "64"], {"visual_token_budget": 64}),
         (["--script-cache-gb", "0"], {"cache_gb": 0}),
+        (["--script-explain"], {"explain": True}),
+        (["--script-shadow", "0.01"], {"shadow": 0.01}),
         (
             ["--script-mode", "gsp", "--script-relevance", "none"],
             {"mode": "gsp", "relevance": "none"},
@@ -78,6 +80,12 @@ def test_yaml(parser, checkpoint, tmp_path):
         (["--visual-token-budget", "1.5"], ["argument --visual-token-budget", "1.5"]),
         (["--keep-ratio", "0.5", "--visual-token-budget", "5"], ["not allowed with"]),
         (["--script-cache-gb", "-1"], ["argument --script-cache-gb", "[0, 1024]", "-1"]),
+        (["--script-shadow", "0"], ["argument --script-shadow", "(0, 1]", "got 0"]),
+        (["--script-shadow", "2"], ["argument --script-shadow", "(0, 1]", "got 2"]),
+        (
+            ["--script-shadow", "0.5", "--max-keep-ratio", "0.5"],
+            ["max_keep_ratio 0.5", "leave one of the two out"],
+        ),
         (["--script-mode", "best"], ["argument --script-mode", "cdpruner"]),
         (["--plugin", "scrip"], ["argument --plugin", "script"]),
         (["--additional-config", '{"script": {"keep": 1}}'], ["unknown key 'keep' in script"]),
@@ -101,6 +109,7 @@ def test_help_explains_every_flag(parser, capsys):
         *("--plugin", "--keep-ratio", "--visual-token-budget"),
         *("--script-mode", "--script-relevance", "--script-clip-model"),
         *("--min-keep-ratio", "--max-keep-ratio", "--script-cache-gb"),
+        *("--script-explain", "--script-shadow"),
     ):
         assert flag in text
     assert text.startswith("Script:")
@@ -179,6 +188,14 @@ def set_two(hf_config):
         ),
         ({"additional_config": {"script": {"keep_ratio": 2}}}, ["keep_ratio", "got 2"]),
         ({"mm_encoder_only": True}, ["--mm-encoder-only"]),
+        (
+            {"additional_config": {"script": {"explain": True}}, "worker_extension_cls": "a.B"},
+            ["--script-explain", "a.B", "leave one"],
+        ),
+        (
+            {"additional_config": {"script": {"shadow": 0.1}}, "logprobs_mode": "raw_logits"},
+            ["--script-shadow", "raw_logits", "leave one"],
+        ),
         ({"tokenizer_mode": "deepseek_v32"}, ["deepseek_v32", "--tokenizer-mode hf"]),
     ],
 )

@@ -8,7 +8,7 @@ import pytest
 
 QUESTIONS = ["What is shown here?", "How many people are there?"]
 SETTINGS = [None, {"keep_ratio": 0.3, "mode": "cdpruner"}, {"relevance": "embedding"}]
-SCRIPT = ("--plugin", "script", "--keep-ratio", "0.11")
+SCRIPT = ("--plugin", "script", "--keep-ratio", "0.11", "--script-explain")
 
 
 # Two ranks add up features in another order than one. Where that turns a tie between two tokens
@@ -61,3 +61,19 @@ def test_mistakes_are_found_in_every_process(server, picture):
         reply = httpx.post(f"{server.url}/chat/completions", json=body, timeout=300)
         assert reply.status_code == 400
         assert "got 7" in reply.json()["error"]["message"]
+
+
+def test_explanations_are_those_of_one_process(server_and_ties, pruning_server, picture):
+    server, ties = server_and_ties
+    differing = 0
+    for seed in range(900, 904):
+        content = [picture(168, 168, seed=seed), {"type": "text", "text": QUESTIONS[0]}]
+        body = {"model": "tiny", "messages": [{"role": "user", "content": content}]}
+        answers = [
+            httpx.post(f"{each.url}/script/explain", json=body, timeout=300).json()["images"][0]
+            for each in (server, pruning_server)
+        ]
+        kept = [set(answer["kept_patches"]) for answer in answers]
+        assert len(kept[0]) == len(kept[1]) == 21
+        differing += kept[0] != kept[1]
+    assert differing <= ties

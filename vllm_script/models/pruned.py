@@ -26,6 +26,7 @@ from ..plan import Plan, make_plan
 from ..pruning import run_mode
 from ..pruning.frames import run_mode_in_frames
 from ..relevance.clip import ClipRelevance
+from ..selection import Selection, Shelf
 from ..spans import Spans
 
 _CLIP_PREFIX = "script_clip."
@@ -41,6 +42,7 @@ class PrunedModel:
         self._tested: set[str] = set()
         self._hidden_size = vllm_config.model_config.hf_config.get_text_config().hidden_size
         self.feature_cache = self._feature_cache(config.cache_gb, vllm_config)
+        self.shelf = Shelf()
         self._spans = Spans(vllm_config.device_config.device)
         on_encoder_cache_reset(vllm_config, "forget_images")
         self.script_clip: Any = None
@@ -168,12 +170,15 @@ class PrunedModel:
         return image
 
     def _kept(self, image: EncodedImage, plan: Plan, count: int) -> torch.Tensor:
-        kept = self.select(image, plan)
-        if len(kept) != count:
+        selection = self.select(image, plan)
+        if len(selection.kept) != count:
             raise RuntimeError(
-                f"pruning selected {len(kept)} rows for an image with {count} placeholders"
+                f"pruning selected {len(selection.kept)} rows for an image with {count} "
+                "placeholders"
             )
-        return kept
+        if plan.explain_id is not None:
+            self.shelf.put(plan.explain_id, selection)
+        return selection.kept
 
     def _self_test(self, modality: str, fields: dict[str, Any], num_rows: int) -> None:
         """Prune the first item left whole, which is vLLM's dummy where it profiles memory.
@@ -190,11 +195,11 @@ class PrunedModel:
             )
         plan = make_plan(self._script_config, query=((0, 1),))
         count = plan.num_kept(*image.layout.counts)
-        if count is not None and len(kept := self.select(image, plan)) != count:
+        if count is not None and len(kept := self.select(image, plan).kept) != count:
             raise RuntimeError(f"pruning selected {len(kept)} of {num_rows} rows, not {count}")
 
-    def select(self, image: EncodedImage, plan: Plan) -> torch.Tensor:
-        """Return the kept rows of `image.features` as int64 [count], in reading order."""
+    def select(self, image: EncodedImage, plan: Plan) -> Selection:
+        """Choose the rows of `image.features` that stay."""
         layout = image.layout
         budget = plan.num_kept(*layout.counts)
         assert budget is not None, "an image with a plan is pruned"
@@ -204,8 +209,10 @@ class PrunedModel:
         relevance = self._relevance(visual_tokens, states, plan)
         mode = (visual_tokens, budget, relevance, plan.mode, plan.params)
         if layout.num_frames == 1:
-            return candidates[run_mode(*mode)]
-        return candidates[run_mode_in_frames(*mode, layout.num_frames, layout.even)]
+            kept = run_mode(*mode)
+        else:
+            kept = run_mode_in_frames(*mode, layout.num_frames, layout.even)
+        return Selection(candidates[kept], relevance)
 
     def _relevance(
         self, visual_tokens: torch.Tensor, states: torch.Tensor, plan: Plan

@@ -1,0 +1,44 @@
+"""Ask the engine for one token as a chat request would: for routes of our own.
+
+The prompt is vLLM's: its handler checks the model's name and renders the messages. What follows is
+not: no sampling settings of the request count, and nothing of it is logged.
+"""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
+from vllm.entrypoints.serve.engine.protocol import ErrorResponse
+from vllm.outputs import RequestOutput
+from vllm.sampling_params import SamplingParams
+
+from vllm_script.requested import Inquiry
+
+from .request import attach
+
+
+async def render(chat: Any, request: ChatCompletionRequest, inquiry: Inquiry) -> Any:
+    """The engine's input for one token, or the ErrorResponse that vLLM has for the client.
+
+    Args:
+        chat: vLLM's handler of chat completions, `app.state.openai_serving_chat`.
+        request: is changed: `inquiry` goes with it, and it asks for one token.
+    """
+    request.max_tokens, request.max_completion_tokens, request.n = 1, None, 1
+    attach(request, inquiry)
+    rendered = await chat.render_chat_request(request)
+    if isinstance(rendered, ErrorResponse):
+        return rendered
+    _, (prompt,) = rendered
+    return prompt
+
+
+async def first_token(
+    chat: Any, prompt: Any, params: SamplingParams, **options: Any
+) -> RequestOutput:
+    """Run a rendered prompt; `options` are those of the engine's `generate`."""
+    name = f"script-{uuid.uuid4().hex}"
+    outputs = chat.engine_client.generate(prompt, params, name, **options)
+    return [output async for output in outputs][-1]

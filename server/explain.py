@@ -1,0 +1,143 @@
+"""POST /v1/script/explain: which patches a chat request's images keep, and which text decided it.
+
+The request is rendered as any other and runs for one token, with identifiers that nothing shares,
+so every image is selected anew; the workers then hand over what they selected.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import io
+from http import HTTPStatus
+from typing import Any
+
+import torch
+from fastapi import APIRouter, Depends, Request
+from fastapi.responses import JSONResponse
+from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
+from vllm.entrypoints.serve.engine.protocol import ErrorResponse
+from vllm.entrypoints.serve.exception_handling.error_response import create_error_response
+from vllm.entrypoints.serve.utils.api_utils import validate_json_request, with_cancellation
+from vllm.exceptions import VLLMValidationError
+from vllm.sampling_params import SamplingParams
+
+from vllm_script import compat
+from vllm_script.drawing import draw_selection
+from vllm_script.explanation import ExplainedImage
+from vllm_script.models import family_of
+from vllm_script.requested import Inquiry
+from vllm_script.selection import MOST_KEPT
+
+from . import stats
+from .ask import first_token, render
+
+router = APIRouter()
+_one_at_a_time = asyncio.Lock()
+
+
+def install() -> None:
+    """Give the API servers that are built from now on our routes."""
+    compat.extend_app(_extend)
+
+
+def _extend(app: Any) -> None:
+    app.include_router(router)
+    app.include_router(stats.router)
+
+
+@router.post("/v1/script/explain", dependencies=[Depends(validate_json_request)])
+@with_cancellation
+async def explain(request: ChatCompletionRequest, raw_request: Request) -> JSONResponse:
+    """Explain the images of a chat completions request."""
+    if _one_at_a_time.locked():
+        busy = create_error_response(
+            "another explanation is being made; this server makes one at a time, try again",
+            "TooManyRequests",
+            HTTPStatus.TOO_MANY_REQUESTS,
+        )
+        return _error(busy, {"Retry-After": "1"})
+    async with _one_at_a_time:
+        return await _explain(request, raw_request.app.state)
+
+
+async def _explain(request: ChatCompletionRequest, state: Any) -> JSONResponse:
+    images: list[ExplainedImage] = []
+    script = (request.model_extra or {}).get("script")
+    chat = state.openai_serving_chat
+    prompt = await render(chat, request, Inquiry(script, explained=images))
+    if isinstance(prompt, ErrorResponse):
+        return _error(prompt)
+    if not images:
+        raise VLLMValidationError(
+            "explain shows what is kept of images, and the messages have none; add one as an "
+            "image_url part",
+            parameter="messages",
+        )
+    selections = await _selections(chat, prompt, images)
+    hf_config = state.engine_client.model_config.hf_config
+    shown = [
+        await asyncio.to_thread(_shown, hf_config, *pair)
+        for pair in zip(images, selections, strict=True)
+    ]
+    numbered = [{"index": index, **image} for index, image in enumerate(shown)]
+    return JSONResponse({"model": request.model or chat.models.model_name(), "images": numbered})
+
+
+def _error(response: ErrorResponse, headers: dict[str, str] | None = None) -> JSONResponse:
+    return JSONResponse(response.model_dump(), response.error.code, headers)
+
+
+async def _selections(chat: Any, prompt: Any, images: list[ExplainedImage]) -> list[dict[str, Any]]:
+    """Have the workers select; what they kept of each image, {} of one that is left whole."""
+    # Of several data-parallel engines the first is the one whose workers are asked.
+    await first_token(chat, prompt, SamplingParams(max_tokens=1), data_parallel_rank=0)
+    names = [image.plan.explain_id for image in images if image.plan]
+    asked = chat.engine_client.collective_rpc("script_take_selections", args=(names,))
+    # Tensor-parallel ranks select the same; later pipeline stages select nothing.
+    first_rank, *_ = await asked
+    if None in first_rank:
+        raise VLLMValidationError(
+            f"a worker keeps {MOST_KEPT} selections until they are fetched, and some of these "
+            f"{len(names)} images are gone; ask about fewer images at once",
+            parameter="messages",
+        )
+    selections = iter(first_rank)
+    return [next(selections) if image.plan else {} for image in images]
+
+
+def _shown(hf_config: Any, image: ExplainedImage, selection: dict[str, Any]) -> dict[str, Any]:
+    """One image of the answer."""
+    plan, total = image.plan, image.layout.num_placeholders
+    kept = selection.get("kept")
+    return {
+        "width": image.picture.width,
+        "height": image.picture.height,
+        "visual_tokens": total,
+        "kept": total if kept is None else len(kept),
+        "left_whole": plan is None,
+        "keep_ratio": plan and plan.keep_ratio,
+        "visual_token_budget": plan and plan.visual_token_budget,
+        "mode": plan and plan.mode,
+        "relevance": plan and plan.relevance,
+        "query": {"text": image.text, "source": image.source, "all_read": image.all_read},
+        "kept_patches": kept,
+        "png": base64.b64encode(_drawn(hf_config, image, selection)).decode(),
+    }
+
+
+def _drawn(hf_config: Any, image: ExplainedImage, selection: dict[str, Any]) -> bytes:
+    """A PNG of the kept patches, and of the relevance where the selection read any."""
+    candidates, picture = image.layout.candidates, image.picture
+    family = family_of(hf_config.architectures[0])
+    boxes = family.patch_boxes(hf_config, picture.height, picture.width)
+    kept = torch.tensor(selection["kept"]) if selection else candidates
+    relevance = None
+    if selection.get("relevance") is not None:
+        relevance = torch.full((len(boxes),), torch.nan)
+        relevance[candidates] = torch.tensor(selection["relevance"])
+    tile = hf_config.vision_config
+    patches_per_tile = (tile.image_size // tile.patch_size) ** 2
+    png = io.BytesIO()
+    draw_selection(picture, boxes, patches_per_tile, kept, relevance).save(png, "PNG")
+    return png.getvalue()
