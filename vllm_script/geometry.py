@@ -12,13 +12,7 @@ from transformers.image_processing_utils import get_patch_output_size, select_be
 
 def whole_boxes(grid: int, height: int, width: int) -> torch.Tensor:
     """Boxes [grid * grid, 4] where the image is squeezed into one tile of grid x grid patches."""
-    return grid_boxes(grid, grid, height, width)
-
-
-def grid_boxes(rows: int, columns: int, height: int, width: int) -> torch.Tensor:
-    """Boxes [rows * columns, 4] where a grid of patches covers the image."""
-    sides = torch.tensor([width, height] * 2) / torch.tensor([columns, rows] * 2).double()
-    return _cells(rows, columns) * sides
+    return _cells(grid, grid) * torch.tensor([width, height, width, height]) / grid
 
 
 def cropped_boxes(grid: int, height: int, width: int) -> torch.Tensor:

@@ -55,7 +55,7 @@ def _create_model_config(original: Callable[..., Any]) -> Callable[..., Any]:
         with reporting():
             _check_supported(self, model_config)
             config = resolve(config, model_config.hf_config, model_config.model)
-            _check_routes(self, config)
+            _check_routes(self, config, model_config.hf_config)
         model_config.hf_config.vllm_script = config.to_dict()
         compat.use_renderer("vllm_script.renderer", "build_renderer")
         request.install()
@@ -141,8 +141,12 @@ def _check_supported(engine_args: Any, model_config: Any) -> None:
     compat.check_front_end(model_config)
 
 
-def _check_routes(engine_args: Any, config: ScriptConfig) -> None:
+def _check_routes(engine_args: Any, config: ScriptConfig, hf_config: Any) -> None:
     """Raise ValueError where the engine would not say what explain and shadow mode need."""
+    if config.explain and not hasattr(family_of(hf_config.architectures[0]), "patch_boxes"):
+        raise ValueError(
+            "--script-explain cannot draw where the visual tokens of this model lie; remove it"
+        )
     if (
         config.explain
         and (engine_args.worker_extension_cls or WORKER_EXTENSION) != WORKER_EXTENSION

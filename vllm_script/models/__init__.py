@@ -7,7 +7,7 @@ A family is a module here with
 - `check(engine_args, hf_config)`, which raises ValueError for what it would get wrong;
 - `layout_of(hf_config, height, width)`, the layout of an image of that size in pixels, and
   `example_size(hf_config)`, height and width of the image in the start-up line;
-- `patch_boxes(hf_config, height, width)`, where there is a drawing to be made.
+- `patch_boxes(hf_config, height, width)`, where explain is to draw its selections.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ _PACKAGE = "vllm_script.models"
 FAMILIES = {
     "LlavaNextForConditionalGeneration": "llava_next",
     "LlavaForConditionalGeneration": "llava",
+    "Qwen2_5_VLForConditionalGeneration": "qwen2_5_vl",
 }
 """vLLM's architecture name -> module of this package, which holds the class `Script<name>`."""
 

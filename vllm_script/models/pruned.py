@@ -125,7 +125,7 @@ class PrunedModel:
     def split(self, fields: dict[str, Any], num_items: int) -> Iterator[dict[str, Any]]:
         """Fields of a batch, item by item. Families whose items share tensors override it."""
         for index in range(num_items):
-            yield {name: value[index : index + 1] for name, value in fields.items()}
+            yield {name: _one(value, index) for name, value in fields.items()}
 
     def embed_whole(self, modality: str, fields: dict[str, Any]) -> Sequence[torch.Tensor]:
         """Rows of a batch of items as vLLM has them, a tensor for each."""
@@ -224,6 +224,12 @@ class PrunedModel:
         (query,) = plan.query
         token_ids = to_device(torch.tensor(query), visual_tokens.device)
         return query_relevance(visual_tokens, input_embeddings(self, token_ids))
+
+
+def _one(values: Any, index: int) -> Any:
+    """One item of a batch, batched as vLLM batches a single one."""
+    value = values[index]
+    return value[None] if isinstance(value, torch.Tensor) else [value]
 
 
 def to_device(x: torch.Tensor, device: torch.device) -> torch.Tensor:
