@@ -17,6 +17,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 from tiny_families import qwen_vl
 
 FAMILIES = {
+    "qwen2-vl": qwen_vl.write_qwen2_vl,
     "qwen2.5-vl": qwen_vl.write_qwen2_5_vl,
 }
 

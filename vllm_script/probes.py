@@ -105,5 +105,6 @@ FAMILY_PROBES: dict[str, Probes] = {
     "llava_next": _of_model(
         "llava_next", "LlavaNext", {**_LLAVA, "_merge_image_patch_embeddings": _MERGE}
     ),
+    "qwen2_vl": _of_qwen("qwen2_vl", "Qwen2VL"),
     "qwen2_5_vl": _of_qwen("qwen2_5_vl", "Qwen2_5_VL"),
 }

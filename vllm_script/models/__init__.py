@@ -20,6 +20,7 @@ _PACKAGE = "vllm_script.models"
 FAMILIES = {
     "LlavaNextForConditionalGeneration": "llava_next",
     "LlavaForConditionalGeneration": "llava",
+    "Qwen2VLForConditionalGeneration": "qwen2_vl",
     "Qwen2_5_VLForConditionalGeneration": "qwen2_5_vl",
 }
 """vLLM's architecture name -> module of this package, which holds the class `Script<name>`."""
