@@ -19,6 +19,7 @@ from tiny_families import qwen_vl
 FAMILIES = {
     "qwen2-vl": qwen_vl.write_qwen2_vl,
     "qwen2.5-vl": qwen_vl.write_qwen2_5_vl,
+    "qwen3-vl": qwen_vl.write_qwen3_vl,
 }
 
 

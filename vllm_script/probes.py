@@ -107,4 +107,8 @@ FAMILY_PROBES: dict[str, Probes] = {
     ),
     "qwen2_vl": _of_qwen("qwen2_vl", "Qwen2VL"),
     "qwen2_5_vl": _of_qwen("qwen2_5_vl", "Qwen2_5_VL"),
+    "qwen3_vl": {
+        **_of_qwen("qwen3_vl", "Qwen3VL"),
+        **_of_model("qwen3_vl", "Qwen3VL", {"_init_video_pruning": ("multimodal_config",)}),
+    },
 }

@@ -132,7 +132,7 @@ def _feature(modality, fields, span):
     return MultiModalFeatureSpec(MultiModalKwargsItem(data), modality, "x", span)
 
 
-@pytest.fixture(scope="module", params=["qwen2-vl", "qwen2.5-vl"])
+@pytest.fixture(scope="module", params=["qwen2-vl", "qwen2.5-vl", "qwen3-vl"])
 def models(request, family_checkpoint):
     """Our model without weights, and transformers'."""
     folder = family_checkpoint(request.param)

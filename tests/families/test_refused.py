@@ -4,7 +4,7 @@ import pytest
 from vllm.engine.arg_utils import EngineArgs
 
 
-@pytest.mark.parametrize("family", ["qwen2-vl", "qwen2.5-vl"])
+@pytest.mark.parametrize("family", ["qwen2-vl", "qwen2.5-vl", "qwen3-vl"])
 @pytest.mark.parametrize(
     "changes, words",
     [

@@ -69,7 +69,7 @@ CONVERSATIONS = [
 ]
 
 
-@pytest.fixture(scope="module", params=["qwen2.5-vl", "qwen2-vl"])
+@pytest.fixture(scope="module", params=["qwen2.5-vl", "qwen2-vl", "qwen3-vl"])
 def folder(request, family_checkpoint):
     return family_checkpoint(request.param)
 

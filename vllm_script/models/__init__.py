@@ -22,6 +22,7 @@ FAMILIES = {
     "LlavaForConditionalGeneration": "llava",
     "Qwen2VLForConditionalGeneration": "qwen2_vl",
     "Qwen2_5_VLForConditionalGeneration": "qwen2_5_vl",
+    "Qwen3VLForConditionalGeneration": "qwen3_vl",
 }
 """vLLM's architecture name -> module of this package, which holds the class `Script<name>`."""
 
