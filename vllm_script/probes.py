@@ -105,6 +105,16 @@ FAMILY_PROBES: dict[str, Probes] = {
     "llava_next": _of_model(
         "llava_next", "LlavaNext", {**_LLAVA, "_merge_image_patch_embeddings": _MERGE}
     ),
+    "llava_onevision": _of_model(
+        "llava_onevision",
+        "LlavaOnevision",
+        {
+            "_merge_image_patch_embeddings": (
+                *("image_size", "patch_embeddings", "image_newline"),
+                *("vision_aspect_ratio", "strategy"),
+            )
+        },
+    ),
     "qwen2_vl": _of_qwen("qwen2_vl", "Qwen2VL"),
     "qwen2_5_vl": _of_qwen("qwen2_5_vl", "Qwen2_5_VL"),
     "qwen3_vl": {

@@ -18,7 +18,7 @@ from PIL import Image
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
-FAMILIES = ["qwen2.5-vl", "qwen2-vl", "qwen3-vl"]
+FAMILIES = ["qwen2.5-vl", "qwen2-vl", "qwen3-vl", "llava-onevision"]
 KEEP_RATIO = 0.4
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 """Of the colours, in the checkpoints of tiny_family.py that leave normalising to the model."""

@@ -69,7 +69,7 @@ CONVERSATIONS = [
 ]
 
 
-@pytest.fixture(scope="module", params=["qwen2.5-vl", "qwen2-vl", "qwen3-vl"])
+@pytest.fixture(scope="module", params=["qwen2.5-vl", "qwen2-vl", "qwen3-vl", "llava-onevision"])
 def folder(request, family_checkpoint):
     return family_checkpoint(request.param)
 

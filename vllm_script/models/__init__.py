@@ -20,6 +20,7 @@ _PACKAGE = "vllm_script.models"
 FAMILIES = {
     "LlavaNextForConditionalGeneration": "llava_next",
     "LlavaForConditionalGeneration": "llava",
+    "LlavaOnevisionForConditionalGeneration": "llava_onevision",
     "Qwen2VLForConditionalGeneration": "qwen2_vl",
     "Qwen2_5_VLForConditionalGeneration": "qwen2_5_vl",
     "Qwen3VLForConditionalGeneration": "qwen3_vl",
