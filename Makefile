@@ -20,7 +20,7 @@ test-all: install
 	$(VENV)/pytest -m "not gpu"
 
 test-gpu: install
-	TRITON_INTERPRET=0 $(VENV)/pytest tests/kernels -m gpu -rs
+	$(VENV)/pytest tests/kernels -m gpu -rs
 
 check: install
 	$(VENV)/ruff check .

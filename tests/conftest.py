@@ -16,15 +16,21 @@ sys.path[:] = [p for p in sys.path if pathlib.Path(p or ".").resolve() != ROOT]
 os.environ.update(
     HF_HUB_OFFLINE="1",
     OMP_NUM_THREADS="1",
+    PYTORCH_NVML_BASED_CUDA_CHECK="1",  # to ask for a GPU does not start CUDA in this process
     PYTHONHASHSEED="0",  # vLLM logs sets; two servers' logs are compared
     VLLM_CPU_KVCACHE_SPACE="1",
     VLLM_CPU_OMP_THREADS_BIND="nobind",
     VLLM_NO_USAGE_STATS="1",
 )
-# Kernels run in Triton's interpreter: to be said before anything imports Triton. On a GPU, 0.
-os.environ.setdefault("TRITON_INTERPRET", "1")
 
 import pytest  # noqa: E402
+import torch  # noqa: E402
+
+# Triton's interpreter is for all kernels of a process, and to be chosen before Triton is imported.
+# On a GPU vLLM's own kernels must run as they are: ours are tested in a process of their own there,
+# see tests/kernels/test_interpreter.py. Elsewhere vLLM has none, and one process serves both.
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 # Float32 and small blocks: tokens do not flip on last bits, and a small image fills whole blocks.
 ENGINE_FLAGS = (

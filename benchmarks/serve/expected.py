@@ -1,16 +1,18 @@
-"""How many tokens a prompt must have, from the size of its picture: what servers are checked on."""
+"""How many tokens a prompt must have, from its text and the sizes of its pictures."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from transformers import AutoConfig, AutoProcessor
 
-from vllm_script.config import ScriptConfig
+from vllm_script.budget import num_kept
 from vllm_script.models import family_of, pruned_name
-from vllm_script.plan import make_plan
 
 
 class Expected:
-    """Token counts of a model's prompts with one picture."""
+    """Token counts of a model's prompts."""
 
     def __init__(self, model: str) -> None:
         """`model`: folder or repository of the checkpoint."""
@@ -22,19 +24,31 @@ class Expected:
 
     def visual_tokens(self, width: int, height: int, keep_ratio: float | None) -> int:
         """Those of a picture, width and height in pixels; without a ratio: stock's."""
+        return self.before_and_after(width, height, keep_ratio=keep_ratio or 1.0)[1]
+
+    def before_and_after(self, width: int, height: int, **amount: Any) -> tuple[int, int]:
+        """Visual tokens of a picture without and with pruning; `amount`: as `num_kept` has it."""
         layout = self._family.layout_of(self.config, height, width)
-        plan = make_plan(ScriptConfig(keep_ratio=keep_ratio or 1.0), ())
-        kept = plan.num_kept(*layout.counts)
-        return layout.num_placeholders if kept is None else kept
+        before = layout.num_placeholders
+        return before, num_kept(*layout.counts, **amount) or before
 
     def text_tokens(self, text: str) -> int:
         """Those of the chat template around `text` and a picture, without the visual ones."""
-        content = [{"type": "text", "text": text}, {"type": "image"}]
+        content = [{"type": "text", "text": text}, {"type": "image_url"}]
+        return self.tokens_beside_pictures([{"role": "user", "content": content}])
+
+    def tokens_beside_pictures(self, messages: Sequence[Mapping[str, Any]]) -> int:
+        """Those of a chat, without the visual ones."""
+        shown = [{**message, "content": _as_template_reads(message)} for message in messages]
         rendered = self.tokenizer.apply_chat_template(
-            [{"role": "user", "content": content}],
-            chat_template=self._template,
-            tokenize=False,
-            add_generation_prompt=True,
+            shown, chat_template=self._template, tokenize=False, add_generation_prompt=True
         )
         token_ids = self.tokenizer(rendered, add_special_tokens=False).input_ids
-        return len(token_ids) - 1  # one stands for the picture
+        return len(token_ids) - token_ids.count(self.config.image_token_index)
+
+
+def _as_template_reads(message: Mapping[str, Any]) -> Any:
+    content = message["content"]
+    if isinstance(content, str):
+        return content
+    return [part if part["type"] == "text" else {"type": "image"} for part in content]

@@ -2,12 +2,14 @@
 how often kernels and references settle a tie differently."""
 
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from vllm_script.kernels import greedy_map, inverse_norms
+from vllm_script.kernels._triton import HAS_TRITON, is_interpreted
 
 # A kernel may be this much worse than float32 PyTorch, both against float64, plus a last bit or
 # two of values around one.
@@ -17,6 +19,19 @@ TIES = {"choices": 0, "settled differently": 0, "beyond a tie": 0}
 
 # Not by their dotted names: the package's greedy_map is the function.
 GREEDY_MAP, NORMS = (sys.modules[op.__module__] for op in (greedy_map, inverse_norms))
+
+HERE = Path(__file__).parent
+ELSEWHERE = "Triton runs as it is in this process; test_interpreter.py runs this in another one"
+
+
+def pytest_collection_modifyitems(items):
+    """Skip what needs the interpreter where it is off."""
+    if not HAS_TRITON or is_interpreted():
+        return
+    for item in items:
+        needs_it = item.path.parent == HERE and item.path.name != "test_interpreter.py"
+        if needs_it and not item.get_closest_marker("gpu"):
+            item.add_marker(pytest.mark.skip(reason=ELSEWHERE))
 
 
 @pytest.fixture(autouse=True)

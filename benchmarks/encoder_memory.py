@@ -1,0 +1,150 @@
+"""Most memory that encoding takes at a time, stock vLLM against the plugin, many requests at once.
+
+    python benchmarks/encoder_memory.py [--keep-ratio 0.11] [--requests 32] [--json FILE]
+
+vLLM's scheduler counts encoder work in visual tokens, so of pruned images it sends nine times as
+many at once; the plugin encodes them one by one. Each engine runs in a process of its own, with
+random weights and one layer of the language model, and what one call allocates is measured at its
+peak: the encoder alone, and for the plugin also the whole step with selection and what is kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import sys
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from importlib.metadata import version
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+import torch
+from serve.requests import TEXT
+from serve_bench import machine, written
+
+SIZE = 672
+"""Side in pixels of a picture: five tiles."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--model", default="cpu-108m", help="checkpoint, or a shape to write")
+    parser.add_argument("--keep-ratio", type=float, default=0.11)
+    parser.add_argument("--requests", type=int, default=32, help="pictures sent at once")
+    parser.add_argument(
+        "--batched-tokens", type=int, default=8192, help="vLLM's --max-num-batched-tokens"
+    )
+    parser.add_argument("--json", type=Path, help="file to add a line to")
+    args = parser.parse_args()
+    model = str(written(args.model))
+    result = {
+        "machine": machine(),
+        "versions": {name: version(name) for name in ("vllm", "torch")},
+        "date": datetime.date.today().isoformat(),
+        "command": " ".join(["python", "benchmarks/" + Path(__file__).name, *sys.argv[1:]]),
+        "requests": args.requests,
+        "batched_tokens": args.batched_tokens,
+    }
+    pruned = {"keep_ratio": args.keep_ratio}
+    runs = {
+        "stock, encoder": (None, "embed_multimodal"),
+        "script, encoder": (pruned, "encode"),
+        "script, whole step": (pruned, "embed_multimodal"),
+    }
+    for name, run in runs.items():
+        print(f"{name}: {args.requests} pictures of {SIZE}x{SIZE} ...", file=sys.stderr)
+        with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+            asked = pool.submit(measure, model, *run, args.requests, args.batched_tokens)
+            result[name] = asked.result()
+        print(describe(name, result[name]))
+    if args.json:
+        with args.json.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(result) + "\n")
+
+
+def describe(name: str, calls: list[tuple[int, int]]) -> str:
+    """One line about the calls, (images, peak bytes) each."""
+    most = max(images for images, _ in calls)
+    peak = max(peak for _, peak in calls)
+    return (
+        f"{name}: {sum(images for images, _ in calls)} images in {len(calls)} calls of at most "
+        f"{most}, peak {peak / 2**20:.1f} MiB"
+    )
+
+
+def measure(
+    model: str,
+    settings: dict[str, Any] | None,
+    method: str,
+    num_requests: int,
+    batched_tokens: int,
+) -> list[tuple[int, int]]:
+    """(images, most bytes allocated in it at a time) of every call of that method of the model."""
+    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "4")
+    import numpy as np
+    from PIL import Image
+    from vllm import LLM, SamplingParams
+
+    llm = LLM(
+        model,
+        additional_config={} if settings is None else {"script": settings},
+        hf_overrides={"text_config": {"num_hidden_layers": 1}},
+        load_format="dummy",
+        dtype="auto" if torch.cuda.is_available() else "float32",
+        enforce_eager=True,
+        max_num_batched_tokens=batched_tokens,
+        mm_processor_cache_gb=0,
+    )
+    calls: list[tuple[int, int]] = []
+    llm.apply_model(lambda vllm_model: _watch(vllm_model, method, calls))
+    conversations = []
+    for seed in range(num_requests):
+        pixels = np.random.default_rng(seed).integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
+        picture = {"type": "image_pil", "image_pil": Image.fromarray(pixels)}
+        content = [picture, {"type": "text", "text": TEXT.split("\n")[0]}]
+        conversations.append([{"role": "user", "content": content}])
+    llm.chat(conversations, SamplingParams(max_tokens=2, ignore_eos=True))
+    return calls
+
+
+def _watch(model: Any, method: str, calls: list[tuple[int, int]]) -> None:
+    original = getattr(model, method)
+
+    def watched(*args: Any, **kwargs: Any) -> Any:
+        results: list[Any] = []
+        peak = peak_bytes(lambda: results.append(original(*args, **kwargs)))
+        num_images = 1 if method == "encode" else len(results[0])
+        calls.append((num_images, peak))
+        return results[0]
+
+    setattr(model, method, watched)
+
+
+def peak_bytes(call: Callable[[], object]) -> int:
+    """Most memory that tensors allocated during the call take at a time."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        call()
+        return torch.cuda.max_memory_allocated() - before
+    with torch.profiler.profile(
+        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
+    ) as profile:
+        call()
+    used = most = 0
+    for event in profile.profiler.kineto_results.events():
+        if event.name() == "[memory]":
+            used += event.nbytes()
+            most = max(most, used)
+    return most
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Parts of kernel_bench.py."""

@@ -1,0 +1,72 @@
+"""What is selected from: images of some shapes, random."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+POOL_RATIO = 0.5
+
+KEEP_RATIOS = (0.056, 0.11, 0.25, 0.5)
+FULL = {"tokens": (576, 2880, 5760), "dims": (4096, 3584), "keep": KEEP_RATIOS, "batch": (1, 8, 32)}
+QUICK = {"tokens": (576, 2880), "dims": (4096,), "keep": (0.11,), "batch": (1, 8)}
+ON_CPU = {"tokens": (576,), "dims": (256,), "keep": (0.11, 0.5), "batch": (1,)}
+
+QUERY_ROWS = 2
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Some images of the same shape."""
+
+    tokens: int
+    dim: int
+    budget: int
+    batch: int
+
+    @property
+    def target(self) -> int:
+        return max(self.budget, int(POOL_RATIO * self.tokens + 0.5))
+
+    @property
+    def lengths(self) -> list[int]:
+        return [self.tokens] * self.batch
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Of all images, one after the other."""
+
+    x: torch.Tensor
+    relevance: torch.Tensor
+    query: torch.Tensor
+    shape: Shape
+
+
+def shapes(quick: bool, on_gpu: bool) -> Iterator[Shape]:
+    """All shapes of a run."""
+    chosen: dict[str, tuple[Any, ...]] = QUICK if quick else FULL
+    if not on_gpu:
+        chosen = ON_CPU
+    for tokens, dim, keep, batch in itertools.product(
+        chosen["tokens"], chosen["dims"], chosen["keep"], chosen["batch"]
+    ):
+        # 322 of 2880 is what the plugin keeps of a 672x672 picture: newline tokens count too.
+        budget = 322 if (tokens, keep) == (2880, 0.11) else round(keep * tokens)
+        yield Shape(tokens, dim, budget, batch)
+
+
+def make_inputs(shape: Shape, device: torch.device, dtype: torch.dtype) -> Inputs:
+    """Clusters with a common offset: like real features, a third to a half alike on average."""
+    generator = torch.Generator(device).manual_seed(0)
+    options: dict[str, Any] = {"generator": generator, "device": device}
+    num_rows = shape.tokens * shape.batch
+    centres = torch.randn(shape.tokens // 4, shape.dim, **options) + 0.7
+    labels = torch.randint(len(centres), (num_rows,), **options)
+    x = (centres[labels] + 0.5 * torch.randn(num_rows, shape.dim, **options)).to(dtype)
+    query = torch.randn(QUERY_ROWS * shape.batch, shape.dim, **options).to(dtype)
+    return Inputs(x, torch.rand(num_rows, **options), query, shape)

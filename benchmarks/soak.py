@@ -1,0 +1,166 @@
+"""Serve for a long time under everything that clients do, and see whether the server minds.
+
+    python benchmarks/soak.py --minutes 30 --out runs/soak
+    python benchmarks/soak.py --url http://host:8000 --model CHECKPOINT --minutes 30
+
+Starts `vllm serve MODEL --plugin script` with caches so small that they fill and evict, and a KV
+cache too small for all clients at once. For the time given, clients ask about pictures of all
+sizes, new and known, one and several, in conversations, under every setting; they stream, cancel,
+close connections, and make every mistake there is. Meanwhile /metrics and the memory of the
+server's processes are looked at. Ends with an error unless every request that was right got its
+200 with exactly the prompt tokens expected, every mistake its 4xx, nothing was logged as an error,
+memory did not grow, and the metrics add up to what was sent. Writes OUT/report.md, OUT/server.log
+and OUT/samples.jsonl, a line a look. Which requests a client draws follows from --seed.
+
+A server at --url must have these flags (and no other clients); its log and memory stay unknown:
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import datetime
+import json
+import os
+import platform
+import random
+import shlex
+import signal
+import sys
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from importlib.metadata import version
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+import httpx
+from serve.expected import Expected
+from soak.balance import Check, balance, caches_filled, idle
+from soak.load import Load
+from soak.logs import log_checks
+from soak.memory import SHORTEST, growth_check
+from soak.mix import MAX_IMAGES, Mix
+from soak.recorder import Recorder, server_process
+from soak.report import report
+from tqdm import tqdm
+
+from vllm_script.server.aliases import SCRIPT_DEMO, repository_of
+from vllm_script.server.launch import VllmServer
+
+KEEP_RATIO = 0.11
+CACHE_GB = 0.05
+CONTEXT = 2048
+
+
+def main() -> None:
+    args = parse_arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the server is stopped
+    args.out.mkdir(parents=True, exist_ok=True)
+    about = describe(args)
+    try:
+        with serving(args) as server:
+            checks, text = asyncio.run(soak(args, server, about))
+    except (httpx.HTTPError, ValueError, OSError, RuntimeError) as error:
+        sys.exit(f"{Path(__file__).name}: {error!r}")
+    except KeyboardInterrupt:
+        sys.exit(130)
+    (args.out / "report.md").write_text(text, encoding="utf-8")
+    print(f"\n{text}\nwritten to {args.out}")
+    sys.exit(any(not check.passed for check in checks))
+
+
+def parse_arguments() -> argparse.Namespace:
+    summary, details = __doc__.split("\n", 1)
+    parser = argparse.ArgumentParser(
+        description=summary,
+        epilog=f"{details}\n    {shlex.join(server_flags(CACHE_GB))}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--out", type=Path, default=Path("runs/soak"), help="folder of results")
+    parser.add_argument("--minutes", type=float, default=30)
+    parser.add_argument("--clients", type=int, default=8, help="requests at a time")
+    parser.add_argument("--model", default=SCRIPT_DEMO, help="checkpoint: a name or a folder")
+    parser.add_argument("--cache-gb", type=float, default=CACHE_GB, help="size of each image cache")
+    parser.add_argument("--url", help="a server that is running; then start none")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--every", type=float, default=10, help="seconds between two looks")
+    return parser.parse_args()
+
+
+def server_flags(cache_gb: float) -> list[str]:
+    """Arguments of the server; its KV cache has room for one longest prompt and a little."""
+    blocks = str(CONTEXT // 32 + 4)
+    return [
+        *("--plugin", "script", "--keep-ratio", str(KEEP_RATIO), "--served-model-name", "soak"),
+        *("--script-cache-gb", str(cache_gb), "--mm-processor-cache-gb", str(cache_gb)),
+        *("--limit-mm-per-prompt", json.dumps({"image": MAX_IMAGES}), "--enable-mm-embeds"),
+        *("--max-model-len", str(CONTEXT), "--block-size", "32", "--enforce-eager"),
+        *("--num-gpu-blocks-override", blocks),
+    ]
+
+
+def serving(args: argparse.Namespace) -> AbstractContextManager[VllmServer | None]:
+    """The server, if it is ours to start."""
+    if args.url:
+        return nullcontext()
+    flags = server_flags(args.cache_gb)
+    print(f"$ vllm serve {args.model} {shlex.join(flags)}", file=sys.stderr)
+    env = {"VLLM_CPU_KVCACHE_SPACE": "1"}  # GiB, where there is no GPU
+    return VllmServer(args.model, *flags, env=env)
+
+
+async def soak(
+    args: argparse.Namespace, server: VllmServer | None, about: Mapping[str, str]
+) -> tuple[list[Check], str]:
+    """The run, its verdict and its report."""
+    root = (args.url or server.url).rstrip("/").removesuffix("/v1")  # type: ignore[union-attr]
+    mix = Mix(Expected(repository_of(args.model) or args.model), "soak", KEEP_RATIO, CONTEXT)
+    load = Load(root, mix, args.clients, args.seed)
+    (first,) = mix.question(random.Random(args.seed))
+    answer = await load.send(first)
+    if answer.prompt_tokens != first.prompt_tokens:
+        raise RuntimeError(f"the first question, {first.prompt_tokens} tokens, got {answer}")
+    seconds = 60 * args.minutes
+    with (
+        (args.out / "samples.jsonl").open("w", encoding="utf-8") as lines,
+        tqdm(total=round(seconds), unit="s", dynamic_ncols=True) as bar,
+    ):
+        recorder = Recorder(load.ledger, server and server_process(server), lines, bar)
+        before, after = await load.run(seconds, args.every, recorder.look)
+    again = await load.send(first)
+    (hang_up,) = mix.hang_up(random.Random(0))
+    checks = [
+        Check("wrong outcomes of requests", not load.ledger.errors, str(load.ledger.num_errors)),
+        Check("the first question has the first answer", again == answer, repr(again.text)),
+        idle(after),
+        *balance(before, after, load.ledger, hang_up),
+        *caches_filled(after, int(args.cache_gb * 2**30)),
+    ]
+    if server:
+        (args.out / "server.log").write_text(server.log(), encoding="utf-8")
+        checks += log_checks(server.log(), load.ledger.resent)
+        if args.minutes >= SHORTEST:
+            checks.append(growth_check(recorder.sizes))
+    return checks, report(about, checks, load.ledger, recorder.samples)
+
+
+def describe(args: argparse.Namespace) -> dict[str, str]:
+    """What a reader needs to judge and to repeat the run."""
+    packages = ("vllm-script", "vllm", "torch", "transformers")
+    shown = ["python", "benchmarks/" + Path(__file__).name, *sys.argv[1:]]
+    return {
+        "model": args.model,
+        "clients": str(args.clients),
+        "server flags": shlex.join(server_flags(args.cache_gb)),
+        "machine": "a server elsewhere"
+        if args.url
+        else f"{platform.machine()}, {os.cpu_count()} cores",
+        "versions": ", ".join(f"{name} {version(name)}" for name in packages),
+        "date": datetime.date.today().isoformat(),
+        "command": shlex.join(shown),
+    }
+
+
+if __name__ == "__main__":
+    main()
