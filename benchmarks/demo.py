@@ -165,7 +165,7 @@ def visual_tokens(model: str, image: Image.Image, keep_ratio: float) -> tuple[in
     family = family_of(pruned_name(config.architectures[0]))
     layout = family.layout_of(config, image.height, image.width)
     plan = make_plan(ScriptConfig(keep_ratio=keep_ratio), ())
-    kept = plan.num_kept(layout.num_placeholders, layout.num_patches)
+    kept = plan.num_kept(*layout.counts)
     return layout.num_placeholders, kept or layout.num_placeholders
 
 

@@ -54,7 +54,7 @@ def main() -> None:
     pruned = {"keep_ratio": args.keep_ratio}
     runs = {
         "stock, encoder": (None, "embed_multimodal"),
-        "script, encoder": (pruned, "encode_image"),
+        "script, encoder": (pruned, "encode"),
         "script, whole step": (pruned, "embed_multimodal"),
     }
     for name, run in runs.items():
@@ -120,7 +120,7 @@ def _watch(model: Any, method: str, calls: list[tuple[int, int]]) -> None:
     def watched(*args: Any, **kwargs: Any) -> Any:
         results: list[Any] = []
         peak = peak_bytes(lambda: results.append(original(*args, **kwargs)))
-        num_images = 1 if method == "encode_image" else len(results[0])
+        num_images = 1 if method == "encode" else len(results[0])
         calls.append((num_images, peak))
         return results[0]
 

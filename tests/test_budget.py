@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vllm_script.budget import num_kept
+from vllm_script.budget import even_shares, num_kept
 
 
 @pytest.mark.parametrize(
@@ -38,3 +38,26 @@ def test_never_empty_never_more_than_there_is(patches, newlines, ratio):
     assert kept is None or 1 <= kept <= patches
     if kept is None:
         assert ratio == 1 or newlines == 0
+
+
+@pytest.mark.parametrize(
+    "minimum, settings, kept",
+    [
+        (8, {"keep_ratio": 0.01}, 8),
+        (8, {"visual_token_budget": 3}, 8),
+        (8, {"keep_ratio": 0.5}, 50),
+        (100, {"keep_ratio": 0.01}, None),
+        (200, {"keep_ratio": 0.01}, None),
+    ],
+)
+def test_the_fewest_that_may_stay(minimum, settings, kept):
+    """Of 100; where all must stay, the image is left whole."""
+    assert num_kept(100, 100, minimum, **settings) == kept
+
+
+@pytest.mark.parametrize("total, num_shares", [(5, 5), (23, 5), (7, 3), (100, 1), (12, 4)])
+def test_even_shares(total, num_shares):
+    shares = even_shares(total, num_shares)
+    assert sum(shares) == total
+    assert len(shares) == num_shares
+    assert max(shares) - min(shares) <= 1

@@ -44,7 +44,7 @@ def test_a_uuid_that_is_hardly_text():
 
 
 def test_orders_are_taken_out_of_the_arguments():
-    orders = make_orders([PLAN], ["h"], images_of((1, 1)), True)
+    orders = {"image": make_orders([PLAN], ["h"], images_of((1, 1)), True)}
     kwargs = {ORDERS_KEY: orders, HASHES_KEY: {}, "do_resize": False}
     assert take_orders(kwargs) == (orders, {"do_resize": False})
-    assert take_orders({"do_resize": False}) == ([], {"do_resize": False})
+    assert take_orders({"do_resize": False}) == ({}, {"do_resize": False})

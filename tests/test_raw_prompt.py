@@ -2,7 +2,7 @@
 
 import pytest
 
-from vllm_script.raw_prompt import MARKS, Scaffolding, learn_scaffolding, raw_image_queries
+from vllm_script.raw_prompt import MARKS, Scaffolding, learn_scaffolding, raw_item_queries
 
 VICUNA = Scaffolding("USER:", "ASSISTANT:")
 MISTRAL = Scaffolding("[INST]", "[/INST]")
@@ -41,5 +41,5 @@ def test_learn_scaffolding(template, expected):
         ("<image>\nWhat?", NONE, ["What?"]),
     ],
 )
-def test_raw_image_queries(text, scaffolding, queries):
-    assert raw_image_queries(text, "<image>", scaffolding) == queries
+def test_raw_item_queries(text, scaffolding, queries):
+    assert raw_item_queries(text, {"image": "<image>"}, scaffolding) == {"image": queries}

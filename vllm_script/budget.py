@@ -1,4 +1,4 @@
-"""How many visual tokens of an image stay: one integer function of its shape and the settings.
+"""How many visual tokens of an image or video stay: an integer function of shape and settings.
 
 The processor calls it to size placeholders, the model calls it again to select rows; both call
 this, so they cannot disagree.
@@ -12,6 +12,7 @@ import math
 def num_kept(
     num_placeholders: int,
     num_patches: int,
+    minimum: int = 1,
     *,
     keep_ratio: float | None = None,
     visual_token_budget: int | None = None,
@@ -21,6 +22,7 @@ def num_kept(
     Args:
         num_placeholders: N, tokens that stock vLLM would use, newline rows included.
         num_patches: P <= N, the patch tokens among them; only these can be kept.
+        minimum: fewest to keep, such as one of every frame of a video.
         keep_ratio: part of N to keep, in (0, 1]; 1.0 leaves the image whole.
         visual_token_budget: tokens to keep instead; N or more leaves the image whole.
 
@@ -34,5 +36,11 @@ def num_kept(
         assert keep_ratio is not None, "a keep_ratio or a visual_token_budget"
         wanted = math.floor(keep_ratio * num_placeholders + 0.5)  # round() would go to even
         whole = keep_ratio == 1
-    kept = min(max(1, wanted), num_patches)
+    kept = min(max(minimum, wanted), num_patches)
     return None if whole or kept == num_placeholders else kept
+
+
+def even_shares(total: int, num_shares: int) -> list[int]:
+    """`total` cut into shares that differ by at most one, the larger ones spread evenly."""
+    ends = [total * (i + 1) // num_shares for i in range(num_shares)]
+    return [end - start for start, end in zip([0, *ends], ends, strict=False)]

@@ -16,7 +16,7 @@ Ledger. Each entry: what it is / Why / Upstream / Remove when.
 4. `RENDERER_REGISTRY.renderers["hf"]`, replaced when pruning is asked for
    Why: `register()` does the same and warns about it at every start.
    Remove when: a renderer can be chosen by configuration.
-5. `LlavaNextForConditionalGeneration._merge_image_patch_embeddings`, called on patch numbers
+5. `_merge_image_patch_embeddings` of LLaVA-NeXT and LLaVA-OneVision, called on patch numbers
    Why: the map from rows to patches must follow vLLM's own merge and unpadding.
    Remove when: vLLM exposes that map.
 6. `reset_encoder_cache` of the model runner, wrapped by models/pruned.py
@@ -27,11 +27,17 @@ Ledger. Each entry: what it is / Why / Upstream / Remove when.
    Why: worker figures belong on /metrics, and explain is a route; vLLM's own way, an endpoint
    plugin, must be named in the environment and warns at every start.
    Upstream: endpoint plugins. Remove when: they load like general plugins.
-8. `render_chat_request` and `_maybe_get_adapters` of the chat handler, called by server/ask.py and
+8. `is_multimodal_pruning_enabled` of the worker's MultiModalConfig, answered for M-RoPE models
+   Why: it switches on `recompute_mrope_positions`, without which pruned tokens would get the
+   positions of others; vLLM's own answer is yes only where --video-pruning-rate is set. Model
+   runner V2 and V1 on CUDA ask after the model is built. V1 on the CPU never asks, so its
+   `_gather_mm_embeddings` is wrapped to ask.
+   Upstream: none. Remove when: a model can say so itself.
+9. `render_chat_request` and `_maybe_get_adapters` of the chat handler, called by server/ask.py and
    `lora_of`
    Why: our own routes take chat requests, with every check that vLLM makes of them.
    Remove when: vLLM renders chats for endpoint plugins.
-9. Overridden steps of the processor and the renderer: see PROBES.
+10. Overridden steps of the processor, the renderer and the models: see probes.py.
 """
 
 from __future__ import annotations
@@ -46,99 +52,33 @@ from typing import Any
 
 import torch
 
-SUPPORTED_VLLM = "0.32"
+from .probes import FAMILY_PROBES, PROBES, Probes
 
-# Names that subclasses override or call, and the parameters they must have.
-PROBES = {
-    "vllm.multimodal.processing:BaseMultiModalProcessor.apply": ("inputs", "timing_ctx"),
-    "vllm.multimodal.processing:BaseMultiModalProcessor._get_mm_hashes": ("inputs",),
-    "vllm.multimodal.processing:BaseMultiModalProcessor._get_cache_missing_processor_kwargs": (
-        "inputs",
-        "mm_is_cached",
-    ),
-    "vllm.multimodal.processing:BaseMultiModalProcessor._apply_hf_processor_main": (
-        "mm_items",
-        "hf_kwargs",
-    ),
-    "vllm.multimodal.processing:BaseMultiModalProcessor._get_mm_fields_config": (
-        "hf_inputs",
-        "hf_processor_mm_kwargs",
-    ),
-    "vllm.multimodal.processing:BaseMultiModalProcessor._get_prompt_updates": (
-        "mm_items",
-        "hf_processor_mm_kwargs",
-        "out_mm_kwargs",
-    ),
-    "vllm.entrypoints.launchers.app:init_entrypoints_middleware": (
-        "args",
-        "app",
-        "supported_tasks",
-    ),
-    "vllm.entrypoints.openai.chat_completion.serving:OpenAIServingChat.render_chat_request": (
-        "request",
-    ),
-    "vllm.entrypoints.openai.chat_completion.serving:OpenAIServingChat._maybe_get_adapters": (
-        "request",
-        "supports_default_mm_loras",
-    ),
-    "vllm.renderers.hf:HfRenderer.render_messages": ("messages", "params"),
-    "vllm.renderers.hf:HfRenderer.render_messages_async": ("messages", "params"),
-    "vllm.renderers.hf:HfRenderer.clear_mm_cache": (),
-    "vllm.renderers.hf:HfRenderer._process_mm_uuids": (
-        "mm_data",
-        "mm_data_items",
-        "mm_uuid_items",
-        "mm_req_id",
-    ),
-    "vllm.renderers.hf:HfRenderer._validate_mm_uuids": (
-        "mm_data",
-        "mm_data_items",
-        "mm_uuid_items",
-    ),
-    "vllm.renderers.hf:HfRenderer._process_tokens": ("prompt", "skip_mm_cache"),
-    "vllm.renderers.hf:HfRenderer._process_tokens_async": ("prompt", "skip_mm_cache"),
-    "vllm.multimodal.processing:BaseMultiModalProcessor.get_dummy_inputs": (
-        "seq_len",
-        "mm_counts",
-        "mm_options",
-    ),
-    "vllm.multimodal.processing.processor:cached_encode": (
-        "tokenizer",
-        "text",
-        "truncation",
-        "add_special_tokens",
-    ),
-    **{
-        f"vllm.model_executor.models.{module}:{name}.{method}": parameters
-        for module, name in [
-            ("llava", "LlavaForConditionalGeneration"),
-            ("llava_next", "LlavaNextForConditionalGeneration"),
-        ]
-        for method, parameters in [
-            ("_parse_and_validate_image_input", ("kwargs",)),
-            ("_image_pixels_to_features", ("vision_tower", "pixel_values")),
-        ]
-    },
-    "vllm.model_executor.models.llava_next:"
-    "LlavaNextForConditionalGeneration._merge_image_patch_embeddings": (
-        "image_size",
-        "patch_embeddings",
-        "strategy",
-    ),
-}
+SUPPORTED_VLLM = "0.32"
 
 
 def check_vllm() -> None:
     """Raise RuntimeError, in one line, unless this vLLM is one that the plugin was written for."""
     import vllm
 
-    problem = None
     if not vllm.__version__.startswith(f"{SUPPORTED_VLLM}."):
-        problem = f"this is {vllm.__version__}"
-    for path, expected in PROBES.items():
-        problem = problem or _misfit(path, expected)
-    if problem:
-        raise RuntimeError(f"the script plugin supports vLLM {SUPPORTED_VLLM}.x: {problem}")
+        raise RuntimeError(_unsupported(f"this is {vllm.__version__}"))
+    _check(PROBES)
+
+
+def check_family(module: str) -> None:
+    """The same of what the module of a family overrides or calls."""
+    _check(FAMILY_PROBES[module])
+
+
+def _check(probes: Probes) -> None:
+    for path, expected in probes.items():
+        if problem := _misfit(path, expected):
+            raise RuntimeError(_unsupported(problem))
+
+
+def _unsupported(problem: str) -> str:
+    return f"the script plugin supports vLLM {SUPPORTED_VLLM}.x: {problem}"
 
 
 def _misfit(path: str, expected: tuple[str, ...]) -> str | None:
@@ -245,10 +185,37 @@ def merge_llava_next_tiles(
     Returns:
         [N] int64: index of the row's patch in tiles x patches (base tile first), -1 for a newline.
     """
-    from vllm.model_executor.models.llava_next import (
-        LlavaNextForConditionalGeneration,
-        get_anyres_image_grid_shape,
-    )
+    from vllm.model_executor.models import llava_next
+
+    merge = llava_next.LlavaNextForConditionalGeneration._merge_image_patch_embeddings
+    return _merged_numbers(merge, {}, tile_size, patch_size, pinpoints, height, width).long()
+
+
+def merge_llava_onevision_tiles(
+    tile_size: int, patch_size: int, pinpoints: tuple[tuple[int, ...], ...], height: int, width: int
+) -> torch.Tensor:
+    """Rows of a LLaVA-OneVision image, which may be mixtures of patches: [N], -1 for a newline."""
+    from vllm.model_executor.models import llava_onevision
+
+    merge = llava_onevision.LlavaOnevisionForConditionalGeneration._merge_image_patch_embeddings
+    newline = {"image_newline": _NEWLINE}
+    return _merged_numbers(merge, newline, tile_size, patch_size, pinpoints, height, width)
+
+
+_NEWLINE = torch.tensor([-1.0], dtype=torch.float64)
+
+
+def _merged_numbers(
+    merge: Callable[..., torch.Tensor],
+    arguments: dict[str, Any],
+    tile_size: int,
+    patch_size: int,
+    pinpoints: tuple[tuple[int, ...], ...],
+    height: int,
+    width: int,
+) -> torch.Tensor:
+    """What `merge` makes of patch numbers, [N] float64."""
+    from vllm.model_executor.models.llava_next import get_anyres_image_grid_shape
 
     grid = get_anyres_image_grid_shape((height, width), list(map(list, pinpoints)), tile_size)
     num_tiles, num_patches = 1 + grid[0] * grid[1], (tile_size // patch_size) ** 2
@@ -258,15 +225,45 @@ def merge_llava_next_tiles(
             vision_config=SimpleNamespace(image_size=tile_size, patch_size=patch_size),
             image_grid_pinpoints=list(map(list, pinpoints)),
         ),
-        image_newline=torch.tensor([-1.0], dtype=torch.float64),
+        image_newline=_NEWLINE,
     )
-    merged = LlavaNextForConditionalGeneration._merge_image_patch_embeddings(
+    merged = merge(
         model,
         torch.tensor([height, width]),
         numbers.view(num_tiles, num_patches, 1),
         strategy="spatial_unpad",
+        **arguments,
     )
-    return merged.flatten().long()
+    return merged.flatten()
+
+
+def _yes() -> bool:
+    return True
+
+
+def expect_position_channels(multimodal_config: Any) -> None:
+    """Have whoever asks know that rows carry positions for `recompute_mrope_positions`."""
+    object.__setattr__(multimodal_config, "is_multimodal_pruning_enabled", _yes)
+
+
+def ask_for_position_channels(vllm_config: Any) -> None:
+    """Have model runner V1 ask on every platform."""
+    if vllm_config.use_v2_model_runner:
+        return
+    from vllm.v1.worker.gpu_model_runner import GPUModelRunner
+
+    def wrapper(original: Callable[..., Any]) -> Callable[..., Any]:
+        def _gather_mm_embeddings(self: Any, *args: Any, **kwargs: Any) -> Any:
+            config, model = self.model_config.multimodal_config, self.get_model()
+            self.is_multimodal_pruning_enabled = (
+                getattr(model, "supports_multimodal_pruning", False)
+                and config.is_multimodal_pruning_enabled()
+            )
+            return original(self, *args, **kwargs)
+
+        return _gather_mm_embeddings
+
+    wrap(GPUModelRunner, "_gather_mm_embeddings", wrapper)
 
 
 def input_embeddings(model: Any, token_ids: torch.Tensor) -> torch.Tensor:

@@ -23,11 +23,11 @@ def identifier(stock_hash: str, plan: Plan | None) -> str:
     return f"{stock_hash}-script-{hashlib.blake2b(plan.encode(), digest_size=16).hexdigest()}"
 
 
-def image_key(stock_hash: str, height: int, width: int) -> bytes:
-    """Return the key, 16 bytes, of an image before pruning, the same for all plans.
+def image_key(stock_hash: str, *size: int) -> bytes:
+    """Return the key, 16 bytes, of an image or video before pruning, the same for all plans.
 
     A client may send pictures of different sizes under one uuid; the size in the key makes sure
     that what is found under it has the rows that this image's placeholders were counted for.
     """
-    name = f"{stock_hash}-{height}x{width}".encode("utf-8", "surrogatepass")
+    name = f"{stock_hash}-{'x'.join(map(str, size))}".encode("utf-8", "surrogatepass")
     return hashlib.blake2b(name, digest_size=16).digest()

@@ -1,7 +1,8 @@
-"""Where each placeholder of an image comes from: the map from rows to encoder patches.
+"""Where each placeholder of an image or video comes from: the map from rows to encoder patches.
 
-Found by sending patch numbers instead of features through the model's own merge, so it follows
-whatever vLLM does with tiles, unpadding and newlines. Selection and placeholder counts both use it.
+Selection and placeholder counts both use it. For LLaVA it is found by sending patch numbers instead
+of features through the model's own merge, so it follows whatever vLLM does with tiles, unpadding
+and newlines.
 """
 
 from __future__ import annotations
@@ -13,10 +14,19 @@ import torch
 
 @dataclass(frozen=True)
 class Layout:
-    """The visual tokens of one image, as stock vLLM lays them out in reading order."""
+    """The visual tokens of one item, as stock vLLM lays them out in reading order."""
 
     rows: torch.Tensor
     """[N] int64 on CPU: index of each row's patch in tiles x patches, -1 for a newline row."""
+
+    num_frames: int = 1
+    """Frames of a video, each with as many patches as the others."""
+
+    even: bool = False
+    """Whether every frame must keep the same part, because the prompt has a run for each."""
+
+    minimum: int = 1
+    """Fewest patches that may stay; see `frame_minimum` of mrope.py."""
 
     @property
     def num_placeholders(self) -> int:
@@ -27,6 +37,11 @@ class Layout:
     def num_patches(self) -> int:
         """P, rows that are patches."""
         return len(self.candidates)
+
+    @property
+    def counts(self) -> tuple[int, int, int]:
+        """N, P and the fewest to keep: what the number of kept tokens depends on."""
+        return self.num_placeholders, self.num_patches, self.minimum
 
     @property
     def candidates(self) -> torch.Tensor:

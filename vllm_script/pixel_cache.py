@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from cachetools import LRUCache
 
-PixelFields = Mapping[str, torch.Tensor]
-"""What the Hugging Face processor makes of one image: `pixel_values` [tiles, 3, height, width] or
-[3, height, width], and what else the model is sent. Shared between requests: not to be written."""
+PixelFields = Mapping[str, Any]
+"""What the Hugging Face processor makes of one image or video: `pixel_values`, and what else the
+model is sent, nearly all of it tensors. Shared between requests: not to be written."""
 
 
 class PixelCache:
@@ -56,4 +57,4 @@ class PixelCache:
 
 
 def _num_bytes(image: PixelFields) -> int:
-    return sum(tensor.nbytes for tensor in image.values())
+    return sum(value.nbytes for value in image.values() if isinstance(value, torch.Tensor))

@@ -1,4 +1,4 @@
-"""What is done to one image: the plan, and the bytes that stand for it.
+"""What is done to one image or video: the plan, and the bytes that stand for it.
 
 The same bytes are hashed into the image's identifier (identity.py) and sent to the worker, which
 reads its orders from nothing else: what is cached under an identifier is what the plan said.
@@ -43,11 +43,12 @@ class Plan:
     """Random name under which the worker shows the selection, see explanation.py. Normally None:
     it is then not among the bytes."""
 
-    def num_kept(self, num_placeholders: int, num_patches: int) -> int | None:
-        """See `budget.num_kept`."""
+    def num_kept(self, num_placeholders: int, num_patches: int, minimum: int = 1) -> int | None:
+        """See `budget.num_kept`; a layout's `counts` are the arguments."""
         return num_kept(
             num_placeholders,
             num_patches,
+            minimum,
             keep_ratio=self.keep_ratio,
             visual_token_budget=self.visual_token_budget,
         )

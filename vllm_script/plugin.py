@@ -55,7 +55,7 @@ def _create_model_config(original: Callable[..., Any]) -> Callable[..., Any]:
         with reporting():
             _check_supported(self, model_config)
             config = resolve(config, model_config.hf_config, model_config.model)
-            _check_routes(self, config)
+            _check_routes(self, config, model_config.hf_config)
         model_config.hf_config.vllm_script = config.to_dict()
         compat.use_renderer("vllm_script.renderer", "build_renderer")
         request.install()
@@ -120,13 +120,9 @@ def _check_supported(engine_args: Any, model_config: Any) -> None:
             f"the script plugin does not know {hf_config.architectures[0]}; it prunes images of "
             f"{', '.join(FAMILIES)}. Remove --plugin script to serve this model unpruned."
         )
-    vision = getattr(hf_config.vision_config, "model_type", None)
-    strategy = hf_config.vision_feature_select_strategy
-    if vision == "pixtral" or strategy != "default":
-        raise ValueError(
-            f"the script plugin does not know a {vision} tower with feature selection "
-            f"{strategy!r}; it needs one whose tokens are the patches alone (default)"
-        )
+    family = family_of(hf_config.architectures[0])
+    compat.check_family(family.__name__.rpartition(".")[2])
+    family.check(engine_args, hf_config)
     if engine_args.enable_tower_connector_lora:
         raise ValueError(
             "the script plugin cannot prune behind LoRA adapters of the vision tower; remove "
@@ -137,11 +133,20 @@ def _check_supported(engine_args: Any, model_config: Any) -> None:
             "the script plugin cannot prune in an encoder of its own (--mm-encoder-only, "
             "--ec-transfer-config): relevance reads the language model's embeddings"
         )
+    if engine_args.video_pruning_rate:
+        raise ValueError(
+            "--video-pruning-rate and the script plugin would prune one after the other; "
+            "remove one of them"
+        )
     compat.check_front_end(model_config)
 
 
-def _check_routes(engine_args: Any, config: ScriptConfig) -> None:
+def _check_routes(engine_args: Any, config: ScriptConfig, hf_config: Any) -> None:
     """Raise ValueError where the engine would not say what explain and shadow mode need."""
+    if config.explain and not hasattr(family_of(hf_config.architectures[0]), "patch_boxes"):
+        raise ValueError(
+            "--script-explain cannot draw where the visual tokens of this model lie; remove it"
+        )
     if (
         config.explain
         and (engine_args.worker_extension_cls or WORKER_EXTENSION) != WORKER_EXTENSION
@@ -164,7 +169,7 @@ def _announce(config: ScriptConfig, hf_config: Any) -> None:
     height, width = family.example_size(hf_config)
     layout = family.layout_of(hf_config, height, width)
     total = layout.num_placeholders
-    kept = make_plan(config, ()).num_kept(total, layout.num_patches) or total
+    kept = make_plan(config, ()).num_kept(*layout.counts) or total
     amount = (
         f"keep ratio {config.keep_ratio:g}"
         if config.keep_ratio is not None

@@ -15,34 +15,41 @@ import torch
 from transformers.feature_extraction_utils import BatchFeature
 from vllm.exceptions import VLLMValidationError
 from vllm.multimodal.inputs import MultiModalFieldConfig
-from vllm.multimodal.parse import ImageEmbeddingItems, MultiModalDataItems
+from vllm.multimodal.parse import (
+    DictEmbeddingItems,
+    EmbeddingItems,
+    ImageProcessorItems,
+    MultiModalDataItems,
+)
 from vllm.multimodal.processing import BaseMultiModalProcessor, ProcessorInputs
-from vllm.multimodal.processing.processor import cached_encode
 
 from .config import ScriptConfig
 from .explanation import ExplainedImage, with_explain_id
-from .identity import identifier
+from .fields import (
+    COUNT_FIELD,
+    field_name,
+    own_configs,
+    own_fields,
+    put_together,
+    take_apart,
+)
+from .identity import identifier, image_key
 from .layout import Layout
 from .metrics import metrics
-from .orders import HASHES_KEY, ORDERS_KEY, make_orders, take_orders
+from .orders import HASHES_KEY, ORDERS_KEY, Order, make_orders, take_orders
 from .pixel_cache import PixelCache, PixelFields
-from .plan import Plan, make_plan, reads_query
+from .placeholders import placeholder_mask, shortened
+from .plan import Plan
+from .planning import at_most, num_rows, plan_item, query_windows
 from .refusal import refusal
-from .relevance.windows import MAX_WINDOWS, clip_windows, first_and_last
 from .requested import REQUEST_KEY, ScriptRequest
-
-PLAN_FIELD = "script_plan"
-"""Field of an image's kwargs: its plan's bytes, uint8 [length]; empty to leave it whole."""
-
-COUNT_FIELD = "script_count"
-"""Field of an image's kwargs: rows its placeholders expect, int64 []; 0 where the plan is empty."""
-
-KEY_FIELD = "script_key"
-"""Field of an image's kwargs: its key in the worker's cache, uint8 [16]; empty to keep it out."""
 
 
 class PruningProcessor(BaseMultiModalProcessor):
-    """Mixin that gives each image its plan and sizes its placeholders to it."""
+    """Mixin that gives each item its plan and sizes its placeholders to it."""
+
+    modalities: tuple[str, ...] = ("image",)
+    """What is pruned; the rest passes through."""
 
     def __init__(self, info: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(info, *args, **kwargs)
@@ -50,62 +57,88 @@ class PruningProcessor(BaseMultiModalProcessor):
         self.pixel_cache = PixelCache(config.cache_gb)
 
     @abstractmethod
-    def layout_of(self, height: int, width: int) -> Layout:
-        """Layout of an image of that size in pixels. Families implement it."""
+    def image_layout(self, height: int, width: int, kwargs: Mapping[str, object]) -> Layout:
+        """Layout of an image of that size in pixels. Families implement it.
+
+        Args:
+            kwargs: the request's `mm_processor_kwargs`.
+        """
+
+    def video_layout(self, fields: Mapping[str, Any]) -> Layout:
+        """Layout of a video that has been processed. Families that prune videos implement it."""
+        raise NotImplementedError
+
+    def token(self, modality: str) -> str:
+        """What stands for an item in a prompt."""
+        return getattr(self.info.get_hf_processor(), f"{modality}_token")
+
+    def placeholder(self, modality: str) -> str:
+        """That token with what the chat template writes around it."""
+        return self.token(modality)
 
     def apply(self, inputs: ProcessorInputs, timing_ctx: Any) -> Any:
         kwargs = dict(inputs.hf_processor_mm_kwargs)
         if not isinstance(request := kwargs.pop(REQUEST_KEY, None), ScriptRequest):
             raise RuntimeError("the prompt did not pass through the renderer of the script plugin")
-        plans = self._plans(inputs.mm_data_items, request)
+        items = {m: inputs.mm_data_items[m] for m in self.modalities if m in inputs.mm_data_items}
+        plans = {m: self._plans(m, items[m], request, kwargs) for m in items}
         if request.explained is not None:
-            plans = list(map(with_explain_id, plans))
+            plans = {m: list(map(with_explain_id, plans[m])) for m in plans}
         with timing_ctx.record("get_mm_hashes"):
             hashes = dict(super()._get_mm_hashes(replace(inputs, hf_processor_mm_kwargs=kwargs)))
-        kwargs[ORDERS_KEY] = []
-        if "image" in hashes:
-            images = inputs.mm_data_items["image"]
-            caching = request.config.cache_gb > 0
-            kwargs[ORDERS_KEY] = make_orders(plans, hashes["image"], images, caching)
-            hashes["image"] = list(map(identifier, hashes["image"], plans))
-        kwargs[HASHES_KEY] = hashes
-        processed = super().apply(replace(inputs, hf_processor_mm_kwargs=kwargs), timing_ctx)
+        orders = {}
+        for modality in items:
+            stock_hashes, caching = hashes[modality], request.config.cache_gb > 0
+            orders[modality] = make_orders(plans[modality], stock_hashes, items[modality], caching)
+            hashes[modality] = list(map(identifier, stock_hashes, plans[modality]))
+        ours = {ORDERS_KEY: orders, HASHES_KEY: hashes}
+        processed = super().apply(replace(inputs, hf_processor_mm_kwargs=kwargs | ours), timing_ctx)
         if request.counted:
-            self._count_images(request, plans, inputs.mm_data_items.get("image"))
-        if request.explained is not None:
-            request.explained.extend(self._explained(request, plans, inputs.mm_data_items))
+            self._check_prompt(processed, plans)
+            self._count_images(request, plans.get("image", ()), items.get("image"), kwargs)
+        if request.explained is not None and "image" in items:
+            explained = self._explained(request, plans["image"], items["image"], kwargs)
+            request.explained.extend(explained)
         return processed
 
+    def _check_prompt(self, processed: Any, plans: Mapping[str, Sequence[Plan | None]]) -> None:
+        """Refuse a prompt whose items do not stand where the model can prune them."""
+
     def _count_images(
-        self, request: ScriptRequest, plans: Sequence[Plan | None], images: Any
+        self,
+        request: ScriptRequest,
+        plans: Sequence[Plan | None],
+        images: Any,
+        kwargs: Mapping[str, object],
     ) -> None:
         for index, plan in enumerate(plans):
             # Of an image that came as its uuid alone the size is not known, so it is left out.
-            if plan is not None and images.get(index) is not None:
-                kept = self._count(plan, images, index)
-                total = self._layout(images, index).num_placeholders
+            layout = self._layout(images, index, kwargs) if plan is not None else None
+            if plan is not None and layout is not None:
                 query = request.query_source if plan.query else "none"
+                total, kept = layout.num_placeholders, num_rows(plan, layout)
                 metrics().count_image(plan.mode, plan.relevance, query, total, kept)
 
     def _explained(
-        self, request: ScriptRequest, plans: Sequence[Plan | None], items: MultiModalDataItems
+        self,
+        request: ScriptRequest,
+        plans: Sequence[Plan | None],
+        images: Any,
+        kwargs: Mapping[str, object],
     ) -> Iterator[ExplainedImage]:
-        images: Any = items.get("image")
-        for index, plan in enumerate(plans):
-            if isinstance(images, ImageEmbeddingItems) or images.get(index) is None:
+        queries = request.queries_of("image", len(plans))
+        for index, (plan, query) in enumerate(zip(plans, queries, strict=True)):
+            layout = self._layout(images, index, kwargs)
+            if layout is None:
                 raise VLLMValidationError(
                     f"image {index} cannot be shown: send the picture itself, not its uuid alone "
                     "and not image_embeds",
                     parameter="messages",
                 )
             reads = plan is not None and len(plan.query) > 0
-            yield ExplainedImage(
-                images.get(index),
-                self._layout(images, index),
-                plan,
-                request.query_of(index) if reads else "",
-                request.query_source if reads else "none",
-            )
+            source = request.query_source if reads else "none"
+            picture = images.get(index)
+            yield ExplainedImage(picture, layout, plan, query if reads else "", source)
 
     def get_dummy_inputs(self, *args: Any, **kwargs: Any) -> ProcessorInputs:
         """Dummies for memory profiling and for the encoder cache's size: the most one may keep.
@@ -113,88 +146,51 @@ class PruningProcessor(BaseMultiModalProcessor):
         They are not cached, so that every one of a profiled batch is encoded.
         """
         inputs = super().get_dummy_inputs(*args, **kwargs)
-        self._check_layouts(inputs.mm_data_items)
         config = ScriptConfig.from_dict(self.info.get_hf_config().vllm_script)
-        config = replace(_at_most(config), cache_gb=0)
+        config = replace(at_most(config), cache_gb=0)
         request = ScriptRequest(config, "What is shown in the image?", counted=False)
         kwargs = {**inputs.hf_processor_mm_kwargs, REQUEST_KEY: request}
         return replace(inputs, hf_processor_mm_kwargs=kwargs)
 
-    def _check_layouts(self, items: MultiModalDataItems) -> None:
-        """End the start-up where our layout of the dummy images is not vLLM's."""
-        images: Any = items.get("image") or ()
-        for index in range(len(images)):
-            size = images.get_image_size(index)
-            stock = self.info.get_num_image_tokens(image_width=size.width, image_height=size.height)
-            if stock != (ours := self._layout(images, index).num_placeholders):
-                raise RuntimeError(
-                    f"vLLM gives an image of {size.width}x{size.height} {stock} placeholders, "
-                    f"the script plugin {ours}: it does not know this model"
-                )
-
-    def _plans(self, items: MultiModalDataItems, request: ScriptRequest) -> list[Plan | None]:
-        images = items.get("image")
-        if images is None:
-            return []
-        if isinstance(images, ImageEmbeddingItems):
+    def _plans(
+        self, modality: str, items: Any, request: ScriptRequest, kwargs: Mapping[str, object]
+    ) -> list[Plan | None]:
+        if isinstance(items, EmbeddingItems | DictEmbeddingItems):
             if request.asked and request.config.keep_ratio != 1:
                 raise refusal(
                     "image_embeds",
-                    "image_embeds cannot be pruned: where their rows come from is not known; "
-                    "send the image, or leave `script` out of the request",
+                    f"{modality}_embeds cannot be pruned: where their rows come from is not "
+                    f"known; send the {modality}, or leave `script` out of the request",
                 )
-            return [None] * len(images)
-        queries = request.queries
-        if isinstance(queries, str):
-            queries = [queries] * len(images)
-        if len(queries) != len(images):
+            return [None] * len(items)
+        queries = request.queries_of(modality, len(items))
+        if len(queries) != len(items):
             raise VLLMValidationError(
-                f"the prompt has {len(queries)} image placeholders for {len(images)} images"
+                f"the prompt has {len(queries)} {modality} placeholders for {len(items)} "
+                f"{modality}s"
             )
-        return [self._plan(request, query, images, i) for i, query in enumerate(queries)]
+        return [self._plan(request, q, items, i, kwargs) for i, q in enumerate(queries)]
 
-    def _plan(self, request: ScriptRequest, query: str, images: Any, index: int) -> Plan | None:
-        config = request.config
-        plan = make_plan(config, self._query(request, query))
-        if images.get(index) is None:  # a reference by uuid alone: the size is not known here
-            return None if plan.keep_ratio == 1 else plan
-        layout = self._layout(images, index)
-        limit = num_rows(make_plan(_at_most(config), ()), layout)
-        wanted = num_rows(plan, layout)
-        if wanted > limit and request.asked:
-            raise refusal(
-                "max_keep_ratio",
-                f"image {index} would keep {wanted} visual tokens, the server allows {limit} of "
-                f"its {layout.num_placeholders} (--max-keep-ratio {config.max_keep_ratio:g}); "
-                "ask for less, or start the server with a larger limit",
-            )
-        if wanted > limit:
-            plan = make_plan(_at_most(config), self._query(request, query))
-        return plan if num_rows(plan, layout) < layout.num_placeholders else None
+    def _plan(
+        self,
+        request: ScriptRequest,
+        query: str,
+        items: Any,
+        index: int,
+        kwargs: Mapping[str, object],
+    ) -> Plan | None:
+        tokenizer = self.info.get_tokenizer()
+        vocab_size = self.info.get_hf_config().get_text_config().vocab_size
+        windows = query_windows(request, query, tokenizer, vocab_size)
+        layout = self._layout(items, index, kwargs)
+        return plan_item(request, windows, layout, f"{items.modality} {index}")
 
-    def _query(self, request: ScriptRequest, text: str) -> list[tuple[int, ...]]:
-        """The query in windows of token ids, for the request's source of relevance."""
-        config = request.config
-        if not text or not reads_query(config):
-            return []
-        if config.relevance == "clip":
-            assert config.clip_model is not None
-            windows = clip_windows(config.clip_model, text)
-            if len(windows) > MAX_WINDOWS and isinstance(request.queries, str):
-                raise refusal(
-                    "query",
-                    f"query must fit in {MAX_WINDOWS} windows of CLIP's text tower, got "
-                    f"{len(windows)}; shorten it to what to look for in the image",
-                )
-            return first_and_last(windows)
-        token_ids = cached_encode(self.info.get_tokenizer(), text, add_special_tokens=False)
-        vocab_size = self.info.get_hf_config().text_config.vocab_size
-        known = tuple(token_id for token_id in token_ids if token_id < vocab_size)
-        return [known] if known else []
-
-    def _layout(self, images: Any, index: int) -> Layout:
-        size = images.get_image_size(index)
-        return self.layout_of(size.height, size.width)
+    def _layout(self, items: Any, index: int, kwargs: Mapping[str, object]) -> Layout | None:
+        """Layout of an image by its size; None where that is not known, as that of a video."""
+        if not isinstance(items, ImageProcessorItems) or items.get(index) is None:
+            return None
+        size = items.get_image_size(index)
+        return self.image_layout(size.height, size.width, kwargs)
 
     def _get_mm_hashes(self, inputs: ProcessorInputs) -> Any:
         return inputs.hf_processor_mm_kwargs[HASHES_KEY]
@@ -202,54 +198,97 @@ class PruningProcessor(BaseMultiModalProcessor):
     def _get_cache_missing_processor_kwargs(
         self, inputs: ProcessorInputs, mm_is_cached: Mapping[str, list[bool]]
     ) -> Mapping[str, object]:
-        kwargs = dict(super()._get_cache_missing_processor_kwargs(inputs, mm_is_cached))
-        cached = mm_is_cached.get("image", [])
-        orders: Any = kwargs[ORDERS_KEY]
-        kwargs[ORDERS_KEY] = [o for o, hit in zip(orders, cached, strict=True) if not hit]
-        return kwargs
+        orders, stock_kwargs = take_orders(inputs.hf_processor_mm_kwargs)
+        stock_inputs = replace(inputs, hf_processor_mm_kwargs=stock_kwargs)
+        missing = {
+            m: [o for o, hit in zip(orders[m], mm_is_cached[m], strict=True) if not hit]
+            for m in orders
+        }
+        kwargs = super()._get_cache_missing_processor_kwargs(stock_inputs, mm_is_cached)
+        return {**kwargs, ORDERS_KEY: missing}
 
     def _apply_hf_processor_main(
         self, mm_items: MultiModalDataItems, hf_kwargs: Mapping[str, object]
     ) -> Any:
         orders, stock_kwargs = take_orders(hf_kwargs)
-        if not any(order.plan for order in orders):
+        pruned = [m for m in orders if any(order.plan for order in orders[m])]
+        if not pruned:
             return super()._apply_hf_processor_main(mm_items, stock_kwargs)
-        images: Any = mm_items["image"]
-        batch: dict[str, list[torch.Tensor]] = {}
-        for index, order in enumerate(orders):
-            fields = {
-                **self._pixels(images[index], order.key, stock_kwargs),
-                PLAN_FIELD: _as_tensor(order.plan.encode() if order.plan else b""),
-                COUNT_FIELD: torch.tensor(self._count(order.plan, images, index)),
-                KEY_FIELD: _as_tensor(order.key),
-            }
-            for name, tensor in fields.items():
-                batch.setdefault(name, []).append(tensor)
-        return BatchFeature(batch)
+        batch = BatchFeature()
+        for modality, items in mm_items.items():
+            if modality in pruned:
+                batch.update(self._process(items, orders[modality], stock_kwargs))
+            else:
+                others = MultiModalDataItems({modality: items})
+                batch.update(super()._apply_hf_processor_main(others, stock_kwargs))
+        return batch
 
-    def _pixels(self, image: Any, key: bytes, stock_kwargs: Mapping[str, object]) -> PixelFields:
-        """What the Hugging Face processor makes of one image, from the cache if it is there.
+    def _process(
+        self, items: Any, orders: Sequence[Order], stock_kwargs: Mapping[str, object]
+    ) -> BatchFeature:
+        """Process items one by one, with their plans.
 
-        One at a time: LLaVA-NeXT fills up the tiles of images that are processed together, which
-        would make what is cached of one depend on the others.
+        LLaVA-NeXT fills up the tiles of images that are processed together, which would make what
+        is cached of one depend on the others.
         """
+        sent = []
+        for index, order in enumerate(orders):
+            kwargs = self._kwargs_of(items, index, stock_kwargs)
+            fields = self._pixels(items.modality, items[index], order.key, kwargs)
+            own = self._own_fields(items, index, order, fields, stock_kwargs)
+            sent.append({**fields, **own})
+        configs_of = super()._get_mm_fields_config
+        return put_together(sent, lambda batch: configs_of(batch, stock_kwargs))
+
+    def _kwargs_of(
+        self, items: Any, index: int, stock_kwargs: Mapping[str, object]
+    ) -> Mapping[str, object]:
+        """The arguments for one item: there may be lists of them, such as a speed for each video.
+
+        vLLM selects them as if all others were cached.
+        """
+        inputs = ProcessorInputs([], MultiModalDataItems(), hf_processor_mm_kwargs=stock_kwargs)
+        others = {items.modality: [other != index for other in range(len(items))]}
+        return super()._get_cache_missing_processor_kwargs(inputs, others)
+
+    def _own_fields(
+        self,
+        items: Any,
+        index: int,
+        order: Order,
+        fields: PixelFields,
+        stock_kwargs: Mapping[str, object],
+    ) -> dict[str, torch.Tensor]:
+        modality, plan, key = items.modality, order.plan, order.key
+        if plan is None:
+            return own_fields(b"", 0, b"", modality)
+        layout = self._layout(items, index, stock_kwargs)
+        if layout is None:
+            layout = self.video_layout(fields)
+            # Frames may be taken by what the file says of its speed, which is not in its shape.
+            key = key and image_key(key.hex(), layout.num_frames, layout.num_placeholders)
+        kept = plan.num_kept(*layout.counts)
+        if kept is None:
+            return own_fields(b"", 0, b"", modality)
+        return own_fields(plan.encode(), kept, key, modality)
+
+    def _pixels(
+        self, modality: str, item: Any, key: bytes, stock_kwargs: Mapping[str, object]
+    ) -> PixelFields:
+        """What the Hugging Face processor makes of one item, from the cache if it is there."""
         if key and (known := self.pixel_cache.get(key)):
             metrics().cache_hits.labels("pixels").inc()
             return known
-        items = self.info.parse_mm_data({"image": [image]}, validate=False)
+        items = self.info.parse_mm_data({modality: [item]}, validate=False)
         with metrics().preprocess_seconds.time():
             processed = super()._apply_hf_processor_main(items, stock_kwargs)
-        names = super()._get_mm_fields_config(processed, stock_kwargs)
-        fields = {name: processed[name][0] for name in names if name in processed}
+        configs = super()._get_mm_fields_config(processed, stock_kwargs)
+        fields = take_apart(processed, configs, modality)
         if key:
             self.pixel_cache.put(key, fields)
             metrics().cache_misses.labels("pixels").inc()
             metrics().cache_bytes.labels("pixels").set(self.pixel_cache.num_bytes)
         return fields
-
-    def _count(self, plan: Plan | None, images: Any, index: int) -> int:
-        """Placeholders of an image that is pruned, 0 for one that is left whole."""
-        return 0 if plan is None else num_rows(plan, self._layout(images, index))
 
     def _get_mm_fields_config(
         self, hf_inputs: Any, hf_processor_mm_kwargs: Mapping[str, object]
@@ -257,9 +296,7 @@ class PruningProcessor(BaseMultiModalProcessor):
         _, stock_kwargs = take_orders(hf_processor_mm_kwargs)
         return {
             **super()._get_mm_fields_config(hf_inputs, stock_kwargs),
-            PLAN_FIELD: MultiModalFieldConfig.batched("image", keep_on_cpu=True),
-            COUNT_FIELD: MultiModalFieldConfig.batched("image", keep_on_cpu=True),
-            KEY_FIELD: MultiModalFieldConfig.batched("image", keep_on_cpu=True),
+            **own_configs(self.modalities),
         }
 
     def _get_prompt_updates(
@@ -268,26 +305,31 @@ class PruningProcessor(BaseMultiModalProcessor):
         hf_processor_mm_kwargs: Mapping[str, object],
         out_mm_kwargs: Any,
     ) -> Sequence[Any]:
-        orders, stock_kwargs = take_orders(hf_processor_mm_kwargs)
-        (update,) = super()._get_prompt_updates(mm_items, stock_kwargs, out_mm_kwargs)
+        _, stock_kwargs = take_orders(hf_processor_mm_kwargs)
 
-        def replacement(index: int) -> Any:
-            count = self._count(orders[index].plan, mm_items["image"], index)
-            return update.target * count if count else update.replacement(index)
+        def sized(update: Any) -> Any:
+            if update.modality not in self.modalities:
+                return update
 
-        return [replace(update, replacement=replacement)]
+            def replacement(index: int) -> Any:
+                content = update.content
+                stock = content(index) if callable(content) else content
+                items = mm_items[update.modality]
+                self._check_layout(stock, self._layout(items, index, stock_kwargs))
+                name = field_name(COUNT_FIELD, update.modality)
+                count = out_mm_kwargs[update.modality][index].get(name)
+                return shortened(stock, int(count.data)) if count and count.data else stock
 
+            return replace(update, replacement=replacement)
 
-def num_rows(plan: Plan, layout: Layout) -> int:
-    """Rows of an image that stay, all of them where the plan leaves it whole."""
-    kept = plan.num_kept(layout.num_placeholders, layout.num_patches)
-    return layout.num_placeholders if kept is None else kept
+        stock_updates = super()._get_prompt_updates(mm_items, stock_kwargs, out_mm_kwargs)
+        return list(map(sized, stock_updates))
 
-
-def _at_most(config: ScriptConfig) -> ScriptConfig:
-    """The settings with the largest share that a request may keep."""
-    return replace(config, keep_ratio=config.max_keep_ratio, visual_token_budget=None)
-
-
-def _as_tensor(data: bytes) -> torch.Tensor:
-    return torch.frombuffer(bytearray(data), dtype=torch.uint8) if data else torch.empty(0).byte()
+    def _check_layout(self, stock: Any, layout: Layout | None) -> None:
+        """End the start-up, which sends dummies, where our layout of an image is not vLLM's."""
+        length = int(placeholder_mask(stock).sum())
+        if layout is not None and length != (ours := layout.num_placeholders):
+            raise RuntimeError(
+                f"vLLM gives an image {length} placeholders, the script plugin {ours}: it does "
+                "not know this model"
+            )

@@ -1,4 +1,4 @@
-"""Which text conditions which image.
+"""Which text conditions which image or video.
 
 An image belongs to the run of messages between two assistant messages, and all user text of that
 run conditions it, for ever: later turns never change it, so a conversation keeps its prefix cache.
@@ -13,7 +13,11 @@ from typing import Any
 from .config import MAX_QUERY_CHARS
 
 _TEXT_PARTS = ("text", "input_text")
-_IMAGE_PARTS = ("image_url", "input_image", "image_pil", "image_embeds")
+_MEDIA_PARTS = {
+    "image": ("image_url", "input_image", "image_pil", "image_embeds"),
+    "video": ("video_url", "video_embeds"),
+}
+_MODALITY_OF = {kind: modality for modality, kinds in _MEDIA_PARTS.items() for kind in kinds}
 
 
 def materialize(messages: Sequence[Any]) -> list[Any]:
@@ -24,23 +28,31 @@ def materialize(messages: Sequence[Any]) -> list[Any]:
     ]
 
 
-def image_queries(messages: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the conditioning text of every image, in prompt order; "" where there is none.
+def item_queries(messages: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """Return the conditioning texts by modality, in prompt order; "" where there is none.
 
     Args:
         messages: OpenAI-style messages, `materialize`d.
     """
-    queries: list[str] = []
+    queries: dict[str, list[str]] = {modality: [] for modality in _MEDIA_PARTS}
     for run in _runs(messages):
         texts: list[str] = []
-        num_images = 0
+        items: list[str] = []
         for message in run:
             for kind, text in _parts(message):
-                num_images += kind == "image"
-                if kind == "text" and message.get("role") == "user":
+                if kind in _MEDIA_PARTS:
+                    items.append(kind)
+                elif message.get("role") == "user":
                     texts.append(text)
-        queries += [bounded("\n".join(texts).strip())] * num_images
+        query = bounded("\n".join(texts).strip())
+        for modality in items:
+            queries[modality].append(query)
     return queries
+
+
+def image_queries(messages: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Those of the images."""
+    return item_queries(messages)["image"]
 
 
 def bounded(text: str) -> str:
@@ -62,7 +74,7 @@ def _runs(messages: Sequence[Mapping[str, Any]]) -> Iterator[list[Mapping[str, A
 
 
 def _parts(message: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """("text", the text) or ("image", "") for every part of a message that is one or the other."""
+    """("text", the text) or (modality, "") for every part of a message that is one of these."""
     content = message.get("content")
     if isinstance(content, str):
         yield "text", content
@@ -72,15 +84,15 @@ def _parts(message: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
                 yield "text", part
             elif (kind := _part_type(part)) in _TEXT_PARTS:
                 yield "text", str(part.get("text") or part.get(kind) or "")
-            elif kind in _IMAGE_PARTS:
-                yield "image", ""
+            elif kind in _MODALITY_OF:
+                yield _MODALITY_OF[kind], ""
 
 
 def _part_type(part: Mapping[str, Any]) -> str | None:
     """The type as vLLM reads it: without one, or with a uuid, the key that is present decides."""
     kind = part.get("type")
     if kind is None or part.get("uuid") is not None:
-        return next((key for key in _IMAGE_PARTS if key in part), kind)
+        return next((key for key in _MODALITY_OF if key in part), kind)
     return kind
 
 

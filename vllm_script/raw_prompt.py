@@ -1,4 +1,4 @@
-"""Which text conditions which image in a prompt that was never messages (`LLM.generate`).
+"""Which text conditions which image or video in a prompt that was never messages (`LLM.generate`).
 
 The chat template is rendered once around marks; what it wrote between them are the words that open
 a user's and an assistant's turn. A prompt written after that template is then cut at those words.
@@ -7,6 +7,7 @@ a user's and an assistant's turn. A prompt written after that template is then c
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from .query import bounded
@@ -35,19 +36,25 @@ def learn_scaffolding(rendered: str, image_token: str) -> Scaffolding:
     return Scaffolding(opening.strip(), to_assistant.strip())
 
 
-def raw_image_queries(text: str, image_token: str, scaffolding: Scaffolding) -> list[str]:
-    """Return the conditioning text of every image placeholder, in prompt order.
+def raw_item_queries(
+    text: str, tokens: Mapping[str, str], scaffolding: Scaffolding
+) -> dict[str, list[str]]:
+    """Return the conditioning texts by modality, in prompt order.
 
     A prompt that does not follow the template is one run: all of its text counts.
 
     Args:
-        text: the prompt, with one `image_token` an image.
+        text: the prompt, with one token an item.
+        tokens: what stands for an item, by modality.
     """
-    queries: list[str] = []
+    queries: dict[str, list[str]] = {modality: [] for modality in tokens}
     for run in _runs(text, scaffolding):
-        num_images = run.count(image_token)
-        query = bounded(run.replace(image_token, "").strip())
-        queries += [query] * num_images
+        query = run
+        for token in tokens.values():
+            query = query.replace(token, "")
+        query = bounded(query.strip())
+        for modality, token in tokens.items():
+            queries[modality] += [query] * run.count(token)
     return queries
 
 

@@ -6,7 +6,7 @@ Runs in every process that turns requests into prompts, so it covers chat comple
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -18,8 +18,8 @@ from vllm.renderers.hf import HfRenderer
 from vllm.renderers.params import ChatParams
 
 from .config import ScriptConfig, SettingError
-from .query import image_queries, materialize
-from .raw_prompt import MARKS, Scaffolding, learn_scaffolding, raw_image_queries
+from .query import item_queries, materialize
+from .raw_prompt import MARKS, Scaffolding, learn_scaffolding, raw_item_queries
 from .refusal import refusal
 from .requested import REQUEST_KEY, Inquiry, ScriptRequest
 
@@ -37,7 +37,7 @@ class _Note:
     """What the messages said, kept beside the prompt until its images are processed."""
 
     inquiry: Inquiry
-    queries: Sequence[str]
+    queries: Mapping[str, Sequence[str]]
 
 
 class ScriptRenderer(HfRenderer):
@@ -99,16 +99,25 @@ class ScriptRenderer(HfRenderer):
             prompt["mm_processor_kwargs"] = kwargs
         return prompt
 
-    def _raw_queries(self, prompt: Any) -> Sequence[str]:
+    def _raw_queries(self, prompt: Any) -> Mapping[str, Sequence[str]]:
         """Conditioning texts in a prompt that came as text or token ids."""
         text = prompt.get("prompt")
         if not isinstance(text, str):
             text = self.get_tokenizer().decode(prompt["prompt_token_ids"])
-        return raw_image_queries(text, self._image_token, self._scaffolding)
+        return raw_item_queries(self._bare(text), self._tokens, self._scaffolding)
 
     @cached_property
-    def _image_token(self) -> str:
-        return self.get_mm_processor().info.get_hf_processor().image_token
+    def _tokens(self) -> dict[str, str]:
+        """What stands for an item in a prompt, by modality."""
+        processor: Any = self.get_mm_processor()
+        return {modality: processor.token(modality) for modality in processor.modalities}
+
+    def _bare(self, text: str) -> str:
+        """The prompt without what the chat template writes around those tokens."""
+        processor: Any = self.get_mm_processor()
+        for modality, token in self._tokens.items():
+            text = text.replace(processor.placeholder(modality), token)
+        return text
 
     @cached_property
     def _scaffolding(self) -> Scaffolding:
@@ -125,7 +134,7 @@ class ScriptRenderer(HfRenderer):
             _, prompt = super().render_messages(messages, params)
         except (ChatTemplateResolutionError, VLLMValidationError):
             return Scaffolding("", "")
-        return learn_scaffolding(prompt["prompt"], self._image_token)
+        return learn_scaffolding(self._bare(prompt["prompt"]), self._tokens["image"])
 
 
 def _take_note(messages: Any, params: Any) -> tuple[Any, Any, _Note]:
@@ -133,5 +142,5 @@ def _take_note(messages: Any, params: Any) -> tuple[Any, Any, _Note]:
     template_kwargs = dict(params.chat_template_kwargs)
     asked = template_kwargs.pop(REQUEST_KEY, None)
     inquiry = asked if isinstance(asked, Inquiry) else Inquiry(asked)
-    note = _Note(inquiry, image_queries(messages))
+    note = _Note(inquiry, item_queries(messages))
     return messages, replace(params, chat_template_kwargs=template_kwargs), note

@@ -1,8 +1,8 @@
-"""What is asked of one request's images, on its way from the renderer to the processor."""
+"""What is asked of one request's images and videos, on its way from renderer to processor."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,8 +32,9 @@ class ScriptRequest:
     config: ScriptConfig
     """Settings in force for the request."""
 
-    queries: Sequence[str] | str
-    """Conditioning text of each image in prompt order, or one text that the client chose."""
+    queries: Mapping[str, Sequence[str]] | str
+    """Conditioning text of each item in prompt order by modality, or one text that the client
+    chose."""
 
     asked: bool = False
     """Whether the client itself asked for pruning, rather than the server's settings."""
@@ -49,6 +50,8 @@ class ScriptRequest:
         """Where its conditioning texts come from: `request` or `turn`."""
         return "request" if isinstance(self.queries, str) else "turn"
 
-    def query_of(self, index: int) -> str:
-        """Conditioning text of one image."""
-        return self.queries if isinstance(self.queries, str) else self.queries[index]
+    def queries_of(self, modality: str, num_items: int) -> Sequence[str]:
+        """Conditioning texts of the items of one modality."""
+        if isinstance(self.queries, str):
+            return [self.queries] * num_items
+        return self.queries[modality]

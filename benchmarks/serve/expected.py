@@ -30,7 +30,7 @@ class Expected:
         """Visual tokens of a picture without and with pruning; `amount`: as `num_kept` has it."""
         layout = self._family.layout_of(self.config, height, width)
         before = layout.num_placeholders
-        return before, num_kept(before, layout.num_patches, **amount) or before
+        return before, num_kept(*layout.counts, **amount) or before
 
     def text_tokens(self, text: str) -> int:
         """Those of the chat template around `text` and a picture, without the visual ones."""

@@ -61,7 +61,7 @@ def test_relevance_equals_transformers(name, engine, worker_model, folder):
     plan = Plan.decode(bytes(fields.pop("script_plan")[0].tolist()))
     del fields["script_count"], fields["script_key"]
     with torch.no_grad():
-        image = worker_model.encode_image(fields)
+        image = worker_model.encode("image", fields)
         rows = image.layout.candidates
         relevance = worker_model.script_clip(image.states[rows], plan.query)
     expected, num_windows = expected_relevance(folder, fields["pixel_values"][0], rows, query)

@@ -1,4 +1,14 @@
-"""The model families that can be pruned."""
+"""The model families that can be pruned.
+
+A family is a module here with
+
+- the class `Script<architecture>`, a `PrunedModel` before vLLM's own, registered with a
+  `PruningProcessor` before vLLM's own;
+- `check(engine_args, hf_config)`, which raises ValueError for what it would get wrong;
+- `layout_of(hf_config, height, width)`, the layout of an image of that size in pixels, and
+  `example_size(hf_config)`, height and width of the image in the start-up line;
+- `patch_boxes(hf_config, height, width)`, where explain is to draw its selections.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +20,10 @@ _PACKAGE = "vllm_script.models"
 FAMILIES = {
     "LlavaNextForConditionalGeneration": "llava_next",
     "LlavaForConditionalGeneration": "llava",
+    "LlavaOnevisionForConditionalGeneration": "llava_onevision",
+    "Qwen2VLForConditionalGeneration": "qwen2_vl",
+    "Qwen2_5_VLForConditionalGeneration": "qwen2_5_vl",
+    "Qwen3VLForConditionalGeneration": "qwen3_vl",
 }
 """vLLM's architecture name -> module of this package, which holds the class `Script<name>`."""
 

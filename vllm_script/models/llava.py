@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -44,8 +45,24 @@ def _layout_of(num_patches: int) -> Layout:
     return Layout(torch.arange(num_patches))
 
 
+def check(engine_args: Any, hf_config: Any) -> None:
+    """Raise ValueError for a tower that returns more than patches."""
+    tower, strategy = hf_config.vision_config.model_type, hf_config.vision_feature_select_strategy
+    if tower == "pixtral" or strategy != "default":
+        raise ValueError(
+            f"the script plugin does not know a {tower} tower with feature selection "
+            f"{strategy!r}; it needs one whose tokens are the patches alone (default)"
+        )
+
+
+def state_width(hf_config: Any) -> int:
+    """Values of a patch in what the tower returns: of one layer or of several."""
+    layers = hf_config.vision_feature_layer
+    return hf_config.vision_config.hidden_size * (1 if isinstance(layers, int) else len(layers))
+
+
 class ScriptLlavaProcessor(PruningProcessor, LlavaMultiModalProcessor):
-    def layout_of(self, height: int, width: int) -> Layout:
+    def image_layout(self, height: int, width: int, kwargs: Mapping[str, object]) -> Layout:
         return layout_of(self.info.get_hf_config(), height, width)
 
 
@@ -55,7 +72,9 @@ class ScriptLlavaProcessor(PruningProcessor, LlavaMultiModalProcessor):
     dummy_inputs=LlavaDummyInputsBuilder,
 )
 class ScriptLlavaForConditionalGeneration(PrunedModel, LlavaForConditionalGeneration):
-    def encode_image(self, fields: dict[str, Any]) -> EncodedImage:
+    state_width = staticmethod(state_width)
+
+    def encode(self, modality: str, fields: dict[str, Any]) -> EncodedImage:
         inputs = self._parse_and_validate_image_input(**fields)
         states = self._process_image_pixels(inputs)  # [1, patches, H]
         features = self.multi_modal_projector(states)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -19,6 +20,8 @@ from ..encoded_image import EncodedImage
 from ..geometry import anyres_boxes
 from ..layout import Layout
 from ..processing import PruningProcessor
+from .llava import check as check
+from .llava import state_width
 from .pruned import PrunedModel
 
 
@@ -52,7 +55,7 @@ def _layout_of(
 
 
 class ScriptLlavaNextProcessor(PruningProcessor, LlavaNextMultiModalProcessor):
-    def layout_of(self, height: int, width: int) -> Layout:
+    def image_layout(self, height: int, width: int, kwargs: Mapping[str, object]) -> Layout:
         return layout_of(self.info.get_hf_config(), height, width)
 
 
@@ -62,7 +65,9 @@ class ScriptLlavaNextProcessor(PruningProcessor, LlavaNextMultiModalProcessor):
     dummy_inputs=LlavaDummyInputsBuilder,
 )
 class ScriptLlavaNextForConditionalGeneration(PrunedModel, LlavaNextForConditionalGeneration):
-    def encode_image(self, fields: dict[str, Any]) -> EncodedImage:
+    state_width = staticmethod(state_width)
+
+    def encode(self, modality: str, fields: dict[str, Any]) -> EncodedImage:
         inputs = self._parse_and_validate_image_input(**fields)
         (tiles,) = inputs["pixel_values"]  # [tiles, 3, height, width]
         states = self._image_pixels_to_features(self.vision_tower, tiles)  # [tiles, patches, H]

@@ -1,4 +1,4 @@
-"""The model's part: encode image by image, select the planned rows, return exactly those.
+"""The model's part: encode item by item, select the planned rows, return exactly those.
 
 `PrunedModel` goes before a stock model in the bases of a subclass. One image is one micro-batch:
 its encoder batch has a shape of its own whatever else is running, so the same image and plan give
@@ -9,7 +9,7 @@ memory, for the scheduler's budget counts pruned rows and would let nine times a
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -19,10 +19,12 @@ from ..compat import clip_weights, input_embeddings, on_encoder_cache_reset
 from ..config import ScriptConfig
 from ..encoded_image import EncodedImage
 from ..feature_cache import FeatureCache
+from ..fields import COUNT_FIELD, KEY_FIELD, PLAN_FIELD, field_name
 from ..kernels import gather_rows, query_relevance
+from ..layout import Layout
 from ..plan import Plan, make_plan
-from ..processing import COUNT_FIELD, KEY_FIELD, PLAN_FIELD
 from ..pruning import run_mode
+from ..pruning.frames import run_mode_in_frames
 from ..relevance.clip import ClipRelevance
 from ..selection import Selection, Shelf
 from ..spans import Spans
@@ -37,8 +39,9 @@ class PrunedModel:
         super().__init__(vllm_config=vllm_config, prefix=prefix)  # type: ignore[call-arg]
         config = ScriptConfig.from_dict(vllm_config.model_config.hf_config.vllm_script)
         self._script_config = config
-        self._tested = False
-        self.feature_cache = _feature_cache(config.cache_gb, vllm_config)
+        self._tested: set[str] = set()
+        self._hidden_size = vllm_config.model_config.hf_config.get_text_config().hidden_size
+        self.feature_cache = self._feature_cache(config.cache_gb, vllm_config)
         self.shelf = Shelf()
         self._spans = Spans(vllm_config.device_config.device)
         on_encoder_cache_reset(vllm_config, "forget_images")
@@ -48,6 +51,27 @@ class PrunedModel:
 
             self.script_clip = ClipRelevance(AutoConfig.from_pretrained(config.clip_model))
             self.secondary_weights = [clip_weights(config.clip_model, _CLIP_PREFIX)]
+
+    def _feature_cache(self, capacity_gb: float, vllm_config: Any) -> FeatureCache:
+        """A cache for this worker's items; only the first stage of a pipeline encodes any."""
+        hf_config = vllm_config.model_config.hf_config
+        return FeatureCache(
+            capacity_gb if get_pp_group().is_first_rank else 0,
+            self.state_width(hf_config),
+            self.feature_width(hf_config),
+            vllm_config.model_config.dtype,
+            vllm_config.device_config.device,
+        )
+
+    @staticmethod
+    def state_width(hf_config: Any) -> int:
+        """H of its `EncodedImage`s. Families with a CLIP tower override it."""
+        return 0
+
+    @staticmethod
+    def feature_width(hf_config: Any) -> int:
+        """D of its `EncodedImage`s."""
+        return hf_config.get_text_config().hidden_size
 
     def load_weights(self, weights: Iterable[tuple[str, torch.Tensor]]) -> set[str]:
         self.forget_images()
@@ -86,46 +110,66 @@ class PrunedModel:
         return observed
 
     @abstractmethod
-    def encode_image(self, fields: dict[str, Any]) -> EncodedImage:
-        """Encode one image. Families implement it.
+    def item_layout(self, modality: str, fields: Mapping[str, Any]) -> Layout:
+        """Layout of an item. Families implement it, or `encode`.
 
         Args:
-            fields: the image's processor output, each value with a leading dimension of 1.
+            fields: the item's processor output, each value with a leading dimension of 1.
         """
 
+    def encode(self, modality: str, fields: dict[str, Any]) -> EncodedImage:
+        """Encode one item; as here, where every row of vLLM's is a row of features."""
+        (rows,) = PrunedModel.embed_whole(self, modality, fields)
+        return EncodedImage.without_states(rows, self.item_layout(modality, fields))
+
+    def split(self, fields: dict[str, Any], num_items: int) -> Iterator[dict[str, Any]]:
+        """Fields of a batch, item by item. Families whose items share tensors override it."""
+        for index in range(num_items):
+            yield {name: _one(value, index) for name, value in fields.items()}
+
+    def embed_whole(self, modality: str, fields: dict[str, Any]) -> Sequence[torch.Tensor]:
+        """Rows of a batch of items as vLLM has them, a tensor for each."""
+        return super().embed_multimodal(**fields)  # type: ignore[misc]
+
+    def embed_kept(
+        self, modality: str, fields: dict[str, Any], image: EncodedImage, kept: torch.Tensor
+    ) -> torch.Tensor:
+        """Rows of one item that is pruned. A copy: a view would pin all features."""
+        return gather_rows(image.features, kept)
+
     def embed_multimodal(self, **kwargs: Any) -> Any:
-        plans = kwargs.pop(PLAN_FIELD, None)
-        counts = kwargs.pop(COUNT_FIELD, None)
-        keys = kwargs.pop(KEY_FIELD, None)
+        modality = "video" if any("video" in name for name in kwargs) else "image"  # one a call
+        own = (PLAN_FIELD, COUNT_FIELD, KEY_FIELD)
+        plans, counts, keys = (kwargs.pop(field_name(name, modality), None) for name in own)
         if plans is None:
-            rows = super().embed_multimodal(**kwargs)  # type: ignore[misc]
-            if not self._tested and "pixel_values" in kwargs:
-                self._tested = True
-                self._self_test({name: value[:1] for name, value in kwargs.items()}, len(rows[0]))
+            rows = self.embed_whole(modality, kwargs)
+            if modality not in self._tested and any(n.startswith("pixel_values") for n in kwargs):
+                self._tested.add(modality)
+                self._self_test(modality, next(self.split(kwargs, len(rows))), len(rows[0]))
             return rows
-        embeddings = []
-        for index, (plan, count, key) in enumerate(zip(plans, counts, keys, strict=True)):
-            image = {name: value[index : index + 1] for name, value in kwargs.items()}
+        embeddings: list[torch.Tensor] = []
+        items = self.split(kwargs, len(plans))
+        for fields, plan, count, key in zip(items, plans, counts, keys, strict=True):
             if int(count) == 0:
-                embeddings.extend(super().embed_multimodal(**image))  # type: ignore[misc]
-            else:
-                decoded = Plan.decode(bytes(plan.tolist()))
-                encoded = self._encoded(image, bytes(key.tolist()))
-                with self._spans.measure("selection"):
-                    embeddings.append(self._embed_pruned(encoded, decoded, int(count)))
+                embeddings.extend(self.embed_whole(modality, fields))
+                continue
+            image = self._encoded(modality, fields, bytes(key.tolist()))
+            with self._spans.measure("selection"):
+                kept = self._kept(image, Plan.decode(bytes(plan.tolist())), int(count))
+                embeddings.append(self.embed_kept(modality, fields, image, kept))
         return embeddings
 
-    def _encoded(self, fields: dict[str, Any], key: bytes) -> EncodedImage:
-        """The image as `encode_image` encodes it, from the cache where it is known there."""
+    def _encoded(self, modality: str, fields: dict[str, Any], key: bytes) -> EncodedImage:
+        """The item as `encode` encodes it, from the cache where it is known there."""
         image = self.feature_cache.get(key) if key else None
         if image is None:
             with self._spans.measure("encoder"):
-                image = self.encode_image(fields)
+                image = self.encode(modality, fields)
             if key:
                 self.feature_cache.put(key, image)
         return image
 
-    def _embed_pruned(self, image: EncodedImage, plan: Plan, count: int) -> torch.Tensor:
+    def _kept(self, image: EncodedImage, plan: Plan, count: int) -> torch.Tensor:
         selection = self.select(image, plan)
         if len(selection.kept) != count:
             raise RuntimeError(
@@ -134,15 +178,15 @@ class PrunedModel:
             )
         if plan.explain_id is not None:
             self.shelf.put(plan.explain_id, selection)
-        return gather_rows(image.features, selection.kept)  # a copy: a view would pin all features
+        return selection.kept
 
-    def _self_test(self, fields: dict[str, Any], num_rows: int) -> None:
-        """Prune the first image left whole, which is vLLM's dummy where it profiles memory.
+    def _self_test(self, modality: str, fields: dict[str, Any], num_rows: int) -> None:
+        """Prune the first item left whole, which is vLLM's dummy where it profiles memory.
 
         So the memory that selection takes is part of the profile, and a layout that does not fit
         the model ends the start-up.
         """
-        image = self.encode_image(fields)
+        image = self.encode(modality, fields)
         self.feature_cache.check(image)
         if image.layout.num_placeholders != num_rows:
             raise RuntimeError(
@@ -150,19 +194,24 @@ class PrunedModel:
                 f"{image.layout.num_placeholders}: this plugin does not know this model"
             )
         plan = make_plan(self._script_config, query=((0, 1),))
-        count = plan.num_kept(image.layout.num_placeholders, image.layout.num_patches)
+        count = plan.num_kept(*image.layout.counts)
         if count is not None and len(kept := self.select(image, plan).kept) != count:
             raise RuntimeError(f"pruning selected {len(kept)} of {num_rows} rows, not {count}")
 
     def select(self, image: EncodedImage, plan: Plan) -> Selection:
         """Choose the rows of `image.features` that stay."""
-        budget = plan.num_kept(image.layout.num_placeholders, image.layout.num_patches)
+        layout = image.layout
+        budget = plan.num_kept(*layout.counts)
         assert budget is not None, "an image with a plan is pruned"
-        candidates = _to_device(image.layout.candidates, image.features.device)
-        visual_tokens = image.features.index_select(0, candidates)  # [P, D]
+        candidates = to_device(layout.candidates, image.features.device)
+        visual_tokens = image.features.index_select(0, candidates)[:, : self._hidden_size]  # [P, D]
         states = image.states.index_select(0, candidates)  # [P, H]
         relevance = self._relevance(visual_tokens, states, plan)
-        kept = run_mode(visual_tokens, budget, relevance, plan.mode, plan.params)
+        mode = (visual_tokens, budget, relevance, plan.mode, plan.params)
+        if layout.num_frames == 1:
+            kept = run_mode(*mode)
+        else:
+            kept = run_mode_in_frames(*mode, layout.num_frames, layout.even)
         return Selection(candidates[kept], relevance)
 
     def _relevance(
@@ -173,24 +222,16 @@ class PrunedModel:
         if plan.relevance == "clip":
             return self.script_clip(states, plan.query)
         (query,) = plan.query
-        token_ids = _to_device(torch.tensor(query), visual_tokens.device)
+        token_ids = to_device(torch.tensor(query), visual_tokens.device)
         return query_relevance(visual_tokens, input_embeddings(self, token_ids))
 
 
-def _feature_cache(capacity_gb: float, vllm_config: Any) -> FeatureCache:
-    """A cache for this worker's images; only the first stage of a pipeline encodes any."""
-    model_config = vllm_config.model_config
-    hf_config = model_config.hf_config
-    layers = hf_config.vision_feature_layer
-    return FeatureCache(
-        capacity_gb if get_pp_group().is_first_rank else 0,
-        hf_config.vision_config.hidden_size * (1 if isinstance(layers, int) else len(layers)),
-        hf_config.text_config.hidden_size,
-        model_config.dtype,
-        vllm_config.device_config.device,
-    )
+def _one(values: Any, index: int) -> Any:
+    """One item of a batch, batched as vLLM batches a single one."""
+    value = values[index]
+    return value[None] if isinstance(value, torch.Tensor) else [value]
 
 
-def _to_device(x: torch.Tensor, device: torch.device) -> torch.Tensor:
+def to_device(x: torch.Tensor, device: torch.device) -> torch.Tensor:
     """Copy x; the host does not wait for the device."""
     return (x.pin_memory() if device.type == "cuda" else x).to(device, non_blocking=True)

@@ -17,6 +17,9 @@ _SHAPE = (
     *("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"),
     *("image_size", "patch_size"),
 )
+# Models in which a visual token is a patch of the tower, rather than a mixture of several.
+_TOKENS_ARE_PATCHES = ("llava", "llava_next")
+
 _KNOWN: dict[tuple[int, ...], str] = {
     (1024, 4096, 24, 16, 336, 14): "openai/clip-vit-large-patch14-336"
 }
@@ -59,8 +62,10 @@ def _find(hf_config: Any, model: str) -> str | None:
 
 
 def _has_clip_tower(hf_config: Any) -> bool:
-    one_layer = isinstance(hf_config.vision_feature_layer, int)
-    return hf_config.vision_config.model_type == "clip_vision_model" and one_layer
+    """Whether CLIP could score the model's visual tokens one by one."""
+    one_layer = isinstance(getattr(hf_config, "vision_feature_layer", None), int)
+    is_clip = hf_config.vision_config.model_type == "clip_vision_model"
+    return is_clip and one_layer and hf_config.model_type in _TOKENS_ARE_PATCHES
 
 
 def _is_available(repository: str) -> bool:

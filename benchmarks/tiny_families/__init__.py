@@ -1,0 +1,1 @@
+"""The parts of tiny_family.py."""

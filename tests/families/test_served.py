@@ -1,0 +1,127 @@
+"""Every family behind its server, against stock vLLM, over HTTP."""
+
+import base64
+import io
+
+import numpy as np
+import openai
+import pytest
+from PIL import Image
+
+from vllm_script.server.launch import VllmServer
+
+pytestmark = pytest.mark.slow
+
+FLAGS = (
+    *("--enforce-eager", "--dtype", "float32", "--block-size", "32", "--max-model-len", "2048"),
+    *("--served-model-name", "tiny", "--enable-prompt-tokens-details"),
+    *("--limit-mm-per-prompt", '{"image": 3, "video": 1}', "--num-gpu-blocks-override", "256"),
+)
+TEXT = "Describe what is shown here, please. " * 6
+
+
+def encoded(seed, kind, width=280, height=168):
+    pixels = np.random.default_rng(seed).integers(0, 255, (height, width, 3), dtype=np.uint8)
+    data = io.BytesIO()
+    Image.fromarray(pixels).save(data, kind)
+    return base64.b64encode(data.getvalue()).decode()
+
+
+def image(seed):
+    url = f"data:image/png;base64,{encoded(seed, 'PNG')}"
+    return {"type": "image_url", "image_url": {"url": url}}
+
+
+def video(seed):
+    frames = ",".join(encoded([seed, frame], "JPEG", 140, 84) for frame in range(6))
+    return {"type": "video_url", "video_url": {"url": f"data:video/jpeg;base64,{frames}"}}
+
+
+def user(*parts):
+    content = [{"type": "text", "text": p} if isinstance(p, str) else p for p in parts]
+    return {"role": "user", "content": content}
+
+
+def ask(server, *messages, script=None):
+    client = openai.OpenAI(base_url=server.url, api_key="none", max_retries=1, timeout=300)
+    extra = {"ignore_eos": True, "return_token_ids": True}
+    extra |= {"script": script} if script else {}
+    return client.chat.completions.create(
+        model="tiny",
+        messages=list(messages),
+        max_tokens=6,
+        temperature=0,
+        logprobs=True,
+        extra_body=extra,
+    )
+
+
+def answer_of(reply):
+    (choice,) = reply.choices
+    return choice.token_ids, [token.logprob for token in choice.logprobs.content]
+
+
+CONVERSATIONS = [
+    [user(image(0), TEXT)],
+    [user(image(0), image(1), TEXT), {"role": "assistant", "content": "x"}, user(image(2), "Why?")],
+    [user(video(0), TEXT)],
+    [user(image(0), video(1), TEXT)],
+]
+
+
+@pytest.fixture(scope="module", params=["qwen2.5-vl", "qwen2-vl", "qwen3-vl", "llava-onevision"])
+def folder(request, family_checkpoint):
+    return family_checkpoint(request.param)
+
+
+@pytest.fixture(scope="module")
+def stock(folder):
+    """Answers of vLLM without the plugin."""
+    env = {"VLLM_PLUGINS": "none", "TRITON_INTERPRET": "0"}
+    with VllmServer(folder, *FLAGS, env=env) as server:
+        yield [ask(server, *messages) for messages in CONVERSATIONS]
+
+
+@pytest.fixture(scope="module")
+def server(folder, stock):
+    flags = ("--plugin", "script", "--keep-ratio", "0.3")
+    with VllmServer(folder, *FLAGS, *flags, env={"TRITON_INTERPRET": "0"}) as server:
+        yield server
+
+
+def test_off_is_stock(server, stock):
+    for messages, expected in zip(CONVERSATIONS, stock, strict=True):
+        reply = ask(server, *messages, script={"keep_ratio": 1.0})
+        assert reply.usage.prompt_tokens == expected.usage.prompt_tokens
+        assert answer_of(reply)[1] == pytest.approx(answer_of(expected)[1], abs=1e-3)
+        assert answer_of(reply)[0] == answer_of(expected)[0]
+
+
+def test_fewer_tokens_and_prefixes_shared(server, stock):
+    for messages, whole in zip(CONVERSATIONS, stock, strict=True):
+        reply = ask(server, *messages)
+        assert reply.usage.prompt_tokens < whole.usage.prompt_tokens
+        again = ask(server, *messages)
+        cached = again.usage.prompt_tokens_details.cached_tokens
+        assert cached == (reply.usage.prompt_tokens - 1) // 32 * 32 > 0
+        assert answer_of(again)[1] == pytest.approx(answer_of(reply)[1], abs=1e-3)
+
+
+def test_another_question_shares_nothing_of_the_item(server):
+    for item in (image(10), video(10)):
+        ask(server, user(item, "What? " + TEXT))
+        other = ask(server, user(item, "Why? " + TEXT))
+        assert (other.usage.prompt_tokens_details.cached_tokens or 0) <= 32
+
+
+@pytest.mark.parametrize("script", [{"keep_ratio": 7}, {"mode": "best"}, {"tau": 1}, []])
+def test_mistakes(server, script):
+    with pytest.raises(openai.BadRequestError, match="script|keep_ratio|mode"):
+        ask(server, user(image(0), TEXT), script=script or [1])
+
+
+def test_what_is_no_image_is_refused(server):
+    broken = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+    with pytest.raises(openai.BadRequestError):
+        ask(server, user(broken, TEXT))
+    assert ask(server, user(image(0), TEXT)).choices
