@@ -125,7 +125,7 @@ def test_a_copy_that_fails_is_counted(shadow_server, picture, ask, counted):
     assert counted("script_shadow_distance_count") == 1
 
 
-def test_one_at_a_time_the_others_are_dropped(shadow_server, picture, ask, counted):
+def test_many_at_once_are_all_accounted_for(shadow_server, picture, ask, counted):
     from concurrent.futures import ThreadPoolExecutor
 
     def answer(seed):
@@ -140,8 +140,7 @@ def test_one_at_a_time_the_others_are_dropped(shadow_server, picture, ask, count
             for outcome in ("compared", "dropped", "failed")
         )
 
-    wait_for(16, settled)
-    assert counted("script_shadow_requests_total", outcome="dropped") > 0
+    wait_for(16, settled)  # how many are dropped is a matter of time: tests/server/test_shadow.py
     assert counted("script_shadow_requests_total", outcome="compared") > 0
 
 
