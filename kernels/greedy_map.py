@@ -89,7 +89,8 @@ def greedy_map(
         if inverse_norm is None:
             inverse_norm = inverse_norms(x, "triton")
         return _greedy_map_triton(x, inverse_norm, relevance, budgets, lengths, pool)
-    unit = unit_rows(x, inverse_norm)
+    if inverse_norm is None:
+        inverse_norm = inverse_norms(x, "torch")
     picks, first = [], 0
     for image, (length, own_budget) in enumerate(zip(lengths, budgets, strict=True)):
         if pool is None:
@@ -99,8 +100,9 @@ def greedy_map(
         if pool is not None and len(rows) == own_budget:
             picks.append(rows)
         else:
+            unit = unit_rows(x[rows], inverse_norm[rows])
             own_relevance = None if relevance is None else relevance[rows]
-            picks.append(rows[greedy_map_reference(unit[rows], own_relevance, own_budget)])
+            picks.append(rows[greedy_map_reference(unit, own_relevance, own_budget)])
         first += length
     return torch.cat(picks)
 
@@ -111,8 +113,8 @@ def greedy_map_reference(
     """`greedy_map` of one image's unit rows in plain PyTorch, float32 throughout; any device."""
     num_tokens = len(unit)
     weight = unit.new_ones(num_tokens) if relevance is None else _unit_peak(relevance)
-    weighted = unit * weight[:, None]
-    kernel = weighted @ weighted.T  # [N, N]
+    kernel = unit @ unit.T  # [N, N]
+    kernel.mul_(weight[:, None]).mul_(weight)
     # The cosine of a row with itself is 1, or 0 for a zero row; the product rounds it, and would
     # break ties by that noise.
     residual = torch.where(unit.any(1), weight.square(), 0.0)

@@ -14,6 +14,9 @@ from ._triton import Backend, check_features, jit, tl, triton, use_triton
 # Rows of a program, values of a row it takes at once, warps. Not yet tuned on a GPU.
 BLOCK_ROWS, BLOCK_D, NUM_WARPS = 4, 1024, 4
 
+# Rows that the reference copies at once: a copy of all would be memory new to the process.
+REFERENCE_ROWS = 256
+
 
 def inverse_norms(x: torch.Tensor, backend: Backend = "auto") -> torch.Tensor:
     """Return the inverse length of each row; a feature that is NaN or infinite counts as 0.
@@ -38,8 +41,14 @@ def inverse_norms(x: torch.Tensor, backend: Backend = "auto") -> torch.Tensor:
 
 def inverse_norms_reference(x: torch.Tensor) -> torch.Tensor:
     """`inverse_norms` in plain PyTorch; any device."""
+    if len(x) == 0:
+        return x.new_empty(0, dtype=torch.float32)
+    return torch.cat([_inverse_norms_of_block(block) for block in x.split(REFERENCE_ROWS)])
+
+
+def _inverse_norms_of_block(x: torch.Tensor) -> torch.Tensor:
     x = x.float().contiguous()  # one order of summation, whatever the strides
-    length = torch.linalg.vector_norm(x, dim=1)  # [N]
+    length = torch.linalg.vector_norm(x, dim=1)  # [rows]
     spoiled = ~length.isfinite()
     if spoiled.any():  # rare, and a look at every value takes longer than all lengths
         spoiled = ~x.isfinite().all(1)
@@ -55,9 +64,11 @@ def unit_rows(x: torch.Tensor, inverse_norm: torch.Tensor | None = None) -> torc
     """
     if inverse_norm is None:
         inverse_norm = inverse_norms_reference(x)
-    scale = inverse_norm.abs()[:, None]
-    # Where the scale is 0 a finite feature may still be too large for its product with others.
-    return _finite_part(x.float().contiguous()) * scale
+    # One copy, scaled in place: to write memory that is new takes far longer than the product.
+    unit = x.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
+    unit.mul_(inverse_norm.abs()[:, None])
+    spoiled = inverse_norm.signbit().any()
+    return unit.nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0) if spoiled else unit
 
 
 def _finite_part(x: torch.Tensor) -> torch.Tensor:

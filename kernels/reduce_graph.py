@@ -174,7 +174,8 @@ def reduce_once_reference(
     survivors src, 1 the odd ones.
     """
     src, dst = survivors[src_parity::2], survivors[1 - src_parity :: 2]
-    src_rows, dst_rows = unit[src], unit[dst]
+    rows = unit if len(survivors) == len(unit) else unit[survivors]
+    src_rows, dst_rows = rows[src_parity::2], rows[1 - src_parity :: 2]
     threshold = edge_threshold(src_rows, dst_rows, tau, tau_relative)
     redundancy = bipartite_redundancy_reference(src_rows, dst_rows, threshold, gamma)
     order = redundancy.argsort(descending=True, stable=True)

@@ -69,11 +69,13 @@ def bipartite_redundancy_reference(
 ) -> torch.Tensor:
     """`bipartite_redundancy` of unit rows in plain PyTorch, float32 throughout; any device."""
     redundancy = torch.empty(len(src), dtype=torch.float32, device=src.device)
+    block = src.new_empty(min(BLOCK_ROWS, len(src)), len(dst))
     for start in range(0, len(src), BLOCK_ROWS):
-        similarity = src[start : start + BLOCK_ROWS] @ dst.T  # [rows, T]
-        edge = similarity >= tau
-        degree = edge.sum(1)
-        strength = torch.where(edge, similarity, 0.0).sum(1)
+        rows = src[start : start + BLOCK_ROWS]
+        similarity = torch.mm(rows, dst.T, out=block[: len(rows)])  # [rows, T]
+        no_edge = similarity < tau
+        degree = len(dst) - no_edge.sum(1, dtype=torch.int32)
+        strength = similarity.masked_fill_(no_edge, 0.0).sum(1)
         mean_similarity = strength / degree.clamp(min=1)
         redundancy[start : start + BLOCK_ROWS] = degree * torch.exp(gamma * (mean_similarity - tau))
     return redundancy
