@@ -1,20 +1,16 @@
 """The two Triton kernels of greedy_map.py: the similarities, then all steps of all images.
 
 Some programs share an image, each owns a stretch of its tokens. A step takes one exchange: every
-program posts its best token, and reads what all the others posted, so each knows the pick. To
-project it out of its own tokens a program needs the pick's part of the factor, which the owner
-stored in earlier steps: it is visible, for a post releases what was stored before, and reading it
-acquires. A program's own part of the factor stays in registers, as far as it fits.
-
-A post is one 64-bit word: the bits of a residual >= 0, which are in its order, above the inverted
-number of the token. So the largest word is the largest residual, of the lowest token on ties. It
-is never 0, which is what stands there before, and each word has one writer: nothing is counted,
-and nothing depends on who comes first.
+program posts its best token, and reads what all the others posted, so each knows the pick
+(_posts.py). To project it out of its own tokens a program needs the pick's part of the factor,
+which the owner stored in earlier steps: it is visible, for a post releases what was stored before,
+and reading it acquires. A program's own part of the factor stays in registers, as far as it fits.
 """
 
 from __future__ import annotations
 
 from ._cosine import cosine_tile
+from ._posts import post, read_posts
 from ._triton import jit, tl
 
 
@@ -70,11 +66,14 @@ def _select_kernel(
     plan_ptr,
     rows_ptr,
     counts_ptr,
+    floors_ptr,
+    frame_size,
+    num_certain,
     similarity_ptr,
     factor_ptr,
     factor_stride,
     residual_ptr,
-    progress_ptr,
+    room_ptr,
     posts_ptr,
     picks_ptr,
     residual_floor,
@@ -91,7 +90,8 @@ def _select_kernel(
 ):
     """All steps of one image, by num_programs programs. Phase 0 posts; the others pick and post.
 
-    residual [tokens], progress [programs, 2]: what outlives a phase that is a launch of its own.
+    residual, room [tokens]: what outlives a phase that is a launch of its own. room is what the
+    frame of a token may still be given of the num_certain first picks; None without floors.
     posts [images, phases, BLOCK_PROGRAMS], all 0.
     """
     image = tl.program_id(0) // num_programs
@@ -111,41 +111,39 @@ def _select_kernel(
     own_factor_ptr = factor_ptr + tokens.to(tl.int64)[:, None] * factor_stride
     posts_ptr += image.to(tl.int64) * num_phases * BLOCK_PROGRAMS
     residual_ptr += first
-    progress_ptr += tl.program_id(0) * 2
 
     high = _peak_relevance(relevance_ptr, rows_ptr, first, count, BLOCK_RELEVANCE)
     weight = _weight(relevance_ptr, rows, high)
     has_length = tl.load(inverse_ptr + rows) != 0.0
     # Before the first pick a residual is the squared weight, exactly; of a picked token, -inf.
     residual = tl.where(mask, tl.where(has_length, weight * weight, 0.0), float("-inf"))
+    room = _room(floors_ptr, frame_size, rows)
     resident = tl.arange(0, BLOCK_K)
     factor = tl.zeros([BLOCK_N, BLOCK_K], dtype=tl.float32)
-    num_picked, spanned, floor = 0, 0, 0.0
+    floor = 0.0
     last_phase = num_phases
     if not TOGETHER:
         last_phase = first_phase + 1
         if first_phase > 0:
-            num_picked, spanned = tl.load(progress_ptr), tl.load(progress_ptr + 1)
             residual = tl.load(residual_ptr + tokens, mask=mask, other=float("-inf"))
-            stored = mask[:, None] & (resident < num_picked)[None, :]
+            if floors_ptr is not None:
+                room = tl.load(room_ptr + tokens, mask=mask, other=0)
+            stored = mask[:, None] & (resident < first_phase - 1)[None, :]
             factor = tl.load(own_factor_ptr + resident[None, :], mask=stored, other=0.0)
-            _, peak = _read_posts(posts_ptr, num_programs, TOGETHER, BLOCK_PROGRAMS)
+            _, _, peak = read_posts(posts_ptr, num_programs, TOGETHER, BLOCK_PROGRAMS)
             floor = residual_floor * peak
 
     if first_phase == 0:
-        _post(posts_ptr + program, tokens, residual)
+        post(posts_ptr + program, tokens, residual, weight, room, 0.0)
     phase = tl.maximum(first_phase, 1)
-    while (phase < last_phase) & (num_picked < budget):
-        pick, peak = _read_posts(
-            posts_ptr + (phase - 1) * BLOCK_PROGRAMS, num_programs, TOGETHER, BLOCK_PROGRAMS
+    while (phase < last_phase) & (phase <= budget):
+        num_picked = phase - 1
+        pick, is_new, peak = read_posts(
+            posts_ptr + num_picked * BLOCK_PROGRAMS, num_programs, TOGETHER, BLOCK_PROGRAMS
         )
         pick_row = _rows(rows_ptr, first, pick)
         floor = tl.where(phase == 1, residual_floor * peak, floor)
-        # When the picks span the image, relevance descending fills the remaining places: this
-        # phase picks nothing, and from now on residuals are weights.
-        turns = (spanned == 0) & (peak <= floor)
-        spanned = tl.where(turns, 1, spanned)
-        tl.store(picks_ptr + num_picked, pick_row, mask=(program == 0) & (turns == 0))
+        tl.store(picks_ptr + num_picked, pick_row, mask=program == 0)
 
         pick_factor_ptr = factor_ptr + pick.to(tl.int64) * factor_stride
         at_pick = _row_part(pick_factor_ptr, resident, num_picked)
@@ -160,58 +158,34 @@ def _select_kernel(
         pair_ptr = similarity_ptr + _triangle_place(high_token, low_token)
         entry = weight * _weight(relevance_ptr, pick_row, high)
         entry *= tl.load(pair_ptr, mask=mask, other=0.0)
-        # A weight is no variance: of picks that fill places nothing is projected out.
-        scale = tl.div_rn(1.0, tl.sqrt_rn(tl.where(spanned == 0, peak, 1.0)))
-        values = tl.where(spanned == 0, (entry - projected) * scale, 0.0)
+        # A weight is no variance: of picks that the others span nothing is projected out.
+        scale = tl.div_rn(1.0, tl.sqrt_rn(tl.where(is_new, peak, 1.0)))
+        values = tl.where(is_new, (entry - projected) * scale, 0.0)
         own_places = factor_ptr + tokens.to(tl.int64) * factor_stride + num_picked
         tl.store(own_places, values, mask=mask)
         factor = tl.where((resident == num_picked)[None, :], values[:, None], factor)
 
-        left = tl.where(turns, weight, residual - values * values)
-        is_picked = (residual == float("-inf")) | ((tokens == pick) & (turns == 0))
-        residual = tl.where(is_picked, float("-inf"), left)
-        num_picked += tl.where(turns, 0, 1)
-        _post(posts_ptr + phase * BLOCK_PROGRAMS + program, tokens, residual)
+        is_picked = (residual == float("-inf")) | (tokens == pick)
+        residual = tl.where(is_picked, float("-inf"), residual - values * values)
+        if floors_ptr is not None:
+            room -= (rows // frame_size == pick_row // frame_size).to(tl.int32)
+            room = tl.where(phase >= num_certain, 1, room)  # now all frames compete
+        post(posts_ptr + phase * BLOCK_PROGRAMS + program, tokens, residual, weight, room, floor)
         phase += 1
 
     if not TOGETHER:
-        tl.store(progress_ptr, num_picked)
-        tl.store(progress_ptr + 1, spanned)
         tl.store(residual_ptr + tokens, residual, mask=mask)
+        if floors_ptr is not None:
+            tl.store(room_ptr + tokens, room, mask=mask)
 
 
 @jit
-def _post(post_ptr, tokens, residual):
-    """Post the best token; a residual below 0 is 0, and -inf is nothing to pick."""
-    bits = tl.maximum(residual, 0.0).to(tl.int32, bitcast=True).to(tl.int64)
-    words = (bits << 32) | (0xFFFFFFFF - tokens.to(tl.int64))
-    best = tl.max(tl.where(residual > float("-inf"), words, 1), 0)
-    # What all threads of the program stored, thread 0 releases.
-    tl.debug_barrier()
-    tl.atomic_xchg(post_ptr, best, sem="release", scope="gpu")
-
-
-@jit
-def _read_posts(posts_ptr, num_programs, TOGETHER: tl.constexpr, BLOCK_PROGRAMS: tl.constexpr):
-    """(token, residual) of the best post of all programs, waiting for the last.
-
-    The words are read by atomics: those have one result for all threads, which leave the loop at
-    the same time and meet at its end.
-    """
-    programs = tl.arange(0, BLOCK_PROGRAMS)
-    mask = programs < num_programs
-    if TOGETHER:
-        # Read before the loop too: Triton 3.6 cannot compile a loop that starts from zeros.
-        nothing = tl.zeros([BLOCK_PROGRAMS], dtype=tl.int64)
-        words = tl.atomic_or(posts_ptr + programs, nothing, mask, sem="acquire", scope="gpu")
-        while tl.sum((mask & (words == 0)).to(tl.int32), 0) > 0:
-            words = tl.atomic_or(posts_ptr + programs, nothing, mask, sem="acquire", scope="gpu")
-        tl.debug_barrier()
+def _room(floors_ptr, frame_size, rows):
+    """What the frame of each row is sure to be given; 1, which stays, where there are no floors."""
+    if floors_ptr is None:
+        return tl.full(rows.shape, 1, dtype=tl.int32)
     else:
-        words = tl.load(posts_ptr + programs, mask=mask, other=0)
-    best = tl.max(tl.where(mask, words, 0), 0)
-    token = (0xFFFFFFFF - (best & 0xFFFFFFFF)).to(tl.int32)
-    return token, (best >> 32).to(tl.int32).to(tl.float32, bitcast=True)
+        return tl.load(floors_ptr + rows // frame_size)
 
 
 @jit

@@ -8,6 +8,9 @@ row a pick, O(budget^2 N) time and O(budget N) memory beside S.
 
 Triton takes two launches for all images together: the similarities S, a triangle, and all steps.
 _greedy_map_kernels.py says how the programs of an image take a step together.
+
+In a video the frames may have floors: tokens that each is sure to keep. They are picked first, the
+best of the whole video at every step, and what follows knows of them.
 """
 
 from __future__ import annotations
@@ -53,6 +56,7 @@ def greedy_map(
     *,
     lengths: Sequence[int] | None = None,
     pool: Pool | None = None,
+    floors: Sequence[int] | None = None,
     inverse_norm: torch.Tensor | None = None,
     backend: Backend = "auto",
 ) -> torch.Tensor:
@@ -70,6 +74,9 @@ def greedy_map(
         lengths: tokens of each image; None: one image.
         pool: pick among these alone, which must be at least the budget; None: among all. Only
             their relevance counts.
+        floors: of a video, whose frames have N / len(floors) tokens each, one after the other:
+            the fewest tokens to pick of each frame. The first picks are of frames that have fewer,
+            then all compete. A pool must have that many of each. None: no frames.
         inverse_norm: `inverse_norms(x)`, where the caller has it.
         backend: "auto" is Triton on CUDA, else torch. The other two never fall back.
 
@@ -78,17 +85,19 @@ def greedy_map(
         pool all is picked has them ascending.
 
     Raises:
-        ValueError: a budget is not in [1, N], budgets, lengths, strides or dtype do not fit, or
-            the backend cannot run on x.
+        ValueError: a budget is not in [1, N], budgets, lengths, floors, strides or dtype do not
+            fit, or the backend cannot run on x.
         ImportError: backend is "triton" and Triton is not installed.
     """
     check_features("x", x)
     lengths = check_lengths(lengths, len(x), "lengths")
     budgets = check_budgets("budget", budget, lengths, lengths)
+    if floors is not None:
+        _check_floors(floors, lengths, budgets)
     if use_triton(backend, x):
         if inverse_norm is None:
             inverse_norm = inverse_norms(x, "triton")
-        return _greedy_map_triton(x, inverse_norm, relevance, budgets, lengths, pool)
+        return _greedy_map_triton(x, inverse_norm, relevance, budgets, lengths, pool, floors)
     if inverse_norm is None:
         inverse_norm = inverse_norms(x, "torch")
     picks, first = [], 0
@@ -102,15 +111,24 @@ def greedy_map(
         else:
             unit = unit_rows(x[rows], inverse_norm[rows])
             own_relevance = None if relevance is None else relevance[rows]
-            picks.append(rows[greedy_map_reference(unit, own_relevance, own_budget)])
+            frame = None if floors is None else rows // (length // len(floors))
+            own_picks = greedy_map_reference(unit, own_relevance, own_budget, frame, floors)
+            picks.append(rows[own_picks])
         first += length
     return torch.cat(picks)
 
 
 def greedy_map_reference(
-    unit: torch.Tensor, relevance: torch.Tensor | None, budget: int
+    unit: torch.Tensor,
+    relevance: torch.Tensor | None,
+    budget: int,
+    frame: torch.Tensor | None = None,
+    floors: Sequence[int] | None = None,
 ) -> torch.Tensor:
-    """`greedy_map` of one image's unit rows in plain PyTorch, float32 throughout; any device."""
+    """`greedy_map` of one image's unit rows in plain PyTorch, float32 throughout; any device.
+
+    frame: of a video, [N] int64, the number of each row's frame.
+    """
     num_tokens = len(unit)
     weight = unit.new_ones(num_tokens) if relevance is None else _unit_peak(relevance)
     kernel = unit @ unit.T  # [N, N]
@@ -122,16 +140,48 @@ def greedy_map_reference(
     factor = unit.new_empty(budget, num_tokens)
     picks = torch.empty(budget, dtype=torch.int64, device=unit.device)
     peaks = unit.new_empty(budget)
+    num_certain = 0
+    if floors is not None:
+        num_certain, room = sum(floors), torch.tensor(floors, device=unit.device)
     for step in range(budget):
         peak, pick = peaks[step : step + 1], picks[step : step + 1]
-        torch.max(residual, 0, keepdim=True, out=(peak, pick))  # the first of equal ones
+        score = residual
+        if step < num_certain:
+            score = _score_where_room(residual, weight, floor, room[frame] > 0)
+        torch.max(score, 0, keepdim=True, out=(peak, pick))  # the first of equal ones
+        if step < num_certain:
+            room[frame[pick]] -= 1
         row, before = factor[step], factor[:step]
         projection = before.index_select(1, pick)[:, 0]  # [step]
         torch.addmv(kernel.index_select(0, pick)[0], before.T, projection, alpha=-1, out=row)
         # At the floor the row is zeroed, not divided by rounding: later picks do not count.
         row.mul_(torch.where(peak > floor, peak.rsqrt(), 0.0))
         residual.addcmul_(row, row, value=-1).index_fill_(0, pick, -torch.inf)
-    return _fill_by_weight(picks, (peaks > floor).sum(), weight)
+    num_valid = num_certain + (peaks[num_certain:] > floor).sum()
+    return _fill_by_weight(picks, num_valid, weight)
+
+
+def _score_where_room(
+    residual: torch.Tensor, weight: torch.Tensor, floor: torch.Tensor, has_room: torch.Tensor
+) -> torch.Tensor:
+    """What the largest of is picked: the residual, or below all of them the weight, in [0, 1]."""
+    score = torch.where(residual > floor, residual, weight - 2)
+    return score.masked_fill(~has_room | residual.isneginf(), -torch.inf)
+
+
+def _check_floors(floors: Sequence[int], lengths: list[int], budgets: list[int]) -> None:
+    if len(lengths) != 1:
+        raise ValueError(f"floors are of the frames of one video, got {len(lengths)} images")
+    size, rest = divmod(lengths[0], max(1, len(floors)))
+    if rest or not floors or not all(0 <= floor <= size for floor in floors):
+        raise ValueError(
+            f"floors must be in [0, {size}], one for each of frames that share {lengths[0]} rows "
+            f"equally, got {list(floors)}"
+        )
+    if sum(floors) > budgets[0]:
+        raise ValueError(
+            f"floors must add up to at most the budget {budgets[0]}, got {sum(floors)}"
+        )
 
 
 def _unit_peak(relevance: torch.Tensor) -> torch.Tensor:
@@ -159,13 +209,14 @@ def _greedy_map_triton(
     budgets: list[int],
     lengths: list[int],
     pool: Pool | None,
+    floors: Sequence[int] | None,
 ) -> torch.Tensor:
     num_images, longest, device = len(lengths), max(lengths), x.device
     rows, counts = (None, None) if pool is None else pool
     # Lower triangles of the similarities, one after the other; values of the factor, one row a
     # token; and one word of every program of an image for each phase.
     triangles = offsets_of(length * (length + 1) // 2 for length in lengths)
-    num_phases = max(budgets) + 2
+    num_phases = max(budgets) + 1
     plan = to_device([offsets_of(lengths), offsets_of(budgets), triangles], device)
     similarity = torch.empty(triangles[-1], dtype=torch.float32, device=device)
     tile = tile_constants(x)
@@ -196,11 +247,14 @@ def _greedy_map_triton(
         plan,
         rows,
         counts,
+        None if floors is None else to_device([floors], device)[0].int(),
+        1 if floors is None else len(x) // len(floors),
+        0 if floors is None else sum(floors),
         similarity,
         torch.empty(len(x), factor_stride, dtype=torch.float32, device=device),
         factor_stride,
         torch.empty(len(x), dtype=torch.float32, device=device),
-        torch.empty(num_images * num_programs, 2, dtype=torch.int32, device=device),
+        None if floors is None else torch.empty(len(x), dtype=torch.int32, device=device),
         torch.zeros(num_images, num_phases, MAX_PROGRAMS, dtype=torch.int64, device=device),
         picks,
         RESIDUAL_FLOOR,

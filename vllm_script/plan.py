@@ -15,7 +15,7 @@ from .config import ScriptConfig
 from .pruning import QUERY_MODES, PruningParams
 
 # Raise it whenever the same plan would select other tokens than before.
-ALGORITHM_VERSION = 1
+ALGORITHM_VERSION = 2
 
 _PARAMS_READ = {
     "script": ("tau", "tau_relative", "gamma", "pool_ratio"),

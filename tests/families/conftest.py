@@ -59,6 +59,8 @@ def family_checkpoint(tmp_path_factory):
 class Answer:
     token_ids: list[int]
     logprobs: list[float]
+    likeliest: list[dict[int, float]]
+    """Logprobs of the twenty likeliest tokens of every step."""
     cached: int
     """Tokens of the prompt that the prefix cache had."""
 
@@ -92,12 +94,14 @@ class Engine:
         prompt = {"prompt": text, "multi_modal_data": data}
         return prompt | ({"mm_processor_kwargs": {"script": script}} if script else {})
 
-    def ask(self, *prompts):
-        """Answers, of 3 tokens each; selections are noted from here on."""
+    def ask(self, *prompts, max_tokens=3):
+        """Answers, all of that length; selections are noted from here on."""
         from vllm import SamplingParams
 
         self.kept.clear()
-        sampling = SamplingParams(temperature=0, max_tokens=3, ignore_eos=True, logprobs=0)
+        sampling = SamplingParams(
+            temperature=0, max_tokens=max_tokens, ignore_eos=True, logprobs=20
+        )
         outputs = self.llm.generate(list(prompts), sampling, use_tqdm=False)
         return [Answer(*_completion(o.outputs[0]), o.num_cached_tokens) for o in outputs]
 
@@ -117,14 +121,21 @@ class Engine:
         spans = self.rendered(prompt)["mm_placeholders"]
         return {modality: [s.get_num_embeds() for s in spans[modality]] for modality in spans}
 
+    def preemptions(self):
+        metrics = self.llm.get_metrics()
+        return sum(m.value for m in metrics if m.name == "vllm:num_preemptions")
+
     def identifiers(self, prompt):
         """Identifiers of all items."""
         return [h for hashes in self.rendered(prompt)["mm_hashes"].values() for h in hashes]
 
 
 def _completion(output):
-    steps = zip(output.token_ids, output.logprobs, strict=True)
-    return list(output.token_ids), [step[token].logprob for token, step in steps]
+    likeliest = [
+        {token: logprob.logprob for token, logprob in step.items()} for step in output.logprobs
+    ]
+    steps = zip(output.token_ids, likeliest, strict=True)
+    return list(output.token_ids), [step[token] for token, step in steps], likeliest
 
 
 @pytest.fixture(scope="session", params=FAMILIES)

@@ -9,8 +9,14 @@ import pytest
 import torch
 from vllm.exceptions import VLLMValidationError
 
+from vllm_script import plan, planning
+
 QUESTION, OTHER = "What is shown here?", "Where is the car?"
-SIZES = [(168, 168), (28, 28), (300, 40), (90, 400), (333, 251), (640, 480)]
+SIZES = [
+    *[(168, 168), (28, 28), (56, 56), (84, 84), (85, 85), (100, 30), (30, 100), (300, 40)],
+    *[(90, 400), (400, 90), (127, 128), (200, 150), (150, 200), (251, 333), (333, 251), (336, 336)],
+    *[(500, 100), (448, 252), (480, 640), (640, 480)],
+]
 
 
 def pruned(prompt, **script):
@@ -76,6 +82,40 @@ def test_requests_at_once_answer_as_alone(engine):
     engine.forget()
     together = [answer.logprobs for answer in engine.ask(*prompts)]
     assert all(a == pytest.approx(b, abs=1e-3) for a, b in zip(alone, together, strict=True))
+
+
+def test_preempted_requests_answer_as_transformers(engine, reference):
+    """64 blocks of 32 tokens do not hold four requests that grow by 500 tokens each."""
+    prompts = [engine.prompt([engine.picture(seed), QUESTION]) for seed in range(20, 24)]
+    kept = []
+    for prompt in prompts:
+        engine.forget()
+        engine.ask(prompt)
+        kept.append(list(engine.kept))
+    engine.forget()
+    before = engine.preemptions()
+    answers = engine.ask(*prompts, max_tokens=500)
+    assert engine.preemptions() > before
+    for prompt, answer, rows in zip(prompts, answers, kept, strict=True):
+        assert_as_transformers(engine, reference, prompt, answer, rows)
+
+
+def test_all_rows_through_the_pruning_path_answer_as_the_whole(engine, monkeypatch):
+    """The identity selection changes nothing."""
+    if engine.family.startswith("llava"):
+        pytest.skip("not every row is a patch, and only patches are selected")
+    prompt = engine.prompt([engine.picture(30), engine.picture(31, 90, 250), QUESTION])
+    engine.forget()
+    (expected,) = engine.ask(whole(prompt))
+    assert not engine.kept
+    with monkeypatch.context() as patch:
+        patch.setattr(plan, "num_kept", lambda num_placeholders, *_, **__: num_placeholders)
+        patch.setattr(planning, "num_rows", lambda *_: 0)  # fewer than all, so that it is pruned
+        engine.forget()
+        (answer,) = engine.ask(prompt)
+    assert [len(kept) for kept in engine.kept] == engine.placeholders(whole(prompt))["image"]
+    assert answer.token_ids == expected.token_ids
+    assert answer.likeliest == expected.likeliest
 
 
 @pytest.mark.parametrize("keep_ratio", [0.02, 0.11, 0.5, 0.99])

@@ -69,7 +69,10 @@ def test_a_second_question_encodes_nothing(engine):
     assert (model.feature_cache.hits, model.feature_cache.misses) == (hits + 1, misses)
 
 
-@pytest.mark.parametrize("shape", [(2, 84, 84), (5, 200, 90), (12, 60, 160)])
+SHAPES = [(2, 84, 84), (4, 90, 200), (5, 200, 90), (8, 140, 140), (9, 84, 300), (12, 60, 160)]
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("keep_ratio", [0.01, 0.3, 1.0])
 def test_counts(engine, shape, keep_ratio):
     frames, height, width = shape

@@ -95,6 +95,8 @@ def launch_one_image(rows):
         rows, num // 2, tau=0.1, tau_relative=True, gamma=1.0, inverse_norm=inverse_norm
     )
     MODULES["greedy_map"].greedy_map(rows, inverse_norm, num // 9, pool=pool)
+    floors = [num // 36] * 4
+    MODULES["greedy_map"].greedy_map(rows, inverse_norm, num // 9, pool=pool, floors=floors)
     MODULES["norms"].inverse_norms(rows)
     MODULES["redundancy"].bipartite_redundancy(rows[::2], rows[1::2], 0.2, 1.0)
     MODULES["relevance"].query_relevance(rows, rows[:4])

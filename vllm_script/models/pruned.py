@@ -24,7 +24,7 @@ from ..kernels import gather_rows, query_relevance
 from ..layout import Layout
 from ..plan import Plan, make_plan
 from ..pruning import run_mode
-from ..pruning.frames import run_mode_in_frames
+from ..pruning.frames import frame_floors
 from ..relevance.clip import ClipRelevance
 from ..selection import Selection, Shelf
 from ..spans import Spans
@@ -207,11 +207,10 @@ class PrunedModel:
         visual_tokens = image.features.index_select(0, candidates)[:, : self._hidden_size]  # [P, D]
         states = image.states.index_select(0, candidates)  # [P, H]
         relevance = self._relevance(visual_tokens, states, plan)
-        mode = (visual_tokens, budget, relevance, plan.mode, plan.params)
-        if layout.num_frames == 1:
-            kept = run_mode(*mode)
-        else:
-            kept = run_mode_in_frames(*mode, layout.num_frames, layout.even)
+        floors = None
+        if layout.num_frames > 1:
+            floors = frame_floors(budget, layout.num_frames, layout.even)
+        kept = run_mode(visual_tokens, budget, relevance, plan.mode, plan.params, floors)
         return Selection(candidates[kept], relevance)
 
     def _relevance(

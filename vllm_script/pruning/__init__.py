@@ -6,13 +6,14 @@ nothing a client sends may raise. No vLLM and no layout here: rows in, kept indi
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
 
 from . import baselines, gsp, qcsp, script
+from .frames import frame_by_frame
 
 
 @dataclass(frozen=True)
@@ -44,15 +45,17 @@ class PruningParams:
         _check_number("seed", self.seed, 0, 2**32 - 1, integer=True)
 
 
-Mode = Callable[[torch.Tensor, int, torch.Tensor | None, PruningParams], torch.Tensor]
+Mode = Callable[..., torch.Tensor]
+"""(visual_tokens [N, D], budget, relevance [N] or None, params, floors) -> kept indices [budget],
+ascending. floors: of a video, the fewest tokens to keep of every frame (frames.py); else None."""
 
 MODES: dict[str, Mode] = {
     "script": script.script,
     "gsp": gsp.gsp,
     "cdpruner": qcsp.cdpruner,
-    "divprune": baselines.divprune,
-    "uniform": baselines.uniform,
-    "random": baselines.random,
+    "divprune": frame_by_frame(baselines.divprune),
+    "uniform": frame_by_frame(baselines.uniform),
+    "random": frame_by_frame(baselines.random),
 }
 
 # The modes whose selection depends on the query.
@@ -100,8 +103,11 @@ def run_mode(
     relevance: torch.Tensor | None,
     mode: str,
     params: PruningParams,
+    floors: Sequence[int] | None = None,
 ) -> torch.Tensor:
     """`select_visual_tokens` without its checks, for arguments of the right shapes.
+
+    floors: of a video, see `Mode`; they add up to at most the budget.
 
     Whatever the tensors hold, exactly `budget` unique indices come back: values that are not
     finite, and negative relevance, count as 0.
@@ -113,7 +119,7 @@ def run_mode(
     if relevance is not None:
         relevance = relevance.to(visual_tokens.device, torch.float32)
         relevance = relevance.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0).clamp(min=0.0)
-    return MODES[mode](visual_tokens, budget, relevance, params)
+    return MODES[mode](visual_tokens, budget, relevance, params, floors)
 
 
 def _as_features(x: torch.Tensor) -> torch.Tensor:

@@ -1,51 +1,127 @@
-"""Selection among the tokens of a video: no frame is left without any.
+"""Videos: what each frame is sure to keep, and how modes hold to it.
 
 Frames have equally many tokens, one frame after the other. Where the prompt has a run of
 placeholders for every frame, every frame keeps the same part; else one token of each frame is
 certain and all others compete, so that frames with more to see keep more.
+
+Script knows of frames itself: its graph joins tokens of neighbouring ones, and QCSP selects in the
+whole video at once. The modes it is compared with select frame by frame what is certain.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import TYPE_CHECKING
+
 import torch
 
+from vllm_script.kernels import Pool, reduce_graph
+
 from ..budget import even_shares
-from . import PruningParams, run_mode
+
+if TYPE_CHECKING:
+    from . import Mode, PruningParams
+
+# Frames of one graph: what stands still does so from one frame to the next, and the cost of a
+# graph is the square of its tokens.
+WINDOW_FRAMES = 4
 
 
-def run_mode_in_frames(
-    visual_tokens: torch.Tensor,
-    budget: int,
-    relevance: torch.Tensor | None,
-    mode: str,
-    params: PruningParams,
-    num_frames: int,
-    even: bool,
-) -> torch.Tensor:
-    """`run_mode` for a video.
+def frame_floors(budget: int, num_frames: int, even: bool) -> list[int]:
+    """Tokens that each frame is sure to keep of a budget that has one for each.
 
     Args:
-        visual_tokens: [num_frames * tokens of a frame, D].
-        budget: tokens to keep, at least num_frames.
-        even: whether frames keep equal shares, rather than at least one token each.
+        even: whether all frames are to keep equal shares.
+    """
+    return even_shares(budget, num_frames) if even else [1] * num_frames
+
+
+def reduce_video_graph(
+    visual_tokens: torch.Tensor,
+    target: int,
+    floors: Sequence[int],
+    params: PruningParams,
+    inverse_norm: torch.Tensor,
+) -> Pool:
+    """GSP of a video: `reduce_graph` in windows of neighbouring frames.
+
+    In a window the tokens are ordered by their place in the frame, those of one place by time. So
+    what stands still is on both sides of the graph.
 
     Returns:
-        kept indices [budget] int64, ascending.
+        the pool: about `target` rows of the video, more where edges ran out, and all rows of a
+        frame that would be left with less than its floor.
     """
-    size = len(visual_tokens) // num_frames
-    shares = even_shares(budget, num_frames) if even else [1] * num_frames
-    kept = []
-    for frame, share in enumerate(shares):
-        own = slice(frame * size, (frame + 1) * size)
-        scores = None if relevance is None else relevance[own]
-        kept.append(run_mode(visual_tokens[own], share, scores, mode, params) + own.start)
-    certain = torch.cat(kept)
-    if even or budget == num_frames:
-        return certain
-    is_free = torch.ones(len(visual_tokens), dtype=torch.bool, device=visual_tokens.device)
-    is_free[certain] = False
-    # Its size is known, so that the host need not wait for the device to count.
-    free = is_free.long().topk(len(visual_tokens) - num_frames).indices.sort().values
-    scores = None if relevance is None else relevance[free]
-    more = run_mode(visual_tokens[free], budget - num_frames, scores, mode, params)
-    return torch.cat([certain, free[more]]).sort().values
+    num_tokens, device = len(visual_tokens), visual_tokens.device
+    windows = _windows(num_tokens, len(floors))
+    lengths = [len(rows) for rows in windows]
+    ends = [target * end // num_tokens for end in accumulate(lengths)]
+    order = torch.cat(windows).to(device)
+    pool = reduce_graph(
+        visual_tokens.index_select(0, order),
+        [end - start for start, end in zip([0, *ends], ends, strict=False)],
+        tau=params.tau,
+        tau_relative=params.tau_relative,
+        gamma=params.gamma,
+        lengths=lengths,
+        inverse_norm=inverse_norm.index_select(0, order),
+    )
+    place_in_window = torch.cat([torch.arange(length) for length in lengths]).to(device)
+    counts = pool.counts.repeat_interleave(torch.tensor(lengths, device=device))
+    is_left = place_in_window < counts
+    # Sums, for what is not left must not undo what is.
+    times_left = torch.zeros(num_tokens, dtype=torch.int64, device=device)
+    times_left.index_add_(0, order[torch.where(is_left, pool.rows, 0)], is_left.long())
+    of_frame = times_left.view(len(floors), -1)
+    is_short = of_frame.sum(1) < torch.tensor(floors, device=device)
+    in_pool = ((of_frame > 0) | is_short[:, None]).flatten()
+    rows = in_pool.long().sort(descending=True, stable=True).indices
+    return Pool(rows, in_pool.sum().view(1))
+
+
+def _windows(num_tokens: int, num_frames: int) -> list[torch.Tensor]:
+    """Rows of the video in each window, place by place.
+
+    With every place another frame comes first, so that tokens side by side in a frame are on the
+    two sides of the graph too.
+    """
+    shares = even_shares(num_frames, -(-num_frames // WINDOW_FRAMES))
+    frames = torch.arange(num_tokens).view(num_frames, -1)  # [frames, places]
+    places = torch.arange(frames.shape[1])[:, None]
+    windows = []
+    for window in frames.split(shares):
+        turned = (torch.arange(len(window)) + places) % len(window)  # [places, frames of window]
+        windows.append(window.T.gather(1, turned).flatten())
+    return windows
+
+
+def frame_by_frame(mode: Mode) -> Mode:
+    """A mode that holds to floors, made of one that knows none."""
+
+    def select(
+        visual_tokens: torch.Tensor,
+        budget: int,
+        relevance: torch.Tensor | None,
+        params: PruningParams,
+        floors: Sequence[int] | None = None,
+    ) -> torch.Tensor:
+        if floors is None:
+            return mode(visual_tokens, budget, relevance, params)
+        size = len(visual_tokens) // len(floors)
+        certain = torch.cat(
+            [
+                mode(visual_tokens[frame * size :][:size], floor, None, params) + frame * size
+                for frame, floor in enumerate(floors)
+            ]
+        )
+        if len(certain) == budget:
+            return certain
+        is_free = torch.ones(len(visual_tokens), dtype=torch.bool, device=visual_tokens.device)
+        is_free[certain] = False
+        # Its size is known, so that the host need not wait for the device to count.
+        free = is_free.long().topk(len(visual_tokens) - len(certain)).indices.sort().values
+        more = mode(visual_tokens[free], budget - len(certain), None, params)
+        return torch.cat([certain, free[more]]).sort().values
+
+    return select

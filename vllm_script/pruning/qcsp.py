@@ -5,6 +5,7 @@ Alone it is the method of CDPruner (Theia-4869/CDPruner@9541616), and picks the 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -20,6 +21,7 @@ def cdpruner(
     budget: int,
     relevance: torch.Tensor | None,
     params: PruningParams,
+    floors: Sequence[int] | None = None,
 ) -> torch.Tensor:
     """Select among all tokens by relevance and diversity; reads no parameter."""
-    return greedy_map(visual_tokens, relevance, budget).sort().values
+    return greedy_map(visual_tokens, relevance, budget, floors=floors).sort().values

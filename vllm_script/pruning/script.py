@@ -7,11 +7,14 @@ with a size that is known beforehand.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
 
-from vllm_script.kernels import greedy_map, inverse_norms, reduce_graph
+from vllm_script.kernels import greedy_map, inverse_norms
+
+from .gsp import thin_out
 
 if TYPE_CHECKING:
     from . import PruningParams
@@ -22,16 +25,13 @@ def script(
     budget: int,
     relevance: torch.Tensor | None,
     params: PruningParams,
+    floors: Sequence[int] | None = None,
 ) -> torch.Tensor:
     """Thin the tokens to a pool, then select in it by relevance and diversity."""
     inverse_norm = inverse_norms(visual_tokens)
-    pool = reduce_graph(
-        visual_tokens,
-        max(budget, math.floor(params.pool_ratio * len(visual_tokens) + 0.5)),
-        tau=params.tau,
-        tau_relative=params.tau_relative,
-        gamma=params.gamma,
-        inverse_norm=inverse_norm,
+    target = max(budget, math.floor(params.pool_ratio * len(visual_tokens) + 0.5))
+    pool = thin_out(visual_tokens, target, params, floors, inverse_norm)
+    picks = greedy_map(
+        visual_tokens, relevance, budget, pool=pool, floors=floors, inverse_norm=inverse_norm
     )
-    picks = greedy_map(visual_tokens, relevance, budget, pool=pool, inverse_norm=inverse_norm)
     return picks.sort().values
