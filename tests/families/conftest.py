@@ -20,6 +20,8 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 FAMILIES = ["qwen2.5-vl", "qwen2-vl", "qwen3-vl", "llava-onevision"]
 KEEP_RATIO = 0.4
+ORDINARY = list(range(32, 256))
+"""Tokens of every checkpoint that are not special."""
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 """Of the colours, in the checkpoints of tiny_family.py that leave normalising to the model."""
 
@@ -100,7 +102,11 @@ class Engine:
 
         self.kept.clear()
         sampling = SamplingParams(
-            temperature=0, max_tokens=max_tokens, ignore_eos=True, logprobs=20
+            temperature=0,
+            max_tokens=max_tokens,
+            ignore_eos=True,
+            logprobs=20,
+            allowed_token_ids=ORDINARY,  # transformers takes an <image> in an answer for one
         )
         outputs = self.llm.generate(list(prompts), sampling, use_tqdm=False)
         return [Answer(*_completion(o.outputs[0]), o.num_cached_tokens) for o in outputs]
