@@ -14,13 +14,15 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
-from tiny_families import llava_onevision, qwen_vl
+from tiny_families import internvl, llava_onevision, qwen_vl
 
 FAMILIES = {
     "llava-onevision": llava_onevision.write_llava_onevision,
     "qwen2-vl": qwen_vl.write_qwen2_vl,
     "qwen2.5-vl": qwen_vl.write_qwen2_5_vl,
     "qwen3-vl": qwen_vl.write_qwen3_vl,
+    "internvl": internvl.write_internvl,
+    "internvl-chat": internvl.write_internvl_chat,
 }
 
 

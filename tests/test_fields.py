@@ -8,13 +8,14 @@ from vllm_script.fields import own_configs, own_fields, put_together, take_apart
 
 
 def configs_of(batch):
-    """As Qwen's: pixels of all images in one tensor, cut by the grids."""
+    """As Qwen's and InternVL's: pixels of all images in one tensor, a value for all of them."""
     sizes = batch.get("image_grid_thw", torch.empty(0, 3)).prod(-1)
     return {
         "pixel_values": MultiModalFieldConfig.flat_from_sizes("image", sizes),
         "image_grid_thw": MultiModalFieldConfig.batched("image", keep_on_cpu=True),
         "tiles": MultiModalFieldConfig.batched("image"),
         "times": MultiModalFieldConfig.batched("image"),
+        "image_token_id": MultiModalFieldConfig.shared("image", len(sizes), keep_on_cpu=True),
     }
 
 
@@ -28,6 +29,7 @@ def processed(*grids):
             "image_grid_thw": torch.stack(grids),
             "tiles": [torch.ones(int(grid[1]), 2, 2) for grid in grids],
             "times": [[0.5] * int(grid[0]) for grid in grids],
+            "image_token_id": torch.tensor(7),
         }
     )
 

@@ -15,6 +15,7 @@ from vllm.multimodal.inputs import (
     MultiModalFieldConfig,
     MultiModalFlatField,
     MultiModalKwargsItems,
+    MultiModalSharedField,
 )
 
 PLAN_FIELD = "script_plan"
@@ -68,6 +69,8 @@ def put_together(
     for name, config in configs_of(batch).items():
         if name in columns and isinstance(config.field, MultiModalFlatField):
             batch[name] = torch.cat(columns[name], dim=config.field.dim)
+        elif name in columns and isinstance(config.field, MultiModalSharedField):
+            batch[name] = columns[name][0]
     return batch
 
 

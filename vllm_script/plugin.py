@@ -166,8 +166,7 @@ def _announce(config: ScriptConfig, hf_config: Any) -> None:
     from vllm.logger import init_logger
 
     family = family_of(hf_config.architectures[0])
-    height, width = family.example_size(hf_config)
-    layout = family.layout_of(hf_config, height, width)
+    example, layout = family.example(hf_config)
     total = layout.num_placeholders
     kept = make_plan(config, ()).num_kept(*layout.counts) or total
     amount = (
@@ -180,6 +179,6 @@ def _announce(config: ScriptConfig, hf_config: Any) -> None:
         relevance = f"clip of {config.clip_model}"
     pruned = "" if config.shadow is None else f" of copies, {config.shadow:g} of the requests"
     init_logger("vllm.script").info_once(
-        "Script pruning%s: %s, mode %s, relevance %s (%dx%d: %d -> %d visual tokens)",
-        *(pruned, amount, config.mode, relevance, width, height, total, kept),
+        "Script pruning%s: %s, mode %s, relevance %s (%s: %d -> %d visual tokens)",
+        *(pruned, amount, config.mode, relevance, example, total, kept),
     )

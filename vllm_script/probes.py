@@ -82,6 +82,8 @@ _VISION_INFO = (
     *("image_width", "image_height", "num_frames", "do_resize"),
     *("image_processor", "mm_kwargs", "modality"),
 )
+_INTERNVL = "vllm.model_executor.models.internvl"
+_INTERNVL_TILES = "vllm.transformers_utils.processors.internvl"
 _RECOMPUTE = {
     "vllm.config.multimodal:MultiModalConfig.is_multimodal_pruning_enabled": (),
     "vllm.model_executor.models.interfaces:SupportsMultiModalPruning.recompute_mrope_positions": (
@@ -120,5 +122,25 @@ FAMILY_PROBES: dict[str, Probes] = {
     "qwen3_vl": {
         **_of_qwen("qwen3_vl", "Qwen3VL"),
         **_of_model("qwen3_vl", "Qwen3VL", {"_init_video_pruning": ("multimodal_config",)}),
+    },
+    "internvl": {
+        **_of_model("interns1", "InternS1", {"embed_multimodal": ("kwargs",)}),
+        "vllm.multimodal.processing.context:InputProcessingContext.get_merged_mm_kwargs": (
+            *("kwargs", "supported_mm_processor_kwargs"),
+        ),
+    },
+    "internvl_chat": {
+        f"{_INTERNVL}:InternVLChatModel.embed_multimodal": ("kwargs",),
+        f"{_INTERNVL}:InternVLChatModel.get_encoder_cudagraph_config": (),
+        f"{_INTERNVL_TILES}:InternVLProcessor.get_num_image_tokens": (
+            *("image_width", "image_height"),
+        ),
+        f"{_INTERNVL_TILES}:get_internvl_target_ratios": ("min_num", "max_num"),
+        f"{_INTERNVL_TILES}:resolve_internvl_min_max_num": (
+            *("min_dynamic_patch", "max_dynamic_patch", "dynamic_image_size", "use_thumbnail"),
+        ),
+        f"{_INTERNVL_TILES}:calculate_internvl_targets": (
+            *("orig_width", "orig_height", "target_ratios", "image_size", "use_thumbnail"),
+        ),
     },
 }

@@ -6,7 +6,6 @@ request on `self`, for one instance serves concurrent ones: orders.py.
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -56,13 +55,13 @@ class PruningProcessor(BaseMultiModalProcessor):
         config = ScriptConfig.from_dict(info.get_hf_config().vllm_script)
         self.pixel_cache = PixelCache(config.cache_gb)
 
-    @abstractmethod
     def image_layout(self, height: int, width: int, kwargs: Mapping[str, object]) -> Layout:
-        """Layout of an image of that size in pixels. Families implement it.
+        """Layout of an image of that size in pixels. Families that prune images implement it.
 
         Args:
             kwargs: the request's `mm_processor_kwargs`.
         """
+        raise NotImplementedError
 
     def video_layout(self, fields: Mapping[str, Any]) -> Layout:
         """Layout of a video that has been processed. Families that prune videos implement it."""

@@ -24,14 +24,18 @@ class Scaffolding:
     assistant: str
 
 
-def learn_scaffolding(rendered: str, image_token: str) -> Scaffolding:
-    """Read the words from MARKS as the chat template rendered them, the image before the first."""
+def learn_scaffolding(rendered: str, token: str) -> Scaffolding:
+    """Read the words from MARKS as the chat template rendered them.
+
+    Args:
+        token: what stands for the item before the first of them.
+    """
     question, answer, next_question = MARKS
     before, _, rest = rendered.partition(question)
     to_assistant, _, rest = rest.partition(answer)
     to_user = rest.partition(next_question)[0]
     # Before the first turn there may be a system prompt, before the second the end of an answer.
-    backwards = (before.partition(image_token)[0][::-1], to_user[::-1])
+    backwards = (before.partition(token)[0][::-1], to_user[::-1])
     opening = os.path.commonprefix(backwards)[::-1]
     return Scaffolding(opening.strip(), to_assistant.strip())
 

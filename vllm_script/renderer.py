@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from PIL import Image
 from vllm.exceptions import VLLMValidationError
 from vllm.renderers.chat_utils import ChatTemplateResolutionError
 from vllm.renderers.hf import HfRenderer
@@ -123,9 +122,10 @@ class ScriptRenderer(HfRenderer):
     def _scaffolding(self) -> Scaffolding:
         """The default chat template's words around turns; none where it has no template."""
         question, answer, next_question = MARKS
-        image = {"type": "image_pil", "image_pil": Image.new("RGB", (1, 1))}
+        modality, token = next(iter(self._tokens.items()))
+        item = {"type": f"{modality}_url", f"{modality}_url": None, "uuid": "not sent"}
         messages = [
-            {"role": "user", "content": [image, {"type": "text", "text": question}]},
+            {"role": "user", "content": [item, {"type": "text", "text": question}]},
             {"role": "assistant", "content": answer},
             {"role": "user", "content": next_question},
         ]
@@ -134,7 +134,7 @@ class ScriptRenderer(HfRenderer):
             _, prompt = super().render_messages(messages, params)
         except (ChatTemplateResolutionError, VLLMValidationError):
             return Scaffolding("", "")
-        return learn_scaffolding(self._bare(prompt["prompt"]), self._tokens["image"])
+        return learn_scaffolding(self._bare(prompt["prompt"]), token)
 
 
 def _take_note(messages: Any, params: Any) -> tuple[Any, Any, _Note]:

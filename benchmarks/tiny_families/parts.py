@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -36,9 +36,18 @@ def text_sizes(vocab_size: int) -> dict[str, Any]:
 
 
 def write_tokenizer(
-    folder: pathlib.Path, special_tokens: Sequence[str], chat_template: str, eos: str, pad: str
+    folder: pathlib.Path,
+    special_tokens: Sequence[str],
+    chat_template: str,
+    eos: str,
+    pad: str,
+    **settings: Any,
 ) -> int:
-    """Write a byte-level BPE that knows a few English words; return its number of tokens."""
+    """Write a byte-level BPE that knows a few English words; return its number of tokens.
+
+    Args:
+        settings: what else there is in its configuration.
+    """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -58,6 +67,7 @@ def write_tokenizer(
             "pad_token": pad,
             "model_max_length": CONTEXT,
             "chat_template": chat_template,
+            **settings,
         },
     )
     return tokenizer.get_vocab_size()
@@ -80,8 +90,12 @@ def save_model(
     config["architectures"] = [type(model).__name__]
     write_json(folder / "config.json", config)
     write_json(folder / "generation_config.json", {})
-    weights = {rename(name): value.contiguous() for name, value in model.state_dict().items()}
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    save_weights(folder, {rename(name): value for name, value in model.state_dict().items()})
+
+
+def save_weights(folder: pathlib.Path, weights: Mapping[str, torch.Tensor]) -> None:
+    tensors = {name: value.contiguous() for name, value in weights.items()}
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
 
 
 def write_json(path: pathlib.Path, content: dict[str, Any]) -> None:

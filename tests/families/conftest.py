@@ -18,7 +18,12 @@ from PIL import Image
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
-FAMILIES = ["qwen2.5-vl", "qwen2-vl", "qwen3-vl", "llava-onevision"]
+FAMILIES = [
+    *("qwen2.5-vl", "qwen2-vl", "qwen3-vl", "llava-onevision"),
+    *("internvl", "internvl-chat"),
+]
+SAME_WEIGHTS = {"internvl-chat": "internvl"}
+"""Families without code in transformers, and the one there with the same weights and tokens."""
 KEEP_RATIO = 0.4
 ORDINARY = list(range(32, 256))
 """Tokens of every checkpoint that are not special."""
@@ -77,6 +82,11 @@ class Engine:
     picture = staticmethod(picture)
     film = staticmethod(film)
 
+    @property
+    def model(self):
+        """The model in the engine."""
+        return self.llm.llm_engine.model_executor.driver_worker.worker.model_runner.model
+
     def prompt(self, *turns, **script):
         """A prompt of users' turns and the answers between them: lists of texts, images, videos."""
         messages, data = [], {}
@@ -89,6 +99,8 @@ class Engine:
                     modality = "video" if isinstance(part, tuple) else "image"
                     data.setdefault(modality, []).append(part)
                     content.append({"type": modality})
+            if self.family == "internvl-chat":  # whose chat template is for texts
+                content = "".join(part.get("text", f"<{part['type']}>\n") for part in content)
             messages.append({"role": "assistant" if index % 2 else "user", "content": content})
         text = self.llm.get_tokenizer().apply_chat_template(
             messages, tokenize=False, add_generation_prompt=True
@@ -153,6 +165,7 @@ def engine(request, family_checkpoint):
 
     llm = LLM(
         str(family_checkpoint(request.param)),
+        trust_remote_code=request.param == "internvl-chat",  # for its configuration
         additional_config={"script": {"keep_ratio": KEEP_RATIO}},
         enforce_eager=True,
         dtype="float32",
@@ -184,12 +197,14 @@ def reference(engine, family_checkpoint):
     """reference(whole prompt, answer, kept of each item) -> logprobs of the answer."""
     from transformers import AutoModelForImageTextToText
 
-    folder = family_checkpoint(engine.family)
+    folder = family_checkpoint(SAME_WEIGHTS.get(engine.family, engine.family))
     model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
 
     @torch.no_grad()
     def logprobs(prompt, answer, kept):
         inputs, stays = _inputs(prompt, list(answer), kept)
+        if engine.family.startswith("internvl"):
+            inputs = _as_images(inputs, prompt, model.config.image_token_id)
         handle = model.model.language_model.register_forward_pre_hook(
             lambda module, args, kwargs: (args, _without(kwargs, stays)), with_kwargs=True
         )
@@ -224,6 +239,21 @@ def _inputs(prompt, answer, kept):
             if isinstance(values[0], torch.Tensor) and not name.startswith("script"):
                 inputs[name] = _batched(values)
     return inputs, stays
+
+
+def _as_images(inputs, prompt, image_token_id):
+    """The same for InternVL, to which frames are images, in one tensor with all others."""
+    items = [
+        (span, item)
+        for modality, spans in prompt["mm_placeholders"].items()
+        for span, item in zip(spans, prompt["mm_kwargs"][modality], strict=True)
+    ]
+    token_ids, pixels = inputs["input_ids"], []
+    for span, item in sorted(items, key=lambda pair: pair[0].offset):
+        for first, last in span.extract_embeds_range():
+            token_ids[0, first : last + 1] = image_token_id
+        pixels += [item[name].data for name in item if name.startswith("pixel")]
+    return {"input_ids": token_ids, "pixel_values": torch.cat(pixels)}
 
 
 def _batched(values):

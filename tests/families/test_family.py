@@ -8,6 +8,7 @@ import math
 import pytest
 import torch
 from vllm.exceptions import VLLMValidationError
+from vllm.model_executor.models.interfaces import supports_encoder_cudagraph
 
 from vllm_script import plan, planning
 
@@ -154,6 +155,13 @@ def test_identifiers(engine):
 def test_mistakes(engine, script):
     with pytest.raises(VLLMValidationError, match="keep_ratio|mode|query"):
         engine.rendered(pruned(engine.prompt([engine.picture(0), QUESTION]), **script))
+
+
+def test_no_encoder_is_captured(engine):
+    """A CUDA graph of it would return every row."""
+    if not supports_encoder_cudagraph(engine.model):
+        pytest.skip("vLLM captures no encoder of this model")
+    assert engine.model.get_encoder_cudagraph_config().modalities == []
 
 
 def test_an_image_without_its_marks_is_refused(engine):

@@ -1,10 +1,19 @@
-"""Ways of running in which positions of pruned tokens would be lost end the start-up."""
+"""Ways of running in which pruning would go wrong end the start-up."""
 
 import pytest
 from vllm.engine.arg_utils import EngineArgs
 
+MROPE = ["qwen2-vl", "qwen2.5-vl", "qwen3-vl"]
+OTHERS = ["llava-onevision", "internvl", "internvl-chat"]
 
-@pytest.mark.parametrize("family", ["qwen2-vl", "qwen2.5-vl", "qwen3-vl"])
+
+def refuse(folder, changes, words):
+    settings = {"additional_config": {"script": {}}, "trust_remote_code": True} | changes
+    with pytest.raises(ValueError, match=words):
+        EngineArgs(str(folder), **settings).create_engine_config()
+
+
+@pytest.mark.parametrize("family", MROPE)
 @pytest.mark.parametrize(
     "changes, words",
     [
@@ -14,14 +23,21 @@ from vllm.engine.arg_utils import EngineArgs
             "--speculative-config",
         ),
         ({"enable_prompt_embeds": True}, "--enable-prompt-embeds"),
+    ],
+)
+def test_what_loses_positions(family_checkpoint, family, changes, words):
+    refuse(family_checkpoint(family), changes, words)
+
+
+@pytest.mark.parametrize("family", MROPE + OTHERS)
+@pytest.mark.parametrize(
+    "changes, words",
+    [
         ({"additional_config": {"script": {"explain": True}}}, "--script-explain"),
         ({"video_pruning_rate": 0.5}, "--video-pruning-rate"),
         ({"ec_transfer_config": {"ec_role": "ec_both"}}, "--ec-transfer-config"),
         ({"additional_config": {"script": {"relevance": "clip"}}}, "relevance clip needs"),
     ],
 )
-def test_refused_at_start_up(family_checkpoint, family, changes, words):
-    settings = {"additional_config": {"script": {}}} | changes
-    args = EngineArgs(str(family_checkpoint(family)), **settings)
-    with pytest.raises(ValueError, match=words):
-        args.create_engine_config()
+def test_what_no_family_allows(family_checkpoint, family, changes, words):
+    refuse(family_checkpoint(family), changes, words)

@@ -16,6 +16,7 @@ FLAGS = (
     *("--enforce-eager", "--dtype", "float32", "--block-size", "32", "--max-model-len", "2048"),
     *("--served-model-name", "tiny", "--enable-prompt-tokens-details"),
     *("--limit-mm-per-prompt", '{"image": 3, "video": 1}', "--num-gpu-blocks-override", "256"),
+    "--trust-remote-code",  # for the configuration of internvl-chat
 )
 TEXT = "Describe what is shown here, please. " * 6
 
@@ -69,7 +70,10 @@ CONVERSATIONS = [
 ]
 
 
-@pytest.fixture(scope="module", params=["qwen2.5-vl", "qwen2-vl", "qwen3-vl", "llava-onevision"])
+FAMILIES = ["qwen2.5-vl", "qwen2-vl", "qwen3-vl", "llava-onevision", "internvl", "internvl-chat"]
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
 def folder(request, family_checkpoint):
     return family_checkpoint(request.param)
 

@@ -22,7 +22,7 @@ def grid_of(engine, prompt):
     if "video_grid_thw" in item:
         frames = int(item["video_grid_thw"].data[0])
     else:
-        frames = len(item["pixel_values_videos"].data)
+        (frames,) = (len(item[name].data) for name in item if name.startswith("pixel"))
     return frames, span.get_num_embeds() // frames
 
 
@@ -59,8 +59,19 @@ def test_images_and_videos_in_one_prompt(engine, reference):
     assert sorted(map(len, engine.kept)) == sorted(placeholders["image"] + placeholders["video"])
 
 
+def test_requests_at_once_answer_as_alone(engine):
+    films = [engine.film(seed, frames) for seed, frames in enumerate((4, 6, 4))]
+    prompts = [engine.prompt([film, QUESTION]) for film in films]
+    prompts[1] = whole(prompts[1])
+    engine.forget()
+    alone = [engine.ask(prompt)[0].logprobs for prompt in prompts]
+    engine.forget()
+    together = [answer.logprobs for answer in engine.ask(*prompts)]
+    assert all(a == pytest.approx(b, abs=1e-3) for a, b in zip(alone, together, strict=True))
+
+
 def test_a_second_question_encodes_nothing(engine):
-    model = engine.llm.llm_engine.model_executor.driver_worker.worker.model_runner.model
+    model = engine.model
     engine.forget()
     film = engine.film(3)
     engine.ask(engine.prompt([film, QUESTION]))

@@ -5,8 +5,7 @@ A family is a module here with
 - the class `Script<architecture>`, a `PrunedModel` before vLLM's own, registered with a
   `PruningProcessor` before vLLM's own;
 - `check(engine_args, hf_config)`, which raises ValueError for what it would get wrong;
-- `layout_of(hf_config, height, width)`, the layout of an image of that size in pixels, and
-  `example_size(hf_config)`, height and width of the image in the start-up line;
+- `example(hf_config)`, an image or video for the start-up line: what it is, and its layout;
 - `patch_boxes(hf_config, height, width)`, where explain is to draw its selections.
 """
 
@@ -24,6 +23,8 @@ FAMILIES = {
     "Qwen2VLForConditionalGeneration": "qwen2_vl",
     "Qwen2_5_VLForConditionalGeneration": "qwen2_5_vl",
     "Qwen3VLForConditionalGeneration": "qwen3_vl",
+    "InternVLForConditionalGeneration": "internvl",
+    "InternVLChatModel": "internvl_chat",
 }
 """vLLM's architecture name -> module of this package, which holds the class `Script<name>`."""
 

@@ -35,9 +35,10 @@ def patch_boxes(hf_config: Any, height: int, width: int) -> torch.Tensor:
     return boxes(vision.image_size // vision.patch_size, height, width)
 
 
-def example_size(hf_config: Any) -> tuple[int, int]:
-    """Height and width of an image for the start-up line."""
-    return hf_config.vision_config.image_size, hf_config.vision_config.image_size
+def example(hf_config: Any) -> tuple[str, Layout]:
+    """An image for the start-up line."""
+    side = hf_config.vision_config.image_size
+    return f"{side}x{side}", layout_of(hf_config, side, side)
 
 
 @lru_cache(maxsize=1)

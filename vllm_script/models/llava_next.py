@@ -35,9 +35,10 @@ def patch_boxes(hf_config: Any, height: int, width: int) -> torch.Tensor:
     return anyres_boxes(*_anyres(hf_config), height, width)
 
 
-def example_size(hf_config: Any) -> tuple[int, int]:
-    """Height and width of an image with the most tokens, for the start-up line."""
-    return max(hf_config.image_grid_pinpoints, key=lambda size: size[0] * size[1])
+def example(hf_config: Any) -> tuple[str, Layout]:
+    """An image with the most tokens, for the start-up line."""
+    height, width = max(hf_config.image_grid_pinpoints, key=lambda size: size[0] * size[1])
+    return f"{width}x{height}", layout_of(hf_config, height, width)
 
 
 def _anyres(hf_config: Any) -> tuple[int, int, tuple[tuple[int, ...], ...]]:

@@ -7,8 +7,7 @@ pixels. A family says how the prompt cuts a grid into runs.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,7 +30,7 @@ from ..mrope import (
 )
 from ..plan import Plan
 from ..processing import PruningProcessor
-from .pruned import PrunedModel, to_device
+from .pruned import PrunedModel, split_flat, to_device
 
 
 def check_mrope(engine_args: Any) -> None:
@@ -114,12 +113,7 @@ class MRopePrunedModel(PrunedModel):
 
     def split(self, fields: dict[str, Any], num_items: int) -> Iterator[dict[str, Any]]:
         (grids,) = (value for name, value in fields.items() if name.endswith("_grid_thw"))
-        ends = grids.prod(-1).cumsum(0).tolist()
-        for index, (start, end) in enumerate(zip([0, *ends], ends, strict=False)):
-            yield {
-                name: value[start:end] if name.startswith("pixel") else value[index : index + 1]
-                for name, value in fields.items()
-            }
+        return split_flat(fields, grids.prod(-1))
 
     def embed_whole(self, modality: str, fields: dict[str, Any]) -> Sequence[torch.Tensor]:
         return [
@@ -170,11 +164,6 @@ class MRopePrunedModel(PrunedModel):
             # The last token is text or of a whole item: what is pruned has text behind it.
             delta = int(mrope_positions[:, -1].max()) + 1 - mrope_positions.shape[1]
         return rows, mrope_positions, delta
-
-    def get_encoder_cudagraph_config(self) -> Any:
-        """None: a captured encoder would return rows without channels."""
-        get_config: Callable[[], Any] = super().get_encoder_cudagraph_config  # type: ignore[misc]
-        return replace(get_config(), modalities=[])
 
 
 def _layout(runs: Sequence[np.ndarray], modality: str, fields: Mapping[str, Any]) -> Layout:

@@ -9,7 +9,8 @@ memory, for the scheduler's budget counts pruned rows and would let nine times a
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -137,6 +138,11 @@ class PrunedModel:
         """Rows of one item that is pruned. A copy: a view would pin all features."""
         return gather_rows(image.features, kept)
 
+    def get_encoder_cudagraph_config(self) -> Any:
+        """None: a captured encoder would return all rows, and without what we put beside them."""
+        get_config: Callable[[], Any] = super().get_encoder_cudagraph_config  # type: ignore[misc]
+        return replace(get_config(), modalities=[])
+
     def embed_multimodal(self, **kwargs: Any) -> Any:
         modality = "video" if any("video" in name for name in kwargs) else "image"  # one a call
         own = (PLAN_FIELD, COUNT_FIELD, KEY_FIELD)
@@ -223,6 +229,23 @@ class PrunedModel:
         (query,) = plan.query
         token_ids = to_device(torch.tensor(query), visual_tokens.device)
         return query_relevance(visual_tokens, input_embeddings(self, token_ids))
+
+
+def split_flat(fields: dict[str, Any], sizes: torch.Tensor) -> Iterator[dict[str, Any]]:
+    """`PrunedModel.split` where the pixels of all items are in one tensor.
+
+    Args:
+        sizes: [items] rows of pixels of each item.
+    """
+    ends = sizes.cumsum(0).tolist()
+    for index, (start, end) in enumerate(zip([0, *ends], ends, strict=False)):
+        item = dict(fields)
+        for name, value in fields.items():
+            if name.startswith("pixel"):
+                item[name] = value[start:end]
+            elif not isinstance(value, torch.Tensor) or value.dim() > 0:  # else one for all items
+                item[name] = value[index : index + 1]
+        yield item
 
 
 def _one(values: Any, index: int) -> Any:

@@ -15,12 +15,11 @@ from .qwen_vl import (
     QwenInfo,
     QwenProcessor,
     check,
-    example_size,
-    layout_of,
+    example,
     one_run,
 )
 
-__all__ = ["check", "example_size", "layout_of"]
+__all__ = ["check", "example"]
 
 
 class ScriptQwen2_5_VLInfo(QwenInfo, Qwen2_5_VLProcessingInfo):

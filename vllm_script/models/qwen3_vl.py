@@ -20,9 +20,9 @@ from vllm.multimodal import MULTIMODAL_REGISTRY
 from ..compat import expect_position_channels
 from ..mrope import grid_coordinates
 from .mrope_pruned import MRopePrunedModel
-from .qwen_vl import QwenInfo, QwenProcessor, check, example_size, grid_of, layout_of
+from .qwen_vl import QwenInfo, QwenProcessor, check, example, grid_of
 
-__all__ = ["check", "example_size", "layout_of"]
+__all__ = ["check", "example"]
 
 
 def frame_runs(hf_config: Any, modality: str, fields: Mapping[str, Any]) -> list[np.ndarray]:

@@ -25,9 +25,9 @@ def layout_of(hf_config: Any, height: int, width: int) -> Layout:
     return grid_layout(*_grid(hf_config, height, width))
 
 
-def example_size(hf_config: Any) -> tuple[int, int]:
-    """Height and width of an image for the start-up line."""
-    return 720, 1280
+def example(hf_config: Any) -> tuple[str, Layout]:
+    """An image for the start-up line."""
+    return "1280x720", layout_of(hf_config, 720, 1280)
 
 
 @lru_cache(maxsize=64)

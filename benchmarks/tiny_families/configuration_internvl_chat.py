@@ -1,0 +1,16 @@
+"""Configuration of an InternVL in its own format, as a file of the checkpoint."""
+
+from transformers import PreTrainedConfig, Qwen2Config
+
+
+class InternVisionConfig(PreTrainedConfig):
+    model_type = "intern_vit_6b"
+
+
+class InternVLChatConfig(PreTrainedConfig):
+    model_type = "internvl_chat"
+
+    def __init__(self, vision_config=None, llm_config=None, **kwargs):
+        super().__init__(**kwargs)
+        self.vision_config = InternVisionConfig(**(vision_config or {}))
+        self.llm_config = Qwen2Config(**(llm_config or {}))

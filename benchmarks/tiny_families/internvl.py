@@ -1,0 +1,186 @@
+"""Small InternVL checkpoints in both formats: tiles of 56 pixels, a visual token for four patches.
+
+With the same seed both hold the same weights: internvl-chat has them under the names of the
+OpenGVLab checkpoints, internvl under those of the ones whose names end in -hf.
+"""
+
+from __future__ import annotations
+
+import pathlib
+import re
+import shutil
+from typing import Any
+
+import torch
+
+from tiny_families import parts
+
+TILE, PATCH = 56, 7
+TILE_TOKENS = (TILE // PATCH // 2) ** 2
+MAX_TILES = 12
+MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+CONFIGURATION = pathlib.Path(__file__).with_name("configuration_internvl_chat.py")
+
+TOKENS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<img>", "</img>", "<IMG_CONTEXT>"]
+TURN = "{{ '<|im_start|>' + message['role'] + '\n' }}"
+ANSWER = "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+CHAT_TEMPLATE = (
+    "{% for message in messages %}"
+    f"{TURN}{{{{ message['content'] + '<|im_end|>\n' }}}}"
+    "{% endfor %}"
+    f"{ANSWER}"
+)
+TEMPLATE = (
+    "{% for message in messages %}"
+    f"{TURN}"
+    "{% if message['content'] is string %}{{ message['content'] }}"
+    "{% else %}{% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}{{ '<IMG_CONTEXT>\n' }}"
+    "{% elif part['type'] == 'video' %}{{ '<video>\n' }}"
+    "{% elif part['type'] == 'text' %}{{ part['text'] }}{% endif %}"
+    "{% endfor %}{% endif %}"
+    "{{ '<|im_end|>\n' }}"
+    "{% endfor %}"
+    f"{ANSWER}"
+)
+CHAT_NAMES = {
+    r"^model\.vision_tower\.": "vision_model.",
+    r"^model\.multi_modal_projector\.layer_norm": "mlp1.0",
+    r"^model\.multi_modal_projector\.linear_1": "mlp1.1",
+    r"^model\.multi_modal_projector\.linear_2": "mlp1.3",
+    r"^model\.language_model\.": "language_model.model.",
+    r"^lm_head": "language_model.lm_head",
+    r"embeddings\.cls_token": "embeddings.class_embedding",
+    r"embeddings\.patch_embeddings\.projection": "embeddings.patch_embedding",
+    r"embeddings\.position_embeddings": "embeddings.position_embedding",
+    r"encoder\.layer\.": "encoder.layers.",
+    r"attention\.projection_layer": "attn.proj",
+    r"layernorm_before": "norm1",
+    r"layernorm_after": "norm2",
+    r"lambda_(\d)": r"ls\1",
+}
+
+
+def write_internvl(folder: pathlib.Path, seed: int) -> None:
+    """Write an InternVL in transformers' format."""
+    named = {
+        "start_image_token": "<img>",
+        "end_image_token": "</img>",
+        "context_image_token": "<IMG_CONTEXT>",
+        "video_token": "<video>",
+    }
+    vocab_size = _write_tokenizer(folder, "<video>", TEMPLATE, extra_special_tokens=named)
+    parts.save_model(folder, _model(vocab_size, seed))
+    common = {
+        "do_resize": True,
+        "do_rescale": True,
+        "do_normalize": True,
+        "do_convert_rgb": True,
+        "image_mean": MEAN,
+        "image_std": STD,
+        "resample": 3,
+        "rescale_factor": 1 / 255,
+        "size": {"height": TILE, "width": TILE},
+        "processor_class": "InternVLProcessor",
+    }
+    images = {
+        "image_processor_type": "GotOcr2ImageProcessor",
+        "crop_to_patches": True,
+        "min_patches": 1,
+        "max_patches": MAX_TILES,
+    }
+    videos = {"video_processor_type": "InternVLVideoProcessor"}
+    processor = {"processor_class": "InternVLProcessor", "image_seq_length": TILE_TOKENS}
+    parts.write_json(folder / "preprocessor_config.json", common | images)
+    parts.write_json(folder / "video_preprocessor_config.json", common | videos)
+    parts.write_json(folder / "processor_config.json", processor)
+
+
+def write_internvl_chat(folder: pathlib.Path, seed: int) -> None:
+    """Write an InternVL in its own format, with the code of its configuration."""
+    vocab_size = _write_tokenizer(folder, "<|video_pad|>", CHAT_TEMPLATE)
+    model = _model(vocab_size, seed)
+    parts.write_json(folder / "config.json", _chat_config(model.config))
+    parts.write_json(folder / "generation_config.json", {})
+    parts.save_weights(folder, _chat_weights(model.state_dict()))
+    shutil.copy(CONFIGURATION, folder)
+
+
+def _write_tokenizer(
+    folder: pathlib.Path, video_token: str, chat_template: str, **settings: Any
+) -> int:
+    tokens, eos, pad = [*TOKENS, video_token], "<|im_end|>", "<|endoftext|>"
+    return parts.write_tokenizer(folder, tokens, chat_template, eos=eos, pad=pad, **settings)
+
+
+def _model(vocab_size: int, seed: int) -> Any:
+    from transformers import InternVLConfig, InternVLForConditionalGeneration, Qwen2Config
+
+    config = InternVLConfig(
+        text_config=Qwen2Config(**parts.text_sizes(vocab_size)),
+        vision_config=dict(
+            hidden_size=64,
+            intermediate_size=128,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            image_size=[TILE, TILE],
+            patch_size=[PATCH, PATCH],
+            attention_bias=True,
+        ),
+        image_token_id=TOKENS.index("<IMG_CONTEXT>"),
+        image_seq_length=TILE_TOKENS,
+        tie_word_embeddings=False,
+    )
+    return parts.randomise(InternVLForConditionalGeneration(config), seed)
+
+
+def _chat_config(config: Any) -> dict[str, Any]:
+    """The configuration as the OpenGVLab checkpoints have it."""
+    vision = config.vision_config
+    return {
+        "architectures": ["InternVLChatModel"],
+        "auto_map": {"AutoConfig": f"{CONFIGURATION.stem}.InternVLChatConfig"},
+        "model_type": "internvl_chat",
+        "downsample_ratio": config.downsample_ratio,
+        "dynamic_image_size": True,
+        "force_image_size": TILE,
+        "llm_config": config.text_config.to_diff_dict() | {"architectures": ["Qwen2ForCausalLM"]},
+        "max_dynamic_patch": MAX_TILES,
+        "min_dynamic_patch": 1,
+        "ps_version": "v2",
+        "select_layer": -1,
+        "template": "internvl2_5",
+        "use_thumbnail": True,
+        "vision_config": {
+            "architectures": ["InternVisionModel"],
+            "model_type": "intern_vit_6b",
+            "hidden_act": vision.hidden_act,
+            "hidden_size": vision.hidden_size,
+            "image_size": TILE,
+            "initializer_factor": 1.0,
+            "intermediate_size": vision.intermediate_size,
+            "layer_norm_eps": vision.layer_norm_eps,
+            "norm_type": vision.norm_type,
+            "num_attention_heads": vision.num_attention_heads,
+            "num_channels": vision.num_channels,
+            "num_hidden_layers": vision.num_hidden_layers,
+            "patch_size": PATCH,
+            "qk_normalization": vision.use_qk_norm,
+            "qkv_bias": vision.attention_bias,
+        },
+    }
+
+
+def _chat_weights(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The weights under the names of the OpenGVLab checkpoints; q, k and v are one there."""
+    chat = {}
+    for name, value in weights.items():
+        if ".attention.q_proj." in name:
+            three = [weights[name.replace("q_proj", f"{part}_proj")] for part in "qkv"]
+            name, value = name.replace("attention.q_proj", "attn.qkv"), torch.cat(three)
+        elif ".attention.k_proj." in name or ".attention.v_proj." in name:
+            continue
+        for pattern, replacement in CHAT_NAMES.items():
+            name = re.sub(pattern, replacement, name)
+        chat[name] = value
+    return chat

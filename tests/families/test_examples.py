@@ -1,0 +1,31 @@
+"""The examples of the start-up line, for the geometry of the published checkpoints."""
+
+from types import SimpleNamespace
+
+from transformers import InternVLConfig
+
+from vllm_script.models import internvl, internvl_chat
+
+
+def counted(example):
+    name, layout = example
+    return name, layout.num_placeholders, layout.num_frames
+
+
+def test_internvl():
+    """Four by two tiles and a thumbnail, of 256 tokens each."""
+    assert counted(internvl.example(InternVLConfig())) == ("1280x720", 9 * 256, 1)
+
+
+def test_internvl_chat():
+    config = SimpleNamespace(
+        vision_config=SimpleNamespace(image_size=448, patch_size=14),
+        downsample_ratio=0.5,
+        min_dynamic_patch=1,
+        max_dynamic_patch=12,
+        dynamic_image_size=True,
+        use_thumbnail=True,
+    )
+    assert counted(internvl_chat.example(config)) == ("1280x720", 9 * 256, 1)
+    config.dynamic_image_size = False
+    assert counted(internvl_chat.example(config)) == ("1280x720", 256, 1)
