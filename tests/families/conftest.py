@@ -5,9 +5,6 @@ prompt, and the tokens that the engine dropped are taken out before the language
 """
 
 import os
-import pathlib
-import subprocess
-import sys
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,8 +12,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 FAMILIES = ["qwen2.5-vl", "qwen2-vl", "qwen3-vl", "llava-onevision"]
 KEEP_RATIO = 0.4
@@ -37,22 +32,6 @@ def film(seed, frames=8, width=280, height=84):
     about = dict(fps=2.0, duration=frames / 2, total_num_frames=frames)
     about |= dict(frames_indices=list(range(frames)), video_backend="opencv")
     return pixels, about | {"do_sample_frames": False}
-
-
-@pytest.fixture(scope="session")
-def family_checkpoint(tmp_path_factory):
-    """family_checkpoint(family) -> folder of a model with random weights."""
-    folders = {}
-
-    def write(family):
-        if family not in folders:
-            folders[family] = tmp_path_factory.mktemp("families") / family
-            script = ROOT / "benchmarks" / "tiny_family.py"
-            command = [sys.executable, script, folders[family], "--family", family]
-            subprocess.run(command, check=True)
-        return folders[family]
-
-    return write
 
 
 @dataclass(frozen=True)
