@@ -25,8 +25,9 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import torch
+from serve.checkpoints import written
 from serve.requests import TEXT
-from serve_bench import machine, written
+from serve_bench import machine
 
 SIZE = 672
 """Side in pixels of a picture: five tiles."""

@@ -13,7 +13,8 @@ it. Stop it at any time: the same command goes on where it was. Writes OUT/resul
 cell and arm), report.md, throughput.png and ttft.png.
 
 A model with random weights has the timings of a trained one; give cpu-108m (a language model of 108
-million parameters) or llava-next-7b (15 GB on disk) as --model to have it written.
+million parameters), llava-next-7b (15 GB on disk) or, of another family, qwen3-vl-20m as --model to
+have it written. Videos are sent as frames: --model qwen3-vl-20m --sizes 16x336x336.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import openai
 from serve.cells import SCRIPT, STOCK, UNUSED, Cell, Load, grid, off_cells
+from serve.checkpoints import RANDOM, written
 from serve.checks import WrongOutputs
 from serve.fleet import Fleet, default_flags
 from serve.measure import SETTLE_SECONDS, Measurement, Plan
@@ -41,10 +43,8 @@ from serve.plot import plot
 from serve.requests import picture_files, size_of
 from serve.results import Results
 from serve.tables import report
-from shaped_model import SHAPES, write_shaped_model
 from tqdm import tqdm
 
-MODELS = Path(__file__).resolve().parent.parent / ".models"
 QUICK: dict[str, Any] = dict(
     sizes=["672x672"], concurrency=[1, 4], rates=[], keep_ratios=[0.11], requests=2, repetitions=2
 )
@@ -99,7 +99,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     where.add_argument(
         "--model",
         help="checkpoint, folder or repository, or a shape to write with random weights: "
-        f"{', '.join(SHAPES)}. Default: the first on a CPU, the second on a GPU",
+        f"{', '.join(RANDOM)}. Default: the first on a CPU, the second on a GPU",
     )
     where.add_argument("--url-a", help="a running server without the plugin; then start none")
     where.add_argument("--url-b", help="a running server of the same model with --plugin script")
@@ -108,7 +108,8 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--sizes",
         nargs="+",
         default=["672x672", "336x336"],
-        help="of random pictures, WIDTHxHEIGHT; all loads on the first, the first on the others",
+        help="of random pictures, WIDTHxHEIGHT, or videos, FRAMESxWIDTHxHEIGHT; all loads on the "
+        "first, the first on the others",
     )
     load.add_argument("--pictures", type=Path, help="folder of pictures, instead of random ones")
     load.add_argument(
@@ -185,24 +186,13 @@ def accelerator() -> str | None:
     return None if current_platform.is_cpu() else current_platform.get_device_name()
 
 
-def written(model: str) -> Path | str:
-    """The checkpoint; one of random weights is written if it is not there yet."""
-    if model not in SHAPES or Path(model).exists():
-        return model
-    folder = MODELS / model
-    if not folder.exists():
-        print(f"writing {model} with random weights ...", file=sys.stderr)
-        write_shaped_model(folder, SHAPES[model])
-    return folder
-
-
 def describe(args: argparse.Namespace, model: str, flags: Sequence[str]) -> dict[str, Any]:
     """What a reader needs to judge and to repeat the run."""
     packages = ("vllm-script", "vllm", "torch", "transformers")
     shown = ["python", "benchmarks/" + Path(__file__).name, *sys.argv[1:]]
     environment = {k: v for k, v in sorted(os.environ.items()) if k.startswith(("VLLM_", "OMP_"))}
     return {
-        "model": f"{model}, random weights" if model in SHAPES else Path(model).name,
+        "model": f"{model}, random weights" if model in RANDOM else Path(model).name,
         "text_tokens": args.input_tokens,
         "output_tokens": args.output_tokens,
         "seed": args.seed,

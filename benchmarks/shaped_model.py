@@ -4,10 +4,11 @@
     python benchmarks/shaped_model.py llava-next-7b OUT_DIR
 
 `llava-next-7b` has every tensor of LLaVA-NeXT-7B (Vicuna) and of its CLIP ViT-L/14 at 336 pixels,
-text side included; `cpu-108m` a language model of 108 million parameters that a CPU can serve. Both
-have the real geometry: a 672x672 picture is 2,928 visual tokens. Weights are bfloat16, written file
-by file with one file in memory, each tensor a function of its name. The tokenizer is
-tiny_model.py's with filler words, so that every id that such a model can produce has a text.
+text side included; `cpu-108m` and `cpu-20m` have language models of 108 and 20 million parameters
+that a CPU can serve. All have the real geometry: a 672x672 picture is 2,928 visual tokens. Weights
+are bfloat16, written file by file with one file in memory, each tensor a function of its name. The
+tokenizer is tiny_model.py's with filler words, so that every id that such a model can produce has a
+text.
 """
 
 from __future__ import annotations
@@ -69,6 +70,12 @@ SHAPES = {
         **dict(vision_width=1024, vision_mlp=4096, vision_layers=24, vision_heads=16),
         **dict(text_width=768, text_mlp=3072, text_layers=12, text_heads=12, text_vocabulary=49408),
         **dict(projection=768, context=4096),
+    ),
+    "cpu-20m": Shape(
+        **dict(width=512, mlp=1376, layers=6, heads=8, vocabulary=512),
+        **dict(vision_width=256, vision_mlp=512, vision_layers=5, vision_heads=4),
+        **dict(text_width=256, text_mlp=512, text_layers=4, text_heads=4, text_vocabulary=512),
+        **dict(projection=256, context=8192),
     ),
 }
 """LLaVA reads the vision tower's last layer but one, so four layers of cpu-108m's are at work."""

@@ -3,7 +3,8 @@
     python benchmarks/tiny_family.py OUT_DIR --family qwen2.5-vl
 
 As tiny_model.py does for LLaVA: the real configuration classes, processors and chat-template
-structure, so token counts and positions are those of the published models at this geometry.
+structure, so token counts and positions are those of the published models at this geometry. With
+--sizes cpu-20m it is large enough for timing, and its geometry is the published one.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
-from tiny_families import internvl, llava_onevision, qwen_vl
+from tiny_families import internvl, llava_onevision, parts, qwen_vl
 
 FAMILIES = {
     "llava-onevision": llava_onevision.write_llava_onevision,
@@ -24,16 +25,18 @@ FAMILIES = {
     "internvl": internvl.write_internvl,
     "internvl-chat": internvl.write_internvl_chat,
 }
+SIZES = {"tiny": parts.TINY, "cpu-20m": parts.CPU_20M}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("out_dir", type=pathlib.Path)
     parser.add_argument("--family", choices=list(FAMILIES), required=True)
+    parser.add_argument("--sizes", choices=list(SIZES), default="tiny")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     args.out_dir.mkdir(parents=True, exist_ok=True)
-    FAMILIES[args.family](args.out_dir, args.seed)
+    FAMILIES[args.family](args.out_dir, args.seed, SIZES[args.sizes])
 
 
 if __name__ == "__main__":

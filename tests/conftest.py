@@ -57,6 +57,22 @@ def checkpoint(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def family_checkpoint(tmp_path_factory):
+    """family_checkpoint(family) -> folder of a model with random weights."""
+    folders = {}
+
+    def write(family):
+        if family not in folders:
+            folders[family] = tmp_path_factory.mktemp("families") / family
+            script = ROOT / "benchmarks" / "tiny_family.py"
+            command = [sys.executable, script, folders[family], "--family", family]
+            subprocess.run(command, check=True)
+        return folders[family]
+
+    return write
+
+
+@pytest.fixture(scope="session")
 def vllm_server(checkpoint):
     """vllm_server(family, *flags, **env) -> a server, to be run by a `with` statement."""
     from vllm_script.server.launch import VllmServer

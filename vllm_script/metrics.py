@@ -11,6 +11,8 @@ from typing import Any
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from .plan import Plan
+
 _SECONDS = tuple(
     scale * step for scale in (1e-4, 1e-3, 1e-2, 1e-1, 1.0) for step in (1.0, 2.5, 5.0)
 )
@@ -22,45 +24,53 @@ class ScriptMetrics:
     """All metrics; made once in a process, by `metrics`."""
 
     def __init__(self) -> None:
-        self.images = Counter(
-            "script_images",
-            "Images of requests that were pruned. query: where the text that conditions the "
-            "selection came from (turn, request, none).",
-            ["mode", "relevance", "query"],
-        )
+        self.items = {
+            modality: Counter(
+                f"script_{modality}s",
+                f"{modality.title()}s of requests that were pruned. query: where the text that "
+                "conditions the selection came from (turn, request, none).",
+                ["mode", "relevance", "query"],
+            )
+            for modality in ("image", "video")
+        }
         self.tokens_in = Counter(
-            "script_visual_tokens_in", "Visual tokens of those images before pruning."
+            "script_visual_tokens_in", "Visual tokens of those images and videos before pruning."
         )
         self.tokens_kept = Counter(
             "script_visual_tokens_kept", "Visual tokens that were kept of them."
         )
         self.keep_ratio = Histogram(
-            "script_keep_ratio", "Kept part of each image, as used.", buckets=_RATIOS
+            "script_keep_ratio", "Kept part of each image or video, as used.", buckets=_RATIOS
         )
         self.refusals = Counter(
             "script_refusals", "Requests refused because of what they asked of Script.", ["reason"]
         )
         self.preprocess_seconds = Histogram(
             "script_preprocess_seconds",
-            "Time in the image processor, an observation for each image that was not known.",
+            "Time in the Hugging Face processor, one observation for each image or video that was "
+            "not known.",
             buckets=_SECONDS,
         )
         self.worker_seconds = {
             "encoder": Histogram(
                 "script_encoder_seconds",
-                "Time in vision tower and projector, one observation for each image encoded.",
+                "Time in vision tower and projector, one observation for each image or video "
+                "encoded.",
                 buckets=_SECONDS,
             ),
             "selection": Histogram(
                 "script_selection_seconds",
-                "Time to choose and gather the kept tokens, one observation for each image.",
+                "Time to choose and gather the kept tokens, one observation for each image or "
+                "video.",
                 buckets=_SECONDS,
             ),
         }
         self.cache_hits = Counter(
-            "script_cache_hits", "Images that were known. cache: pixels or features.", ["cache"]
+            "script_cache_hits",
+            "Images and videos that were known. cache: pixels or features.",
+            ["cache"],
         )
-        self.cache_misses = Counter("script_cache_misses", "Images that were not.", ["cache"])
+        self.cache_misses = Counter("script_cache_misses", "Those that were not.", ["cache"])
         self.cache_bytes = Gauge(
             "script_cache_bytes", "Memory in use.", ["cache"], multiprocess_mode="mostrecent"
         )
@@ -86,9 +96,13 @@ class ScriptMetrics:
         self.shadow_agreements.inc(agree)
         self.shadow_distance.observe(distance)
 
-    def count_image(self, mode: str, relevance: str, query: str, total: int, kept: int) -> None:
-        """Count an image of `total` visual tokens that is pruned to `kept`."""
-        self.images.labels(mode, relevance, query).inc()
+    def count_item(self, modality: str, plan: Plan, query: str, total: int, kept: int) -> None:
+        """Count an image or video of `total` visual tokens that is pruned to `kept`.
+
+        Args:
+            query: where the text came from that conditions it.
+        """
+        self.items[modality].labels(plan.mode, plan.relevance, query).inc()
         self.tokens_in.inc(total)
         self.tokens_kept.inc(kept)
         self.keep_ratio.observe(kept / total)

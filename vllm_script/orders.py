@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from .identity import image_key
+from .identity import identifier, image_key
 from .plan import Plan
 
 ORDERS_KEY = "script_orders"
@@ -32,6 +32,9 @@ class Order:
     key: bytes
     """Its name in the cache of pixels; empty where it is to be kept out of the caches."""
 
+    identifier: str
+    """Its name in vLLM's caches."""
+
 
 def make_orders(
     plans: Sequence[Plan | None], stock_hashes: Sequence[str], items: Any, caching: bool
@@ -40,7 +43,8 @@ def make_orders(
     orders = []
     for index, (plan, stock_hash) in enumerate(zip(plans, stock_hashes, strict=True)):
         size = size_of(items, index) if caching and plan is not None else None
-        orders.append(Order(plan, image_key(stock_hash, *size) if size else b""))
+        key = image_key(stock_hash, *size) if size else b""
+        orders.append(Order(plan, key, identifier(stock_hash, plan)))
     return orders
 
 

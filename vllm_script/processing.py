@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ from vllm.multimodal.parse import (
 from vllm.multimodal.processing import BaseMultiModalProcessor, ProcessorInputs
 
 from .config import ScriptConfig
+from .counting import ItemCounter
 from .explanation import ExplainedImage, with_explain_id
 from .fields import (
     COUNT_FIELD,
@@ -32,14 +34,14 @@ from .fields import (
     put_together,
     take_apart,
 )
-from .identity import identifier, image_key
+from .identity import image_key
 from .layout import Layout
 from .metrics import metrics
 from .orders import HASHES_KEY, ORDERS_KEY, Order, make_orders, take_orders
 from .pixel_cache import PixelCache, PixelFields
 from .placeholders import placeholder_mask, shortened
 from .plan import Plan
-from .planning import at_most, num_rows, plan_item, query_windows
+from .planning import at_most, plan_item, query_windows
 from .refusal import refusal
 from .requested import REQUEST_KEY, ScriptRequest
 
@@ -54,6 +56,7 @@ class PruningProcessor(BaseMultiModalProcessor):
         super().__init__(info, *args, **kwargs)
         config = ScriptConfig.from_dict(info.get_hf_config().vllm_script)
         self.pixel_cache = PixelCache(config.cache_gb)
+        self.counter = ItemCounter()
 
     def image_layout(self, height: int, width: int, kwargs: Mapping[str, object]) -> Layout:
         """Layout of an image of that size in pixels. Families that prune images implement it.
@@ -89,12 +92,15 @@ class PruningProcessor(BaseMultiModalProcessor):
         for modality in items:
             stock_hashes, caching = hashes[modality], request.config.cache_gb > 0
             orders[modality] = make_orders(plans[modality], stock_hashes, items[modality], caching)
-            hashes[modality] = list(map(identifier, stock_hashes, plans[modality]))
+            hashes[modality] = [order.identifier for order in orders[modality]]
         ours = {ORDERS_KEY: orders, HASHES_KEY: hashes}
         processed = super().apply(replace(inputs, hf_processor_mm_kwargs=kwargs | ours), timing_ctx)
         if request.counted:
             self._check_prompt(processed, plans)
-            self._count_images(request, plans.get("image", ()), items.get("image"), kwargs)
+            for modality, own in items.items():
+                spans = processed["mm_placeholders"][modality]
+                layout_of = partial(self._layout, own, kwargs=kwargs)
+                self.counter.count(request, own, orders[modality], spans, layout_of)
         if request.explained is not None and "image" in items:
             explained = self._explained(request, plans["image"], items["image"], kwargs)
             request.explained.extend(explained)
@@ -102,21 +108,6 @@ class PruningProcessor(BaseMultiModalProcessor):
 
     def _check_prompt(self, processed: Any, plans: Mapping[str, Sequence[Plan | None]]) -> None:
         """Refuse a prompt whose items do not stand where the model can prune them."""
-
-    def _count_images(
-        self,
-        request: ScriptRequest,
-        plans: Sequence[Plan | None],
-        images: Any,
-        kwargs: Mapping[str, object],
-    ) -> None:
-        for index, plan in enumerate(plans):
-            # Of an image that came as its uuid alone the size is not known, so it is left out.
-            layout = self._layout(images, index, kwargs) if plan is not None else None
-            if plan is not None and layout is not None:
-                query = request.query_source if plan.query else "none"
-                total, kept = layout.num_placeholders, num_rows(plan, layout)
-                metrics().count_image(plan.mode, plan.relevance, query, total, kept)
 
     def _explained(
         self,
@@ -264,6 +255,7 @@ class PruningProcessor(BaseMultiModalProcessor):
         layout = self._layout(items, index, stock_kwargs)
         if layout is None:
             layout = self.video_layout(fields)
+            self.counter.remember(order, layout)
             # Frames may be taken by what the file says of its speed, which is not in its shape.
             key = key and image_key(key.hex(), layout.num_frames, layout.num_placeholders)
         kept = plan.num_kept(*layout.counts)

@@ -52,7 +52,7 @@ class Cell:
     """One load on one kind of picture, measured on several arms in turns."""
 
     picture: str
-    """Width and height of random pictures, as in 672x672, or the name of a folder."""
+    """Size of random pictures, as in 672x672, or videos, 16x336x336, or the name of a folder."""
     load: Load
     arms: tuple[Arm, ...]
     """The first one is what the others are compared with."""

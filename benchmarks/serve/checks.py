@@ -64,8 +64,8 @@ def check_off_is_stock(
         for target, answer in ((stock, theirs), (other, ours)):
             if answer.prompt_tokens != tokens:
                 raise WrongOutputs(
-                    f"{target.kind} has {answer.prompt_tokens} tokens in a prompt with a picture "
-                    f"of {request.width}x{request.height}, expected {tokens}"
+                    f"{target.kind} has {answer.prompt_tokens} tokens in a prompt with a "
+                    f"{request.size.modality} of {request.size}, expected {tokens}"
                 )
         if ours.token_ids != theirs.token_ids:
             raise WrongOutputs(

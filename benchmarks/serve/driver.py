@@ -11,11 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from .cells import Load
 from .fleet import Target
 from .prometheus import Metrics, Peaks, fetch, parse, when_counted
-from .requests import Request, write_dataset
+from .requests import Request
 
 
 @dataclass(frozen=True)
@@ -67,15 +68,12 @@ def run_block(
     Args:
         model: checkpoint, for its tokenizer.
         arguments: of `vllm bench serve`, what this function does not know.
-        folder: gets the requests while they are sent, and bench.log.
+        folder: gets bench.log.
         watch: look at /metrics meanwhile, twice a second, for peaks.
     """
-    dataset = folder / "requests.jsonl"
-    write_dataset(requests, dataset)
     command = ["--backend", "openai-chat", "--endpoint", "/v1/chat/completions"]
     command += ["--base-url", target.root, "--model", model, "--served-model-name", target.model]
-    command += ["--dataset-name", "custom_image", "--dataset-path", str(dataset)]
-    command += ["--disable-shuffle", "--num-prompts", str(len(requests)), *arguments]
+    command += ["--dataset-name", "custom", "--num-prompts", str(len(requests)), *arguments]
     before = parse(fetch(target.root))
     peaks = Peaks(target.root)
     with (
@@ -85,26 +83,45 @@ def run_block(
         peaks if watch else contextlib.nullcontext(),
     ):
         print("$ vllm bench serve", *command)
-        result = load_generator(command)
-    dataset.unlink()
+        result = load_generator(command, requests)
     answered = sum(not error for error in result["errors"])
     return to_block(result, when_counted(target.root, before, answered), peaks)
 
 
-def load_generator(command: Sequence[str]) -> dict[str, Any]:
-    """Run `vllm bench serve` inside this process, and return what it would save."""
-    from vllm.benchmarks.serve import add_cli_args, main_async
+def load_generator(command: Sequence[str], requests: Sequence[Request]) -> dict[str, Any]:
+    """Run `vllm bench serve` inside this process, and return what it would save.
+
+    It is handed the requests: of its own data sets, custom_image takes pictures alone, and
+    random-mm draws videos from a seed and encodes them, where ours are new to every server.
+    """
+    from vllm.benchmarks import serve
     from vllm.utils.argparse_utils import FlexibleArgumentParser
 
     logging.getLogger("vllm").setLevel(logging.WARNING)
     parser = FlexibleArgumentParser()
-    add_cli_args(parser)
+    serve.add_cli_args(parser)
+    args = parser.parse_args([*command, "--disable-tqdm", "--save-detailed"])
     try:
-        return asyncio.run(
-            main_async(parser.parse_args([*command, "--disable-tqdm", "--save-detailed"]))
-        )
+        with mock.patch.object(serve, "get_samples", lambda args, _: to_samples(requests, args)):
+            return asyncio.run(serve.main_async(args))
     finally:
         gc.unfreeze()  # it freezes what is alive, as if its process were to end after it
+
+
+def to_samples(requests: Sequence[Request], args: Any) -> list[Any]:
+    """The requests as the load generator has them; `args`: its own."""
+    from vllm.benchmarks.datasets import SampleRequest
+
+    return [
+        SampleRequest(
+            prompt=request.text,
+            prompt_len=0,  # the server says how long it is
+            expected_output_len=args.custom_output_len,
+            request_id=f"{args.request_id_prefix}{number}",
+            chat_messages=[request.message],
+        )
+        for number, request in enumerate(requests)
+    ]
 
 
 def to_block(result: dict[str, Any], grown: Metrics, peaks: Peaks) -> Block:

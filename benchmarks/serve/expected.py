@@ -1,14 +1,29 @@
-"""How many tokens a prompt must have, from its text and the sizes of its pictures."""
+"""How many tokens a prompt must have, of any model: stock vLLM's count, shortened by the budget.
+
+Nothing here is asked of a server. vLLM's own template and processor, run in this process, say what
+a prompt and an item of a size cost; the plugin's layout says how few of its visual tokens may stay,
+and `num_kept` how many do. A layout that has another number of them than vLLM is an error.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
-from transformers import AutoConfig, AutoProcessor
+import numpy as np
 
 from vllm_script.budget import num_kept
-from vllm_script.models import family_of, pruned_name
+from vllm_script.layout import Layout
+
+from .requests import Request, Size, data_url
+
+
+class Item(NamedTuple):
+    """What a picture or video does to its prompt."""
+
+    layout: Layout
+    beside: int
+    """Tokens that come with its visual ones, such as time stamps, less what they replace."""
 
 
 class Expected:
@@ -16,39 +31,98 @@ class Expected:
 
     def __init__(self, model: str) -> None:
         """`model`: folder or repository of the checkpoint."""
-        self.config = AutoConfig.from_pretrained(model)
-        self._family = family_of(pruned_name(self.config.architectures[0]))
-        processor = AutoProcessor.from_pretrained(model)
-        self.tokenizer = processor.tokenizer
-        self._template = getattr(processor, "chat_template", None) or self.tokenizer.chat_template
+        self._stock = _processor(model)
+        self._pruning = _processor(model, {"relevance": "none", "cache_gb": 0})
+        self._items: dict[Size, Item] = {}
+        self.config = self._stock.info.get_hf_config()
+        self.tokenizer = self._stock.info.get_tokenizer()
 
-    def visual_tokens(self, width: int, height: int, keep_ratio: float | None) -> int:
-        """Those of a picture, width and height in pixels; without a ratio: stock's."""
-        return self.before_and_after(width, height, keep_ratio=keep_ratio or 1.0)[1]
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """What of the model the plugin prunes: image, video."""
+        return self._pruning.modalities
 
-    def before_and_after(self, width: int, height: int, **amount: Any) -> tuple[int, int]:
-        """Visual tokens of a picture without and with pruning; `amount`: as `num_kept` has it."""
-        layout = self._family.layout_of(self.config, height, width)
+    @property
+    def own_methods(self) -> tuple[str, ...]:
+        """What vLLM itself can prune the model's videos with, as --video-pruning-method has it."""
+        return tuple(self._model_config._model_info.supported_video_pruning_methods)
+
+    @property
+    def _model_config(self) -> Any:
+        return self._stock.info.ctx.model_config
+
+    def item(self, size: Size) -> Item:
+        """What an item of that size does to its prompt, whatever it shows.
+
+        Raises:
+            RuntimeError: vLLM and the plugin's layout disagree.
+        """
+        if size not in self._items:
+            self._items[size] = self._processed(size)
+        return self._items[size]
+
+    def visual_tokens(self, size: Size, keep_ratio: float | None) -> int:
+        """Those of an item; without a ratio: stock's."""
+        return self.before_and_after(size, keep_ratio=keep_ratio or 1.0)[1]
+
+    def before_and_after(self, size: Size, **amount: Any) -> tuple[int, int]:
+        """Visual tokens of an item without and with pruning; `amount`: as `num_kept` has it."""
+        layout = self.item(size).layout
         before = layout.num_placeholders
         return before, num_kept(*layout.counts, **amount) or before
 
-    def text_tokens(self, text: str) -> int:
-        """Those of the chat template around `text` and a picture, without the visual ones."""
-        content = [{"type": "text", "text": text}, {"type": "image_url"}]
-        return self.tokens_beside_pictures([{"role": "user", "content": content}])
+    def prompt_tokens(self, request: Request, keep_ratio: float | None) -> int:
+        """Those of a whole prompt; without a ratio: stock's."""
+        return self.text_tokens(request) + self.visual_tokens(request.size, keep_ratio)
 
-    def tokens_beside_pictures(self, messages: Sequence[Mapping[str, Any]]) -> int:
-        """Those of a chat, without the visual ones."""
-        shown = [{**message, "content": _as_template_reads(message)} for message in messages]
-        rendered = self.tokenizer.apply_chat_template(
-            shown, chat_template=self._template, tokenize=False, add_generation_prompt=True
+    def text_tokens(self, request: Request) -> int:
+        """Those of a prompt without the visual ones: chat template, text, time stamps."""
+        return self.tokens_beside([request.message], [request.size])
+
+    def tokens_beside(self, messages: Sequence[Mapping[str, Any]], sizes: Iterable[Size]) -> int:
+        """Those of a chat with items of these sizes, without the visual ones."""
+        return len(self._rendered(messages)[0]) + sum(self.item(size).beside for size in sizes)
+
+    def _processed(self, size: Size) -> Item:
+        """Process a black item of that size as stock vLLM does."""
+        shape = (size.frames or 1, size.height, size.width, 3)
+        frames = np.zeros(shape, dtype=np.uint8)
+        request = Request("", size, data_url(frames if size.frames else frames[0]))
+        token_ids, data = self._rendered([request.message])
+        processed = self._stock(token_ids, self._stock.info.parse_mm_data(data))
+        (span,) = processed["mm_placeholders"][size.modality]
+        if size.frames is None:
+            layout = self._pruning.image_layout(size.height, size.width, {})
+        else:
+            (item,) = processed["mm_kwargs"]["video"]
+            layout = self._pruning.video_layout({n: field.data for n, field in item.items()})
+        visual = span.get_num_embeds()
+        if visual != layout.num_placeholders:
+            raise RuntimeError(
+                f"vLLM gives a {size.modality} of {size} {visual} visual tokens, the plugin's "
+                f"layout {layout.num_placeholders}"
+            )
+        return Item(layout, len(processed["prompt_token_ids"]) - visual - len(token_ids))
+
+    def _rendered(self, messages: Sequence[Mapping[str, Any]]) -> tuple[list[int], Any]:
+        """The chat before its items are put in, and the items, as vLLM's server reads them."""
+        from vllm.renderers.chat_utils import parse_chat_messages
+        from vllm.renderers.hf import resolve_chat_template_content_format as resolve_format
+        from vllm.renderers.hf import safe_apply_chat_template
+
+        about = {"tokenizer": self.tokenizer, "model_config": self._model_config}
+        format = resolve_format(chat_template=None, tools=None, given_format="auto", **about)
+        conversation, data, _ = parse_chat_messages(list(messages), self._model_config, format)
+        text = safe_apply_chat_template(
+            **about, conversation=conversation, tokenize=False, add_generation_prompt=True
         )
-        token_ids = self.tokenizer(rendered, add_special_tokens=False).input_ids
-        return len(token_ids) - token_ids.count(self.config.image_token_index)
+        return self.tokenizer(text, add_special_tokens=False).input_ids, data
 
 
-def _as_template_reads(message: Mapping[str, Any]) -> Any:
-    content = message["content"]
-    if isinstance(content, str):
-        return content
-    return [part if part["type"] == "text" else {"type": "image"} for part in content]
+def _processor(model: str, script: dict[str, Any] | None = None) -> Any:
+    """vLLM's processor of the model, or the plugin's with these settings."""
+    from vllm.engine.arg_utils import EngineArgs
+    from vllm.multimodal import MULTIMODAL_REGISTRY
+
+    args = EngineArgs(model, additional_config={} if script is None else {"script": script})
+    return MULTIMODAL_REGISTRY.create_processor(args.create_model_config())

@@ -21,8 +21,8 @@ from vllm_script.server.launch import VllmServer
 
 from .cells import SCRIPT, STOCK, UNUSED
 
-FLAGS = {STOCK: (), UNUSED: (), SCRIPT: ("--plugin", "script")}
-ENV: dict[str, dict[str, str]] = {STOCK: {"VLLM_PLUGINS": ""}, UNUSED: {}, SCRIPT: {}}
+FLAGS: dict[str, tuple[str, ...]] = {STOCK: (), UNUSED: (), SCRIPT: ("--plugin", "script")}
+NO_PLUGINS = {"VLLM_PLUGINS": ""}
 """Without plugins vLLM does not even import ours: stock is vLLM as if it were not installed."""
 
 
@@ -51,6 +51,7 @@ class Fleet:
         flags: arguments of every server.
         urls: kind -> address of servers that are running; then none is started.
         progress: called with a text while a server starts.
+        kinds: kind -> its own arguments; all but those of the plugin run without plugins.
     """
 
     def __init__(
@@ -59,8 +60,10 @@ class Fleet:
         flags: Sequence[str],
         urls: Mapping[str, str],
         progress: Callable[[str], None],
+        kinds: Mapping[str, Sequence[str]] = FLAGS,
     ) -> None:
         self._model, self._flags, self._progress = model, tuple(flags), progress
+        self._kinds = kinds
         self._running: dict[str, tuple[Target, ExitStack]] = {}
         self._launch = 0
         self._given = {kind: _target(kind, url) for kind, url in urls.items()}
@@ -97,8 +100,9 @@ class Fleet:
             self._progress(f"starting {kind}, {seconds:.0f} s")
 
         stack = ExitStack()
-        flags = (*FLAGS[kind], *self._flags)
-        server = VllmServer(self._model, *flags, env=ENV[kind], progress=progress)
+        flags = (*self._kinds[kind], *self._flags)
+        env = {} if kind in (UNUSED, SCRIPT) else NO_PLUGINS
+        server = VllmServer(self._model, *flags, env=env, progress=progress)
         stack.enter_context(server)
         return _target(kind, server.url, _processes(server.port)), stack
 

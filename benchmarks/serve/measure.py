@@ -106,7 +106,7 @@ class Measurement:
             except WrongOutputs as error:
                 raise WrongOutputs(f"{cell}, {arm}: {error}") from None
             blocks[arm].append(block)
-            texts += [self.expected.text_tokens(request.text) for request in requests]
+            texts += [self.expected.text_tokens(request) for request in requests]
             self.bar.update(self._weight(cell, arm))
         return [
             summary(
@@ -150,11 +150,7 @@ class Measurement:
         return list(make_requests(pictures, tokenizer, plan.text_tokens, seeds, count))
 
     def _prompt_tokens(self, requests: Sequence[Request], keep_ratio: float | None) -> list[int]:
-        return [
-            self.expected.text_tokens(request.text)
-            + self.expected.visual_tokens(request.width, request.height, keep_ratio)
-            for request in requests
-        ]
+        return [self.expected.prompt_tokens(request, keep_ratio) for request in requests]
 
     def _weight(self, cell: Cell, arm: Arm) -> int:
         """About how long a block takes, in tokens of prefill."""

@@ -1,21 +1,22 @@
-"""The requests of a block: a text and a picture of its own each.
+"""The requests of a block: a text and a picture or video of its own each.
 
 Texts, pictures and arrivals follow from a seed and are the same for all arms of a repetition, but
 for a patch of noise in a picture's corner that no other request ever has: servers that prune keep
 decoded pictures and encoder outputs whatever the keep ratio, and would know a picture again. So
 nothing is answered from a cache. vLLM's own random pictures follow from its seed alone, so they
 cannot be alike for all arms and new to every server at once.
+
+A video is sent as its frames: vLLM takes a data URL of JPEGs, so no codec is in the times.
 """
 
 from __future__ import annotations
 
 import base64
 import io
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -28,20 +29,37 @@ CORNER = 8
 """Side in pixels of the patch of noise."""
 
 
-@dataclass(frozen=True)
-class Request:
-    text: str
+class Size(NamedTuple):
+    """Of a picture, or of a video."""
+
     width: int
     """In pixels, as `height`."""
     height: int
+    frames: int | None = None
+    """Of a video; None for a picture."""
+
+    @property
+    def modality(self) -> str:
+        return "image" if self.frames is None else "video"
+
+    def __str__(self) -> str:
+        return "x".join(str(number) for number in (self.frames, *self[:2]) if number is not None)
+
+
+@dataclass(frozen=True)
+class Request:
+    text: str
+    size: Size
+    """Of its picture or video."""
     url: str
-    """The picture as a data URL, JPEG."""
+    """The picture or video as a data URL of JPEGs."""
 
     @property
     def message(self) -> dict[str, Any]:
         """A user message of the chat completions API."""
-        image = {"type": "image_url", "image_url": {"url": self.url}}
-        return {"role": "user", "content": [{"type": "text", "text": self.text}, image]}
+        kind = f"{self.size.modality}_url"
+        shown = {"type": kind, kind: {"url": self.url}}
+        return {"role": "user", "content": [{"type": "text", "text": self.text}, shown]}
 
 
 def make_requests(
@@ -50,7 +68,7 @@ def make_requests(
     """Requests of one block.
 
     Args:
-        pictures: "WIDTHxHEIGHT" in pixels for noise, or a folder, whose pictures take turns.
+        pictures: a size for noise, as `size_of` reads it, or a folder, whose pictures take turns.
         tokenizer: counts `text_tokens`, the length of a text.
     """
     files = picture_files(pictures) if isinstance(pictures, Path) else []
@@ -60,12 +78,13 @@ def make_requests(
         if files:
             pixels = np.array(Image.open(files[index % len(files)]).convert("RGB"))
         else:
-            width, height = size_of(str(pictures))
-            pixels = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
-        corner = pixels[:CORNER, :CORNER]
+            width, height, frames = size_of(str(pictures))
+            shape = (height, width, 3) if frames is None else (frames, height, width, 3)
+            pixels = rng.integers(0, 256, shape, dtype=np.uint8)
+        corner = pixels[..., :CORNER, :CORNER, :]
         corner[...] = np.random.default_rng().integers(0, 256, corner.shape)
-        height, width = pixels.shape[:2]
-        yield Request(text, width, height, _data_url(pixels))
+        *frames_if_any, height, width, _ = pixels.shape
+        yield Request(text, Size(width, height, *frames_if_any), data_url(pixels))
 
 
 def picture_files(folder: Path) -> list[Path]:
@@ -80,16 +99,20 @@ def picture_files(folder: Path) -> list[Path]:
     return files
 
 
-def size_of(text: str) -> tuple[int, int]:
-    """Width and height of "672x672".
+def size_of(text: str) -> Size:
+    """Size of the picture "672x672" or the video "16x336x336".
 
     Raises:
         ValueError: it is something else.
     """
-    width, _, height = text.partition("x")
-    if not (width.isdigit() and height.isdigit() and int(width) and int(height)):
-        raise ValueError(f"a size is WIDTHxHEIGHT in pixels, such as 672x672, got {text!r}")
-    return int(width), int(height)
+    numbers = text.split("x")
+    if len(numbers) not in (2, 3) or not all(n.isdigit() and int(n) for n in numbers):
+        raise ValueError(
+            f"a size is WIDTHxHEIGHT in pixels, such as 672x672, or FRAMESxWIDTHxHEIGHT, got "
+            f"{text!r}"
+        )
+    *frames, width, height = map(int, numbers)
+    return Size(width, height, *frames)
 
 
 def random_text(rng: np.random.Generator, tokenizer: Any, num_tokens: int) -> str:
@@ -103,13 +126,14 @@ def random_text(rng: np.random.Generator, tokenizer: Any, num_tokens: int) -> st
     raise ValueError(f"this tokenizer has no text of {num_tokens} tokens; try another length")
 
 
-def write_dataset(requests: Sequence[Request], path: Path) -> None:
-    """Write what `vllm bench serve --dataset-name custom_image` reads."""
-    lines = ({"prompt": r.text, "image_files": [r.url]} for r in requests)
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+def data_url(pixels: np.ndarray) -> str:
+    """A picture [height, width, 3] or video [frames, height, width, 3], uint8, as JPEGs."""
+    if pixels.ndim == 3:
+        return f"data:image/jpeg;base64,{_jpeg(pixels)}"
+    return f"data:video/jpeg;base64,{','.join(map(_jpeg, pixels))}"
 
 
-def _data_url(pixels: np.ndarray) -> str:
+def _jpeg(pixels: np.ndarray) -> str:
     data = io.BytesIO()
     Image.fromarray(pixels).save(data, "JPEG")
-    return "data:image/jpeg;base64," + base64.b64encode(data.getvalue()).decode()
+    return base64.b64encode(data.getvalue()).decode()

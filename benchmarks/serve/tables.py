@@ -15,8 +15,8 @@ Both servers are up; one is driven at a time, the arms in turns (A B B A ...), w
 between blocks, and {idle}. What is said in times is a geometric mean of paired ratios, in brackets
 its 95 % interval where there are three pairs or more: of requests at concurrency 1, of blocks
 elsewhere, and of blocks for requests/s. Most seen at once are requests in the engine, by two looks
-a second. Every request has a picture that no server has seen. How right the answers are at these
-keep ratios is measured by accuracy_bench.py; a speed without it is no result."""
+a second. Every request has a picture or video that no server has seen. How right the answers are at
+these keep ratios is measured by accuracy_bench.py; a speed without it is no result."""
 
 
 def report(results: Results, settle_seconds: float) -> str:
@@ -74,8 +74,8 @@ def _latency(results: Results, lines: Sequence[Line]) -> str:
             rows.append([*row, "", ""])
             continue
         ratios = ttft_ratio(stock, line), throughput_ratio(line, stock)
-        rows.append([*row, *(_ratio(ratio, 2) for ratio in ratios)])
-    return _table(header, rows)
+        rows.append([*row, *(with_interval(ratio, 2) for ratio in ratios)])
+    return markdown(header, rows)
 
 
 def _tokens(lines: Sequence[Line]) -> str:
@@ -89,7 +89,7 @@ def _tokens(lines: Sequence[Line]) -> str:
         times = f"{stock['visual_kv_tokens'] / line['visual_kv_tokens']:.1f} times"
         visual = f"{line['visual_kv_tokens']:g}"
         rows.append([line["arm"], f"{needed:g}", visual, "" if line is stock else times, fit])
-    return _table(header, rows)
+    return markdown(header, rows)
 
 
 def _split(lines: Sequence[Line]) -> str:
@@ -103,7 +103,7 @@ def _split(lines: Sequence[Line]) -> str:
         cells = ["" if parts[n] is None else f"{parts[n]:.1f}" for n in names]
         share = "" if parts["selection"] is None else f"{100 * parts['selection'] / total:.1f} %"
         rows.append([line["arm"], *cells, f"{total:.1f}", share])
-    table = _table(["arm, mean ms", *names, "TTFT", "selection's share"], rows)
+    table = markdown(["arm, mean ms", *names, "TTFT", "selection's share"], rows)
     return (
         f"{table}\n\n{load_of(lines[0]).capitalize()}. Preprocess is everything outside the "
         "engine: HTTP, decoding and resizing the picture, hashes, ways between processes. Encoder "
@@ -122,13 +122,14 @@ def _again(lines: Sequence[Line]) -> str:
         for line in lines
     ]
     points = "/".join(f"p{p}" for p in PERCENTILES)
-    table = _table(["arm", "requests", f"TTFT {points}, ms", *(f"{n}, ms" for n in names)], rows)
+    table = markdown(["arm", "requests", f"TTFT {points}, ms", *(f"{n}, ms" for n in names)], rows)
     spent = first["spans_ms"]["preprocess"] + first["spans_ms"]["encoder"]
+    ratio = ttft_ratio(first, second)
     saved = sum(_mean_ttft_ms(line) * sign for line, sign in ((first, 1), (second, -1)))
     return (
         f"{table}\n\nPreprocess is the image processor alone, here. The second question is "
         f"answered {saved:.0f} ms sooner, {100 * saved / spent:.0f} % of what preprocess and "
-        f"encoder took for the first. TTFT times shorter: {_ratio(ttft_ratio(first, second), 2)}."
+        f"encoder took for the first. TTFT times shorter: {with_interval(ratio, 2)}."
     )
 
 
@@ -149,12 +150,12 @@ def _off(lines: Sequence[Line]) -> str:
         inside = "yes" if ratio.low <= 1 <= ratio.high else "no"
         each = ", ".join(f"{ttft_ratio(*pair).value:.3f}" for pair in pairs)
         requests = _counts([n for line in mine for n in line["requests"]])
-        rows.append([arm, requests, _ratio(ratio, 4), inside, each])
+        rows.append([arm, requests, with_interval(ratio, 4), inside, each])
     header = ["arm", "requests", "TTFT to stock's (95 %)", "contains 1", "launch by launch"]
     note = (
         "Each launch is a fresh pair of servers; the interval is over launches if there are more."
     )
-    return f"{_table(header, rows)}\n\n{note}"
+    return f"{markdown(header, rows)}\n\n{note}"
 
 
 def _stock(lines: Sequence[Line]) -> Line:
@@ -172,13 +173,15 @@ def _points(values: dict[str, float]) -> str:
     )
 
 
-def _ratio(ratio: Ratio, digits: int) -> str:
+def with_interval(ratio: Ratio, digits: int) -> str:
+    """The ratio, and in brackets its interval if it has one."""
     value = f"{ratio.value:.{digits}f}"
     if math.isnan(ratio.low):
         return value
     return f"{value} ({ratio.low:.{digits}f} to {ratio.high:.{digits}f})"
 
 
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)

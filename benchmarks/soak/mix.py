@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from serve.expected import Expected
+from serve.requests import Size
 
 from .mistakes import SCRIPT_MISTAKES, pruned_embeddings, vllm_mistakes
 from .pictures import Album, Picture
@@ -214,11 +215,12 @@ class Mix:
         names = ("keep_ratio", "visual_token_budget")
         amount = {name: script[name] for name in names if script and name in script}
         amount = amount or {"keep_ratio": self._keep_ratio}
-        sizes = [self._expected.before_and_after(p.width, p.height, **amount) for p in pictures]
-        text = self._expected.tokens_beside_pictures(messages)
+        sizes = [Size(picture.width, picture.height) for picture in pictures]
+        counts = [self._expected.before_and_after(size, **amount) for size in sizes]
+        text = self._expected.tokens_beside(messages, sizes)
         return {
-            "prompt_tokens": text + sum(kept for _, kept in sizes),
-            "pruned": tuple((before, kept) for before, kept in sizes if kept < before),
+            "prompt_tokens": text + sum(kept for _, kept in counts),
+            "pruned": tuple((before, kept) for before, kept in counts if kept < before),
         }
 
     def _text(self, rng: random.Random) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Small InternVL checkpoints in both formats: tiles of 56 pixels, a visual token for four patches.
+"""Small InternVL checkpoints in both formats, with a visual token for four patches of a tile.
 
 With the same seed both hold the same weights: internvl-chat has them under the names of the
 OpenGVLab checkpoints, internvl under those of the ones whose names end in -hf.
@@ -15,8 +15,7 @@ import torch
 
 from tiny_families import parts
 
-TILE, PATCH = 56, 7
-TILE_TOKENS = (TILE // PATCH // 2) ** 2
+PATCH = 14
 MAX_TILES = 12
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 CONFIGURATION = pathlib.Path(__file__).with_name("configuration_internvl_chat.py")
@@ -61,7 +60,7 @@ CHAT_NAMES = {
 }
 
 
-def write_internvl(folder: pathlib.Path, seed: int) -> None:
+def write_internvl(folder: pathlib.Path, seed: int, sizes: parts.Sizes) -> None:
     """Write an InternVL in transformers' format."""
     named = {
         "start_image_token": "<img>",
@@ -70,7 +69,7 @@ def write_internvl(folder: pathlib.Path, seed: int) -> None:
         "video_token": "<video>",
     }
     vocab_size = _write_tokenizer(folder, "<video>", TEMPLATE, extra_special_tokens=named)
-    parts.save_model(folder, _model(vocab_size, seed))
+    parts.save_model(folder, _model(vocab_size, seed, sizes))
     common = {
         "do_resize": True,
         "do_rescale": True,
@@ -80,7 +79,7 @@ def write_internvl(folder: pathlib.Path, seed: int) -> None:
         "image_std": STD,
         "resample": 3,
         "rescale_factor": 1 / 255,
-        "size": {"height": TILE, "width": TILE},
+        "size": {"height": _tile(sizes), "width": _tile(sizes)},
         "processor_class": "InternVLProcessor",
     }
     images = {
@@ -90,16 +89,16 @@ def write_internvl(folder: pathlib.Path, seed: int) -> None:
         "max_patches": MAX_TILES,
     }
     videos = {"video_processor_type": "InternVLVideoProcessor"}
-    processor = {"processor_class": "InternVLProcessor", "image_seq_length": TILE_TOKENS}
+    processor = {"processor_class": "InternVLProcessor", "image_seq_length": _tile_tokens(sizes)}
     parts.write_json(folder / "preprocessor_config.json", common | images)
     parts.write_json(folder / "video_preprocessor_config.json", common | videos)
     parts.write_json(folder / "processor_config.json", processor)
 
 
-def write_internvl_chat(folder: pathlib.Path, seed: int) -> None:
+def write_internvl_chat(folder: pathlib.Path, seed: int, sizes: parts.Sizes) -> None:
     """Write an InternVL in its own format, with the code of its configuration."""
     vocab_size = _write_tokenizer(folder, "<|video_pad|>", CHAT_TEMPLATE)
-    model = _model(vocab_size, seed)
+    model = _model(vocab_size, seed, sizes)
     parts.write_json(folder / "config.json", _chat_config(model.config))
     parts.write_json(folder / "generation_config.json", {})
     parts.save_weights(folder, _chat_weights(model.state_dict()))
@@ -113,22 +112,31 @@ def _write_tokenizer(
     return parts.write_tokenizer(folder, tokens, chat_template, eos=eos, pad=pad, **settings)
 
 
-def _model(vocab_size: int, seed: int) -> Any:
+def _tile(sizes: parts.Sizes) -> int:
+    """Side of a tile in pixels: of whole groups of four patches."""
+    return round(sizes.tile / PATCH / 2) * 2 * PATCH
+
+
+def _tile_tokens(sizes: parts.Sizes) -> int:
+    return (_tile(sizes) // PATCH // 2) ** 2
+
+
+def _model(vocab_size: int, seed: int, sizes: parts.Sizes) -> Any:
     from transformers import InternVLConfig, InternVLForConditionalGeneration, Qwen2Config
 
     config = InternVLConfig(
-        text_config=Qwen2Config(**parts.text_sizes(vocab_size)),
+        text_config=Qwen2Config(**parts.text_sizes(vocab_size, sizes)),
         vision_config=dict(
-            hidden_size=64,
-            intermediate_size=128,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            image_size=[TILE, TILE],
+            hidden_size=sizes.vision_width,
+            intermediate_size=sizes.vision_mlp,
+            num_hidden_layers=sizes.vision_layers,
+            num_attention_heads=sizes.vision_heads,
+            image_size=[_tile(sizes), _tile(sizes)],
             patch_size=[PATCH, PATCH],
             attention_bias=True,
         ),
         image_token_id=TOKENS.index("<IMG_CONTEXT>"),
-        image_seq_length=TILE_TOKENS,
+        image_seq_length=_tile_tokens(sizes),
         tie_word_embeddings=False,
     )
     return parts.randomise(InternVLForConditionalGeneration(config), seed)
@@ -137,13 +145,14 @@ def _model(vocab_size: int, seed: int) -> Any:
 def _chat_config(config: Any) -> dict[str, Any]:
     """The configuration as the OpenGVLab checkpoints have it."""
     vision = config.vision_config
+    tile = vision.image_size[0]
     return {
         "architectures": ["InternVLChatModel"],
         "auto_map": {"AutoConfig": f"{CONFIGURATION.stem}.InternVLChatConfig"},
         "model_type": "internvl_chat",
         "downsample_ratio": config.downsample_ratio,
         "dynamic_image_size": True,
-        "force_image_size": TILE,
+        "force_image_size": tile,
         "llm_config": config.text_config.to_diff_dict() | {"architectures": ["Qwen2ForCausalLM"]},
         "max_dynamic_patch": MAX_TILES,
         "min_dynamic_patch": 1,
@@ -156,7 +165,7 @@ def _chat_config(config: Any) -> dict[str, Any]:
             "model_type": "intern_vit_6b",
             "hidden_act": vision.hidden_act,
             "hidden_size": vision.hidden_size,
-            "image_size": TILE,
+            "image_size": tile,
             "initializer_factor": 1.0,
             "intermediate_size": vision.intermediate_size,
             "layer_norm_eps": vision.layer_norm_eps,

@@ -1,4 +1,4 @@
-"""A small LLaVA-OneVision checkpoint: tiles of 84 pixels, 6 x 6 patches each, at most 4 x 4."""
+"""A small LLaVA-OneVision checkpoint; its tiny tiles of 84 pixels are 6 x 6 patches."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from tiny_model import published_name
 
 from tiny_families import parts
 
-TILE, PATCH = 84, 14
+PATCH = 14
 SPECIAL_TOKENS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<image>", "<video>"]
-PINPOINTS = [[TILE * tall, TILE * wide] for tall in range(1, 5) for wide in range(1, 5)]
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
     "{{ '<|im_start|>' + message['role'] + ' \n' }}"
@@ -26,7 +25,7 @@ CHAT_TEMPLATE = (
 )
 
 
-def write_llava_onevision(folder: pathlib.Path, seed: int) -> None:
+def write_llava_onevision(folder: pathlib.Path, seed: int, sizes: parts.Sizes = parts.TINY) -> None:
     """Write a LLaVA-OneVision with a SigLIP tower and a Qwen2."""
     from transformers import (
         LlavaOnevisionConfig,
@@ -39,13 +38,13 @@ def write_llava_onevision(folder: pathlib.Path, seed: int) -> None:
         folder, SPECIAL_TOKENS, CHAT_TEMPLATE, eos="<|im_end|>", pad="<|endoftext|>"
     )
     config = LlavaOnevisionConfig(
-        text_config=Qwen2Config(**parts.text_sizes(vocab_size)),
+        text_config=Qwen2Config(**parts.text_sizes(vocab_size, sizes)),
         vision_config=SiglipVisionConfig(
-            hidden_size=64,
-            intermediate_size=128,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            image_size=TILE,
+            hidden_size=sizes.vision_width,
+            intermediate_size=sizes.vision_mlp,
+            num_hidden_layers=sizes.vision_layers,
+            num_attention_heads=sizes.vision_heads,
+            image_size=sizes.tile,
             patch_size=PATCH,
             vision_use_head=False,
         ),
@@ -54,15 +53,20 @@ def write_llava_onevision(folder: pathlib.Path, seed: int) -> None:
         vision_feature_layer=-1,
         vision_feature_select_strategy="full",
         vision_aspect_ratio="anyres_max_9",
-        image_grid_pinpoints=PINPOINTS,
+        image_grid_pinpoints=_pinpoints(sizes),
         tie_word_embeddings=False,
     )
     model = parts.randomise(LlavaOnevisionForConditionalGeneration(config), seed)
     parts.save_model(folder, model, rename=published_name)
-    _write_processor(folder)
+    _write_processor(folder, sizes)
 
 
-def _write_processor(folder: pathlib.Path) -> None:
+def _pinpoints(sizes: parts.Sizes) -> list[list[int]]:
+    sides = [sizes.tile * number for number in range(1, sizes.grid + 1)]
+    return [[height, width] for height in sides for width in sides]
+
+
+def _write_processor(folder: pathlib.Path, sizes: parts.Sizes) -> None:
     common = {
         "do_resize": True,
         "do_rescale": True,
@@ -72,12 +76,12 @@ def _write_processor(folder: pathlib.Path) -> None:
         "image_std": [0.5, 0.5, 0.5],
         "resample": 3,
         "rescale_factor": 1 / 255,
-        "size": {"height": TILE, "width": TILE},
+        "size": {"height": sizes.tile, "width": sizes.tile},
         "processor_class": "LlavaOnevisionProcessor",
     }
     images = {
         "image_processor_type": "LlavaOnevisionImageProcessor",
-        "image_grid_pinpoints": PINPOINTS,
+        "image_grid_pinpoints": _pinpoints(sizes),
         "do_pad": True,
     }
     videos = {"video_processor_type": "LlavaOnevisionVideoProcessor"}
@@ -85,7 +89,7 @@ def _write_processor(folder: pathlib.Path) -> None:
         "processor_class": "LlavaOnevisionProcessor",
         "image_token": "<image>",
         "video_token": "<video>",
-        "num_image_tokens": (TILE // PATCH) ** 2,
+        "num_image_tokens": (sizes.tile // PATCH) ** 2,
         "vision_feature_select_strategy": "full",
         "vision_aspect_ratio": "anyres_max_9",
     }

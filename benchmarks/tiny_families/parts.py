@@ -1,10 +1,11 @@
-"""What the small checkpoints of all families have in common: tokenizer, weights, files."""
+"""What the small checkpoints of all families have in common: sizes, tokenizer, weights, files."""
 
 from __future__ import annotations
 
 import json
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,21 +16,60 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 CLIP_MEAN = [0.48145466, 0.4578275, 0.40821073]
 CLIP_STD = [0.26862954, 0.26130258, 0.27577711]
 
-HIDDEN_SIZE = 64
-"""Of the language models: two heads of 32, which is what vLLM on CPU asks for."""
-
 CONTEXT = 8192
 
 
-def text_sizes(vocab_size: int) -> dict[str, Any]:
-    """Arguments of a small language model's configuration."""
+@dataclass(frozen=True)
+class Sizes:
+    """Of a checkpoint; what is not here is the family's own."""
+
+    width: int
+    """Of the language model, as the next three; vLLM on CPU asks for heads of 32 or more."""
+    mlp: int
+    layers: int
+    heads: int
+    vision_width: int
+    """Of the vision tower, as the next three."""
+    vision_mlp: int
+    vision_layers: int
+    vision_heads: int
+    tile: int
+    """Side in pixels of what the tower sees at a time, where it has a fixed size."""
+    grid: int
+    """Tiles of an image in a row and in a column, at most."""
+    visual_tokens: int
+    """Of an image at most, where it keeps its own shape."""
+
+    @property
+    def half_head(self) -> int:
+        """Rotations of a head of the language model."""
+        return self.width // self.heads // 2
+
+
+TINY = Sizes(
+    **dict(width=64, mlp=128, layers=2, heads=2),
+    **dict(vision_width=64, vision_mlp=128, vision_layers=2, vision_heads=2),
+    **dict(tile=84, grid=4, visual_tokens=256),
+)
+"""For tests."""
+
+CPU_20M = Sizes(
+    **dict(width=512, mlp=1376, layers=6, heads=8),
+    **dict(vision_width=256, vision_mlp=512, vision_layers=4, vision_heads=4),
+    **dict(tile=384, grid=6, visual_tokens=2048),
+)
+"""For timing on a CPU: a language model of 20 million parameters, tower and tiles in proportion."""
+
+
+def text_sizes(vocab_size: int, sizes: Sizes) -> dict[str, Any]:
+    """Arguments of a language model's configuration."""
     return dict(
         vocab_size=vocab_size,
-        hidden_size=HIDDEN_SIZE,
-        intermediate_size=2 * HIDDEN_SIZE,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=2,
+        hidden_size=sizes.width,
+        intermediate_size=sizes.mlp,
+        num_hidden_layers=sizes.layers,
+        num_attention_heads=sizes.heads,
+        num_key_value_heads=sizes.heads,
         max_position_embeddings=CONTEXT,
         tie_word_embeddings=False,
     )

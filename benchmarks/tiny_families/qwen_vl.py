@@ -7,8 +7,8 @@ import pathlib
 from tiny_families import parts
 
 MERGE = 2
-MIN_TOKENS, MAX_TOKENS = 4, 256
-"""Of an image; of every second frame of a video, of all its frames in Qwen3-VL."""
+MIN_TOKENS = 4
+"""Of an image; of every second frame of a video, of all its frames in Qwen3-VL. So is the most."""
 
 SPECIAL_TOKENS = [
     *("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>"),
@@ -44,31 +44,32 @@ def token_ids() -> dict[str, int]:
     }
 
 
-def text_config(vocab_size: int) -> dict[str, object]:
+def text_config(vocab_size: int, sizes: parts.Sizes) -> dict[str, object]:
     """Arguments of the language model's configuration."""
-    return parts.text_sizes(vocab_size) | dict(
+    other = sizes.half_head * 3 // 8
+    return parts.text_sizes(vocab_size, sizes) | dict(
         bos_token_id=0,
         eos_token_id=SPECIAL_TOKENS.index("<|im_end|>"),
         rope_parameters={
             "rope_type": "default",
             "rope_theta": 10000.0,
-            "mrope_section": [4, 6, 6],  # half a head of 32
+            "mrope_section": [sizes.half_head - 2 * other, other, other],
         },
     )
 
 
-def write_qwen2_vl(folder: pathlib.Path, seed: int) -> None:
+def write_qwen2_vl(folder: pathlib.Path, seed: int, sizes: parts.Sizes = parts.TINY) -> None:
     """Write a Qwen2-VL."""
     from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
     config = Qwen2VLConfig(
-        text_config=text_config(_write_tokenizer(folder)),
+        text_config=text_config(_write_tokenizer(folder), sizes),
         vision_config=dict(
-            depth=2,
-            embed_dim=64,
-            hidden_size=parts.HIDDEN_SIZE,
-            mlp_ratio=2,
-            num_heads=2,
+            depth=sizes.vision_layers,
+            embed_dim=sizes.vision_width,
+            hidden_size=sizes.width,
+            mlp_ratio=sizes.vision_mlp // sizes.vision_width,
+            num_heads=sizes.vision_heads,
             patch_size=14,
             spatial_merge_size=MERGE,
             temporal_patch_size=2,
@@ -76,58 +77,61 @@ def write_qwen2_vl(folder: pathlib.Path, seed: int) -> None:
         **token_ids(),
     )
     parts.save_model(folder, parts.randomise(Qwen2VLForConditionalGeneration(config), seed))
-    _write_processor(folder, "Qwen2VLProcessor", 14)
+    _write_processor(folder, "Qwen2VLProcessor", 14, sizes)
 
 
-def write_qwen2_5_vl(folder: pathlib.Path, seed: int) -> None:
-    """Write a Qwen2.5-VL: two vision layers, one of them with attention over windows of 112."""
+def write_qwen2_5_vl(folder: pathlib.Path, seed: int, sizes: parts.Sizes = parts.TINY) -> None:
+    """Write a Qwen2.5-VL: all vision layers but the last have attention over windows of 112."""
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
     config = Qwen2_5_VLConfig(
-        text_config=text_config(_write_tokenizer(folder)),
+        text_config=text_config(_write_tokenizer(folder), sizes),
         vision_config=dict(
-            depth=2,
-            hidden_size=64,
-            intermediate_size=128,
-            num_heads=2,
+            depth=sizes.vision_layers,
+            hidden_size=sizes.vision_width,
+            intermediate_size=sizes.vision_mlp,
+            num_heads=sizes.vision_heads,
             patch_size=14,
             spatial_merge_size=MERGE,
             temporal_patch_size=2,
             tokens_per_second=2,
             window_size=112,
-            out_hidden_size=parts.HIDDEN_SIZE,
-            fullatt_block_indexes=[1],
+            out_hidden_size=sizes.width,
+            fullatt_block_indexes=[sizes.vision_layers - 1],
         ),
         **token_ids(),
     )
     parts.save_model(folder, parts.randomise(Qwen2_5_VLForConditionalGeneration(config), seed))
-    _write_processor(folder, "Qwen2_5_VLProcessor", 14)
+    _write_processor(folder, "Qwen2_5_VLProcessor", 14, sizes)
 
 
-def write_qwen3_vl(folder: pathlib.Path, seed: int) -> None:
+def write_qwen3_vl(folder: pathlib.Path, seed: int, sizes: parts.Sizes = parts.TINY) -> None:
     """Write a Qwen3-VL, two of whose language layers take visual input of their own."""
     from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
-    text = text_config(_write_tokenizer(folder)) | {"head_dim": 32, "num_hidden_layers": 3}
-    text["rope_parameters"] |= {"mrope_section": [6, 5, 5], "mrope_interleaved": True}
+    text = text_config(_write_tokenizer(folder), sizes)
+    text |= {"head_dim": 2 * sizes.half_head, "num_hidden_layers": sizes.layers + 1}
+    other = sizes.half_head * 5 // 16
+    section = [sizes.half_head - 2 * other, other, other]
+    text["rope_parameters"] |= {"mrope_section": section, "mrope_interleaved": True}
     config = Qwen3VLConfig(
         text_config=text,
         vision_config=dict(
-            depth=3,
-            hidden_size=64,
-            intermediate_size=128,
-            num_heads=2,
+            depth=sizes.vision_layers + 1,
+            hidden_size=sizes.vision_width,
+            intermediate_size=sizes.vision_mlp,
+            num_heads=sizes.vision_heads,
             patch_size=16,
             spatial_merge_size=MERGE,
             temporal_patch_size=2,
-            out_hidden_size=parts.HIDDEN_SIZE,
+            out_hidden_size=sizes.width,
             num_position_embeddings=64,
             deepstack_visual_indexes=[0, 1],
         ),
         **token_ids(),
     )
     parts.save_model(folder, parts.randomise(Qwen3VLForConditionalGeneration(config), seed))
-    _write_processor(folder, "Qwen3VLProcessor", 16, videos="Qwen3VLVideoProcessor")
+    _write_processor(folder, "Qwen3VLProcessor", 16, sizes, videos="Qwen3VLVideoProcessor")
 
 
 def _write_tokenizer(folder: pathlib.Path) -> int:
@@ -137,7 +141,11 @@ def _write_tokenizer(folder: pathlib.Path) -> int:
 
 
 def _write_processor(
-    folder: pathlib.Path, processor: str, patch: int, videos: str = "Qwen2VLVideoProcessor"
+    folder: pathlib.Path,
+    processor: str,
+    patch: int,
+    sizes: parts.Sizes,
+    videos: str = "Qwen2VLVideoProcessor",
 ) -> None:
     token = (MERGE * patch) ** 2
     common = {
@@ -152,7 +160,7 @@ def _write_processor(
         "patch_size": patch,
         "merge_size": MERGE,
         "temporal_patch_size": 2,
-        "size": {"shortest_edge": MIN_TOKENS * token, "longest_edge": MAX_TOKENS * token},
+        "size": {"shortest_edge": MIN_TOKENS * token, "longest_edge": sizes.visual_tokens * token},
         "processor_class": processor,
     }
     parts.write_json(

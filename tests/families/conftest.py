@@ -5,9 +5,6 @@ prompt, and the tokens that the engine dropped are taken out before the language
 """
 
 import os
-import pathlib
-import subprocess
-import sys
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,19 +13,28 @@ import pytest
 import torch
 from PIL import Image
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-
 FAMILIES = [
     *("qwen2.5-vl", "qwen2-vl", "qwen3-vl", "llava-onevision"),
     *("internvl", "internvl-chat"),
 ]
 SAME_WEIGHTS = {"internvl-chat": "internvl"}
 """Families without code in transformers, and the one there with the same weights and tokens."""
+THOROUGH = "qwen2.5-vl"
+"""The family that all tests run for in `make test`; the others' are slow, but for a smoke of each."""
+SMOKE = "test_answers_are_those_of_transformers"
 KEEP_RATIO = 0.4
 ORDINARY = list(range(32, 256))
 """Tokens of every checkpoint that are not special."""
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 """Of the colours, in the checkpoints of tiny_family.py that leave normalising to the model."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    for item in items:
+        family = getattr(item, "callspec", None) and item.callspec.params.get("engine")
+        if family in FAMILIES and family != THOROUGH and item.originalname != SMOKE:
+            item.add_marker(pytest.mark.slow)
 
 
 def picture(seed, width=168, height=168):
@@ -44,22 +50,6 @@ def film(seed, frames=8, width=280, height=84):
     about = dict(fps=2.0, duration=frames / 2, total_num_frames=frames)
     about |= dict(frames_indices=list(range(frames)), video_backend="opencv")
     return pixels, about | {"do_sample_frames": False}
-
-
-@pytest.fixture(scope="session")
-def family_checkpoint(tmp_path_factory):
-    """family_checkpoint(family) -> folder of a model with random weights."""
-    folders = {}
-
-    def write(family):
-        if family not in folders:
-            folders[family] = tmp_path_factory.mktemp("families") / family
-            script = ROOT / "benchmarks" / "tiny_family.py"
-            command = [sys.executable, script, folders[family], "--family", family]
-            subprocess.run(command, check=True)
-        return folders[family]
-
-    return write
 
 
 @dataclass(frozen=True)

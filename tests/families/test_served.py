@@ -2,6 +2,7 @@
 
 import base64
 import io
+import urllib.request
 
 import numpy as np
 import openai
@@ -109,6 +110,25 @@ def test_fewer_tokens_and_prefixes_shared(server, stock):
         cached = again.usage.prompt_tokens_details.cached_tokens
         assert cached == (reply.usage.prompt_tokens - 1) // 32 * 32 > 0
         assert answer_of(again)[1] == pytest.approx(answer_of(reply)[1], abs=1e-3)
+
+
+def test_videos_are_in_the_metrics(server):
+    def metric(name):
+        with urllib.request.urlopen(server.url.removesuffix("/v1") + "/metrics") as reply:
+            lines = reply.read().decode().splitlines()
+        return sum(float(line.split()[-1]) for line in lines if line.startswith(name))
+
+    names = ("script_videos_total", "script_images_total", "script_visual_tokens_in_total")
+    names += ("script_visual_tokens_kept_total", "script_keep_ratio_count")
+    whole = ask(server, user(video(20), TEXT), script={"keep_ratio": 1.0})
+    before = [metric(name) for name in names]
+    replies = [ask(server, user(video(20), TEXT)) for _ in range(2)]  # vLLM's cache has the second
+    videos, images, tokens, kept, ratios = (
+        metric(name) - old for name, old in zip(names, before, strict=True)
+    )
+    assert (videos, images, ratios) == (2, 0, 2)
+    dropped = sum(whole.usage.prompt_tokens - reply.usage.prompt_tokens for reply in replies)
+    assert tokens - kept == dropped > 0
 
 
 def test_another_question_shares_nothing_of_the_item(server):

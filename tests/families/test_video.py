@@ -4,6 +4,8 @@ import math
 
 import pytest
 
+from vllm_script.metrics import metrics
+
 QUESTION = "What is shown here?"
 
 
@@ -103,3 +105,27 @@ def test_identifiers(engine):
     assert "script" not in stock
     assert len({stock, one, two}) == 3
     assert engine.identifiers(pruned(other, query=QUESTION)) == [one]
+
+
+def counted():
+    """Videos that were pruned in this process, and their visual tokens before and after."""
+    figures = metrics()
+    videos = sum(
+        sample.value
+        for family in figures.items["video"].collect()
+        for sample in family.samples
+        if sample.name == "script_videos_total"
+    )
+    return [videos, figures.tokens_in._value.get(), figures.tokens_kept._value.get()]
+
+
+def test_every_request_with_a_pruned_video_is_counted(engine):
+    prompt = engine.prompt([engine.film(40), QUESTION])
+    (kept,), (total,) = (engine.placeholders(p)["video"] for p in (prompt, whole(prompt)))
+    engine.forget()
+    before = counted()
+    for _ in range(2):  # the second time vLLM's cache has it
+        engine.ask(prompt)
+    assert [a - b for a, b in zip(counted(), before, strict=True)] == [2, 2 * total, 2 * kept]
+    engine.ask(whole(prompt), pruned(prompt, visual_token_budget=total))
+    assert counted()[0] - before[0] == 2, "videos that are left whole"

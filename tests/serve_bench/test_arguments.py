@@ -1,8 +1,10 @@
 """The command line."""
 
+import family_bench
 import pytest
 import serve_bench
 from serve.cells import SCRIPT, UNUSED, Load
+from serve.requests import Size
 
 
 def test_flags_after_two_dashes_go_to_the_servers():
@@ -41,6 +43,16 @@ def test_default_cells():
     second = "672x672, concurrency 1, second question"
     assert cells[6:9] == ["336x336, concurrency 1", second, "672x672, rate 0.7x"]
     assert len(cells) == 9 + 2 * 4
+
+
+def test_videos_are_sizes_with_a_number_of_frames():
+    args = serve_bench.parse_arguments(["--sizes", "16x336x336", "--rates"])
+    cells = [str(cell) for cell in serve_bench.cells_of(args, [])]
+    assert cells[0] == "16x336x336, concurrency 1"
+    args = family_bench.parse_arguments(["--sizes", "16x336x336", "84x84"])
+    assert args.sizes == [Size(336, 336, 16), Size(84, 84)]
+    with pytest.raises(SystemExit):
+        family_bench.parse_arguments(["--sizes", "672"])
 
 
 def test_malformed_size_is_named():

@@ -4,7 +4,7 @@ import pytest
 from serve import checks
 from serve.checks import Answer, WrongOutputs, check_block, check_off_is_stock
 from serve.fleet import Target
-from serve.requests import Request
+from serve.requests import Request, Size
 
 
 def test_right_block_passes(block):
@@ -38,7 +38,7 @@ def test_off_is_stock(monkeypatch, theirs, ours, words):
     stock, script = Target("stock", "http://a", "m"), Target("script", "http://b", "m")
     answers = {"stock": theirs, "script": ours}
     monkeypatch.setattr(checks, "ask", lambda target, *rest: answers[target.kind])
-    check = (stock, script, [Request("?", 84, 84, "data:")], [110], 2, 1.0)
+    check = (stock, script, [Request("?", Size(84, 84), "data:")], [110], 2, 1.0)
     if words is None:
         check_off_is_stock(*check)
     else:

@@ -1,11 +1,13 @@
 """The load generator's arguments, and its result."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 from serve.cells import Load
-from serve.driver import load_arguments, request_arguments, to_block
+from serve.driver import load_arguments, request_arguments, to_block, to_samples
 from serve.prometheus import Peaks
+from serve.requests import Request, Size
 
 RESULT = {
     "ttfts": [0.5, 0.7],
@@ -31,6 +33,15 @@ def test_arguments():
     )  # fmt: skip
     assert "--extra-body" not in request_arguments(16, None)
     assert json.loads(request_arguments(16, 0.11)[-1]) == {"script": {"keep_ratio": 0.11}}
+
+
+def test_load_generator_sends_our_messages():
+    requests = [Request("?", Size(84, 84), "data:a"), Request("!", Size(84, 84, 2), "data:b")]
+    args = SimpleNamespace(custom_output_len=3, request_id_prefix="bench-")
+    first, second = to_samples(requests, args)
+    assert first.chat_messages == [requests[0].message]
+    assert second.chat_messages[0]["content"][1]["video_url"] == {"url": "data:b"}
+    assert first.expected_output_len == 3 and first.request_id != second.request_id
 
 
 def test_vllm_knows_the_arguments():

@@ -2,13 +2,12 @@
 
 import base64
 import io
-import json
 
 import numpy as np
 import pytest
 from PIL import Image
 from serve.expected import Expected
-from serve.requests import make_requests, random_text, size_of, write_dataset
+from serve.requests import Size, make_requests, random_text, size_of
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +23,7 @@ def pixels(request):
 def test_arms_have_the_same_texts_and_pictures_but_for_a_corner(expected):
     first, other = (list(make_requests("90x60", expected.tokenizer, 8, (0, 5), 2)) for _ in "AB")
     for a, b in zip(first, other, strict=True):
-        assert a.text == b.text and (a.width, a.height) == (90, 60)
+        assert a.text == b.text and a.size == Size(90, 60)
         difference = np.abs(pixels(a) - pixels(b)).sum(-1)
         assert difference[:8, :8].any()
         assert not difference[18:].any() and not difference[:, 18:].any()  # JPEG smears a little
@@ -37,7 +36,7 @@ def test_pictures_of_a_folder_take_turns(tmp_path, expected):
         Image.new("RGB", (width, 30), "red").save(tmp_path / f"{width}.png")
     (tmp_path / "notes.txt").write_text("no picture")
     requests = list(make_requests(tmp_path, expected.tokenizer, 8, (0,), 3))
-    assert [(r.width, r.height) for r in requests] == [(40, 30), (50, 30), (40, 30)]
+    assert [r.size for r in requests] == [(40, 30, None), (50, 30, None), (40, 30, None)]
     assert requests[0].url != requests[2].url
 
 
@@ -47,22 +46,25 @@ def test_texts_have_the_length_asked_for(expected):
         assert len(expected.tokenizer(text, add_special_tokens=False).input_ids) == length
 
 
-def test_dataset_is_what_vllm_reads(tmp_path, expected):
-    from vllm.benchmarks.datasets import CustomImageDataset
+def test_video_is_read_by_vllm_as_it_was_drawn(expected):
+    from vllm.multimodal.media import MediaConnector
 
-    requests = list(make_requests("40x30", expected.tokenizer, 8, (0,), 2))
-    path = tmp_path / "requests.jsonl"
-    write_dataset(requests, path)
-    dataset = CustomImageDataset(dataset_path=str(path), disable_shuffle=True)
-    samples = dataset.sample(expected.tokenizer, 2, output_len=3)
-    assert [sample.prompt for sample in samples] == [request.text for request in requests]
-    assert samples[0].multi_modal_data["image_url"]["url"] == requests[0].url
-    assert len(json.loads(path.read_text().splitlines()[0])["image_files"]) == 1
+    requests = list(make_requests("3x90x60", expected.tokenizer, 8, (0, 5), 2))
+    assert [request.size for request in requests] == [Size(90, 60, 3)] * 2
+    for request in requests:
+        part = request.message["content"][1]
+        assert part == {"type": "video_url", "video_url": {"url": request.url}}
+        frames, about = MediaConnector().fetch_video(request.url).media
+        assert frames.shape == (3, 60, 90, 3) and about["total_num_frames"] == 3
+        assert np.abs(frames[0].astype(int) - frames[1]).mean() > 10
+    first, other = (next(make_requests("3x90x60", expected.tokenizer, 8, (0, 5), 1)) for _ in "AB")
+    assert first.url != other.url
 
 
 def test_malformed_size():
-    assert size_of("672x336") == (672, 336)
-    for text in ("672", "672x", "0x3", "axb"):
+    assert size_of("672x336") == Size(672, 336) and size_of("16x672x336") == Size(672, 336, 16)
+    assert [str(size_of(text)) for text in ("672x336", "16x672x336")] == ["672x336", "16x672x336"]
+    for text in ("672", "672x", "0x3", "axb", "0x672x672", "1x2x3x4"):
         with pytest.raises(ValueError, match="WIDTHxHEIGHT"):
             size_of(text)
 
@@ -70,18 +72,3 @@ def test_malformed_size():
 def test_folder_without_pictures(tmp_path, expected):
     with pytest.raises(ValueError, match="no pictures"):
         list(make_requests(tmp_path, expected.tokenizer, 8, (0,), 1))
-
-
-@pytest.mark.parametrize(
-    ("size", "keep_ratio", "tokens"),
-    [((168, 168), None, 192), ((168, 168), 1.0, 192), ((168, 168), 0.11, 21), ((84, 84), 0.5, 39)],
-)
-def test_expected_visual_tokens(expected, size, keep_ratio, tokens):
-    """Tiles of 6 x 6 patches: 168x168 is the base tile and a grid of 12 rows with newlines."""
-    assert expected.visual_tokens(*size, keep_ratio) == tokens
-
-
-def test_expected_text_tokens_are_the_templates_and_the_texts(expected):
-    text = "USER: <image>\nRead the sign. ASSISTANT:"
-    whole = expected.tokenizer(text, add_special_tokens=False).input_ids
-    assert expected.text_tokens("Read the sign.") == len(whole) - 1
