@@ -9,9 +9,11 @@ go to that server. FOLDER has a questions.jsonl with lines such as
 
     {"image": "a.jpg", "question": "What color is the bus?", "answer": "red", "kind": "color"}
 
-where answer may be a list of accepted ones and kind may be missing. An answer is right if it equals
-an accepted one but for case, articles and punctuation. Stop it at any time: the same command
-goes on where it was. Writes OUT/answers.jsonl, results.jsonl, report.md and accuracy.png.
+where answer may be a list of accepted ones and kind may be missing; instead of "image" a "video", a
+file or a folder of frames. An answer is right if it equals an accepted one but for case, articles
+and punctuation. Sources of relevance that the model does not have are left out. Stop it at any
+time: the same command goes on where it was. Writes OUT/answers.jsonl, results.jsonl, report.md and
+accuracy.png.
 """
 
 from __future__ import annotations
@@ -52,7 +54,8 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the server is stopped
     try:
         items = read_questions(args)
-        settings = [WHOLE] if args.stock else grid(args.ratios, args.modes, args.sources)
+        sources = args.sources or SOURCES
+        settings = [WHOLE] if args.stock else grid(args.ratios, args.modes, sources)
         args.out.mkdir(parents=True, exist_ok=True)
         about = describe(args, len(items))
         check_same_run(args.out / "run.json", about)
@@ -93,7 +96,9 @@ def parse_arguments() -> argparse.Namespace:
     grids = parser.add_argument_group("how it is pruned")
     grids.add_argument("--ratios", type=float, nargs="+", default=RATIOS, help="keep ratios")
     grids.add_argument("--modes", nargs="+", choices=list(MODES), default=list(MODES))
-    grids.add_argument("--sources", nargs="+", choices=SOURCES, default=SOURCES, help="relevance")
+    grids.add_argument(
+        "--sources", nargs="+", choices=SOURCES, help="of relevance; default: all the model has"
+    )
     grids.add_argument("--compare", default="script clip", help="method compared with the others")
     grids.add_argument("--compare-at", type=float, default=0.11, help="keep ratio for that")
     own, flags = sys.argv[1:], []
@@ -170,9 +175,23 @@ def measure(
         url = args.url or server.url
         key = os.environ.get("OPENAI_API_KEY", "none")
         endpoint = Endpoint(url, args.model, key, args.max_tokens, args.stock)
-        total = len(items) * len(settings)
-        asking = ask_all(endpoint, items, settings, path, concurrency=args.concurrency, total=total)
-        return score(about, items, settings, asyncio.run(asking))
+        return asyncio.run(ask(args, endpoint, items, settings, about))
+
+
+async def ask(
+    args: argparse.Namespace,
+    endpoint: Endpoint,
+    items: list[Item],
+    settings: list[Setting],
+    about: dict[str, Any],
+) -> Results:
+    """Ask, and score: settings that the endpoint has, unless they were chosen."""
+    if not args.sources:
+        settings = await endpoint.available(items[0], settings)
+    path, total = args.out / "answers.jsonl", len(items) * len(settings)
+    concurrency = args.concurrency
+    answers = await ask_all(endpoint, items, settings, path, concurrency=concurrency, total=total)
+    return score(about, items, settings, answers)
 
 
 def check_pruned(results: Results) -> None:

@@ -73,7 +73,7 @@ SHAPES = {
     ),
     "cpu-20m": Shape(
         **dict(width=512, mlp=1376, layers=6, heads=8, vocabulary=512),
-        **dict(vision_width=256, vision_mlp=512, vision_layers=5, vision_heads=4),
+        **dict(vision_width=128, vision_mlp=256, vision_layers=5, vision_heads=2),
         **dict(text_width=256, text_mlp=512, text_layers=4, text_heads=4, text_vocabulary=512),
         **dict(projection=256, context=8192),
     ),

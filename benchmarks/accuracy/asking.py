@@ -44,8 +44,7 @@ class Endpoint:
         self.model, self.max_tokens, self.stock = model, max_tokens, stock
 
     async def ask(self, item: Item, setting: Setting) -> dict[str, Any]:
-        image = {"type": "image_url", "image_url": {"url": item.data_url}}
-        content: Any = [image, {"type": "text", "text": item.question}]
+        content: Any = [item.part, {"type": "text", "text": item.question}]
         reply = await self.client.chat.completions.create(
             model=self.model,
             messages=[{"role": "user", "content": content}],
@@ -56,6 +55,18 @@ class Endpoint:
         answer = reply.choices[0].message.content or ""
         tokens = reply.usage.prompt_tokens if reply.usage else 0
         return {"answer": answer.strip(), "prompt_tokens": tokens}
+
+    async def available(self, item: Item, settings: list[Setting]) -> list[Setting]:
+        """The settings whose source of relevance the endpoint's model has; asks one question."""
+        sources = dict.fromkeys(s.relevance for s in settings if s.relevance is not None)
+        for source in list(sources):
+            try:
+                await self.ask(item, next(s for s in settings if s.relevance == source))
+            except openai.BadRequestError as error:
+                if f"relevance {source} is not available" not in str(error):
+                    raise
+                del sources[source]
+        return [s for s in settings if s.relevance is None or s.relevance in sources]
 
 
 async def ask_all(

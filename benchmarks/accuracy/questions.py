@@ -11,14 +11,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 DEMO_MODEL = Path(__file__).resolve().parent.parent / "demo_model"
 FILE = "questions.jsonl"
+DEFAULT_MEDIA = {"image": "image/png", "video": "video/mp4"}
+"""Of files whose name does not say."""
 
 
 @dataclass(frozen=True)
 class Item:
-    """One question about one picture."""
+    """One question about one picture or video."""
 
     id: str
     question: str
@@ -27,17 +30,27 @@ class Item:
     kind: str
     """What the accuracy is broken down by."""
     picture: bytes | Path
-    """A PNG, or a file that is read when it is asked about."""
+    """A PNG, or a file that is read when it is asked about; a folder has the frames of a video."""
+    modality: str = "image"
+    """Or video."""
 
     @cached_property
-    def data_url(self) -> str:
-        """The picture as a request carries it."""
+    def part(self) -> dict[str, Any]:
+        """The picture or video as a request carries it."""
+        kind = f"{self.modality}_url"
+        return {"type": kind, kind: {"url": self._data_url()}}
+
+    def _data_url(self) -> str:
         if isinstance(self.picture, bytes):
-            data, media = self.picture, "image/png"
+            files, media = [self.picture], "image/png"
+        elif self.picture.is_dir():
+            files = [path.read_bytes() for path in sorted(self.picture.iterdir())]
+            media = "video/jpeg"  # vLLM's name for frames, in whichever format
         else:
-            data = self.picture.read_bytes()
-            media = mimetypes.guess_type(self.picture.name)[0] or "image/png"
-        return f"data:{media};base64,{base64.b64encode(data).decode()}"
+            files = [self.picture.read_bytes()]
+            media = mimetypes.guess_type(self.picture.name)[0] or DEFAULT_MEDIA[self.modality]
+        encoded = ",".join(base64.b64encode(data).decode() for data in files)
+        return f"data:{media};base64,{encoded}"
 
 
 def demo_questions(split: str, num_questions: int) -> Iterator[Item]:
@@ -56,10 +69,11 @@ def demo_questions(split: str, num_questions: int) -> Iterator[Item]:
 
 
 def folder_questions(folder: Path) -> Iterator[Item]:
-    """Yield the questions of a folder: lines of questions.jsonl, pictures beside it.
+    """Yield the questions of a folder: lines of questions.jsonl, pictures and videos beside it.
 
     A line: {"image": "a.jpg", "question": "...", "answer": "..." or ["...", ...]}, and, if wanted,
-    a "kind". Paths are relative to the folder.
+    a "kind". Instead of "image" a "video", a file or a folder of frames in the order of their
+    names. Paths are relative to the folder.
 
     Raises:
         ValueError: a line lacks something, or its picture is not there; names the line.
@@ -84,7 +98,10 @@ def _item(folder: Path, name: str, entry: dict) -> Item:
     texts = isinstance(answers, list) and all(isinstance(answer, str) for answer in answers)
     if not texts or not answers:
         raise ValueError(f"answer must be a text or a list of texts, got {answers!r}")
-    picture = folder / entry["image"]
-    if not picture.is_file():
-        raise ValueError(f"no picture {picture}")
-    return Item(name, entry["question"], tuple(answers), entry.get("kind", "all"), picture)
+    modality = "video" if "video" in entry else "image"
+    picture = folder / entry[modality]
+    frames = modality == "video" and picture.is_dir() and any(picture.iterdir())
+    if not (picture.is_file() or frames):
+        raise ValueError(f"no {'picture' if modality == 'image' else 'video'} {picture}")
+    kind = entry.get("kind", "all")
+    return Item(name, entry["question"], tuple(answers), kind, picture, modality)

@@ -55,7 +55,7 @@ TINY = Sizes(
 
 CPU_20M = Sizes(
     **dict(width=512, mlp=1376, layers=6, heads=8),
-    **dict(vision_width=256, vision_mlp=512, vision_layers=4, vision_heads=4),
+    **dict(vision_width=128, vision_mlp=256, vision_layers=4, vision_heads=2),
     **dict(tile=384, grid=6, visual_tokens=2048),
 )
 """For timing on a CPU: a language model of 20 million parameters, tower and tiles in proportion."""

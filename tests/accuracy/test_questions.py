@@ -20,8 +20,22 @@ def test_folder(tmp_path):
     first, second = folder_questions(folder(tmp_path, LINE, second))
     assert first.answers == ("red",) and first.kind == "all"
     assert second.answers == ("red", "crimson") and second.kind == "color"
-    assert first.data_url == "data:image/png;base64,cGljdHVyZQ=="
+    url = {"url": "data:image/png;base64,cGljdHVyZQ=="}
+    assert first.part == {"type": "image_url", "image_url": url}
     assert first.id != second.id
+
+
+def test_videos_are_files_or_folders_of_frames(tmp_path):
+    (tmp_path / "b.mp4").write_bytes(b"video")
+    (tmp_path / "c").mkdir()
+    for name in ("2.jpg", "1.jpg"):
+        (tmp_path / "c" / name).write_bytes(name.encode())
+    line = {"question": "What happens?", "answer": "nothing"}
+    lines = ({"video": "b.mp4"} | line, {"video": "c"} | line)
+    file, frames = folder_questions(folder(tmp_path, *lines))
+    url = {"url": "data:video/mp4;base64,dmlkZW8="}
+    assert file.part == {"type": "video_url", "video_url": url}
+    assert frames.part["video_url"]["url"] == "data:video/jpeg;base64,MS5qcGc=,Mi5qcGc="
 
 
 @pytest.mark.parametrize(
@@ -29,6 +43,7 @@ def test_folder(tmp_path):
     [
         ({"image": "a.png", "question": "?"}, "answer"),
         (LINE | {"image": "b.png"}, "no picture"),
+        (LINE | {"video": "b.mp4"}, "no video"),
         (LINE | {"answer": 3}, "answer"),
         (LINE | {"answer": []}, "answer must be"),
     ],

@@ -58,9 +58,10 @@ def test_report():
     assert row.format("evs", "") in text and row.format("script", "90, 10") in text
 
 
-@pytest.mark.slow  # starts four servers of its own
+@pytest.mark.slow  # starts two servers of its own
 def test_command(family_checkpoint, tmp_path, monkeypatch):
-    """vLLM's own methods, the plugin and stock all have the token counts that are expected."""
+    """The plugin and stock have the token counts that are expected."""
+    monkeypatch.setattr(family_bench, "accelerator", lambda: None)
     monkeypatch.setattr(family_bench, "written", lambda model: family_checkpoint("qwen3-vl"))
     sizes = ("--sizes", "192x128", "4x192x128", "--requests", "2", "--repetitions", "1")
     own = ("family_bench.py", "--families", "qwen3-vl", "--out", str(tmp_path))
@@ -68,10 +69,10 @@ def test_command(family_checkpoint, tmp_path, monkeypatch):
     family_bench.main()
     lines = [json.loads(line) for line in (tmp_path / "results.jsonl").open()]
     assert [(line["size"], line["rival"], line["visual_tokens"]) for line in lines] == [
-        ("192x128", "script", [24, 6]), ("4x192x128", "script", [48, 12]),
-        ("4x192x128", "evs", [48, 24]), ("4x192x128", "vidcom2", [48, 12]),
-    ]  # fmt: skip
+        ("192x128", "script", [24, 6]),
+        ("4x192x128", "script", [48, 12]),
+    ]
     assert all(len(times) == 2 and min(times) > 0 for line in lines for times in line["ttft_s"])
     assert (
-        "| qwen3-vl | video 4x192x128 | vidcom2 | 48, 12 |" in (tmp_path / "report.md").read_text()
+        "| qwen3-vl | video 4x192x128 | script | 48, 12 |" in (tmp_path / "report.md").read_text()
     )
