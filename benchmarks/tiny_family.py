@@ -15,7 +15,7 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
-from tiny_families import internvl, llava_onevision, parts, qwen_vl
+from tiny_families import internvl, llava_next_video, llava_onevision, parts, qwen_vl
 
 FAMILIES = {
     "llava-onevision": llava_onevision.write_llava_onevision,
@@ -24,6 +24,7 @@ FAMILIES = {
     "qwen3-vl": qwen_vl.write_qwen3_vl,
     "internvl": internvl.write_internvl,
     "internvl-chat": internvl.write_internvl_chat,
+    "llava-next-video": llava_next_video.write_llava_next_video,
 }
 SIZES = {"tiny": parts.TINY, "cpu-20m": parts.CPU_20M}
 

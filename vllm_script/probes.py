@@ -143,4 +143,7 @@ FAMILY_PROBES: dict[str, Probes] = {
             *("orig_width", "orig_height", "target_ratios", "image_size", "use_thumbnail"),
         ),
     },
+    "llava_next_video": _of_model(
+        "llava_next_video", "LlavaNextVideo", {"embed_multimodal": ("kwargs",)}
+    ),
 }

@@ -2,9 +2,9 @@
 
 from types import SimpleNamespace
 
-from transformers import InternVLConfig
+from transformers import InternVLConfig, LlavaNextVideoConfig
 
-from vllm_script.models import internvl, internvl_chat
+from vllm_script.models import internvl, internvl_chat, llava_next_video
 
 
 def counted(example):
@@ -29,3 +29,8 @@ def test_internvl_chat():
     assert counted(internvl_chat.example(config)) == ("1280x720", 9 * 256, 1)
     config.dynamic_image_size = False
     assert counted(internvl_chat.example(config)) == ("1280x720", 256, 1)
+
+
+def test_llava_next_video():
+    example = llava_next_video.example(LlavaNextVideoConfig())
+    assert counted(example) == ("8 frames", 8 * 144, 8)

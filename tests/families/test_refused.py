@@ -4,7 +4,7 @@ import pytest
 from vllm.engine.arg_utils import EngineArgs
 
 MROPE = ["qwen2-vl", "qwen2.5-vl", "qwen3-vl"]
-OTHERS = ["llava-onevision", "internvl", "internvl-chat"]
+OTHERS = ["llava-onevision", "internvl", "internvl-chat", "llava-next-video"]
 
 
 def refuse(folder, changes, words):

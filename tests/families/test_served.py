@@ -19,6 +19,7 @@ FLAGS = (
     *("--limit-mm-per-prompt", '{"image": 3, "video": 1}', "--num-gpu-blocks-override", "256"),
     "--trust-remote-code",  # for the configuration of internvl-chat
 )
+ANSWER = {"role": "assistant", "content": "x"}
 TEXT = "Describe what is shown here, please. " * 6
 
 
@@ -63,28 +64,46 @@ def answer_of(reply):
     return choice.token_ids, [token.logprob for token in choice.logprobs.content]
 
 
-CONVERSATIONS = [
-    [user(image(0), TEXT)],
-    [user(image(0), image(1), TEXT), {"role": "assistant", "content": "x"}, user(image(2), "Why?")],
-    [user(video(0), TEXT)],
-    [user(image(0), video(1), TEXT)],
-]
-
-
-FAMILIES = ["qwen2.5-vl", "qwen2-vl", "qwen3-vl", "llava-onevision", "internvl", "internvl-chat"]
-
-
-@pytest.fixture(scope="module", params=FAMILIES)
-def folder(request, family_checkpoint):
-    return family_checkpoint(request.param)
+@pytest.fixture(
+    scope="module",
+    params=[
+        *("qwen2.5-vl", "qwen2-vl", "qwen3-vl", "llava-onevision"),
+        *("internvl", "internvl-chat", "llava-next-video"),
+    ],
+)
+def family(request):
+    return request.param
 
 
 @pytest.fixture(scope="module")
-def stock(folder):
+def folder(family, family_checkpoint):
+    return family_checkpoint(family)
+
+
+@pytest.fixture(scope="module")
+def items(family):
+    """What the model takes: functions of a seed."""
+    return [video] if family == "llava-next-video" else [image, video]
+
+
+@pytest.fixture(scope="module")
+def conversations(items):
+    alone = [[user(item(0), TEXT)] for item in items]
+    if image not in items:
+        return [*alone, [user(video(0), TEXT), ANSWER, user("Why?")]]
+    return [
+        *alone,
+        [user(image(0), image(1), TEXT), ANSWER, user(image(2), "Why?")],
+        [user(image(0), video(1), TEXT)],
+    ]
+
+
+@pytest.fixture(scope="module")
+def stock(folder, conversations):
     """Answers of vLLM without the plugin."""
     env = {"VLLM_PLUGINS": "none", "TRITON_INTERPRET": "0"}
     with VllmServer(folder, *FLAGS, env=env) as server:
-        yield [ask(server, *messages) for messages in CONVERSATIONS]
+        yield [ask(server, *messages) for messages in conversations]
 
 
 @pytest.fixture(scope="module")
@@ -94,16 +113,16 @@ def server(folder, stock):
         yield server
 
 
-def test_off_is_stock(server, stock):
-    for messages, expected in zip(CONVERSATIONS, stock, strict=True):
+def test_off_is_stock(server, stock, conversations):
+    for messages, expected in zip(conversations, stock, strict=True):
         reply = ask(server, *messages, script={"keep_ratio": 1.0})
         assert reply.usage.prompt_tokens == expected.usage.prompt_tokens
         assert answer_of(reply)[1] == pytest.approx(answer_of(expected)[1], abs=1e-3)
         assert answer_of(reply)[0] == answer_of(expected)[0]
 
 
-def test_fewer_tokens_and_prefixes_shared(server, stock):
-    for messages, whole in zip(CONVERSATIONS, stock, strict=True):
+def test_fewer_tokens_and_prefixes_shared(server, stock, conversations):
+    for messages, whole in zip(conversations, stock, strict=True):
         reply = ask(server, *messages)
         assert reply.usage.prompt_tokens < whole.usage.prompt_tokens
         again = ask(server, *messages)
@@ -131,21 +150,21 @@ def test_videos_are_in_the_metrics(server):
     assert tokens - kept == dropped > 0
 
 
-def test_another_question_shares_nothing_of_the_item(server):
-    for item in (image(10), video(10)):
-        ask(server, user(item, "What? " + TEXT))
-        other = ask(server, user(item, "Why? " + TEXT))
+def test_another_question_shares_nothing_of_the_item(server, items):
+    for item in items:
+        ask(server, user(item(10), "What? " + TEXT))
+        other = ask(server, user(item(10), "Why? " + TEXT))
         assert (other.usage.prompt_tokens_details.cached_tokens or 0) <= 32
 
 
 @pytest.mark.parametrize("script", [{"keep_ratio": 7}, {"mode": "best"}, {"tau": 1}, []])
-def test_mistakes(server, script):
+def test_mistakes(server, items, script):
     with pytest.raises(openai.BadRequestError, match="script|keep_ratio|mode"):
-        ask(server, user(image(0), TEXT), script=script or [1])
+        ask(server, user(items[0](0), TEXT), script=script or [1])
 
 
-def test_what_is_no_image_is_refused(server):
+def test_what_is_no_image_is_refused(server, items):
     broken = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
     with pytest.raises(openai.BadRequestError):
         ask(server, user(broken, TEXT))
-    assert ask(server, user(image(0), TEXT)).choices
+    assert ask(server, user(items[0](0), TEXT)).choices

@@ -25,6 +25,7 @@ FAMILIES = {
     "Qwen3VLForConditionalGeneration": "qwen3_vl",
     "InternVLForConditionalGeneration": "internvl",
     "InternVLChatModel": "internvl_chat",
+    "LlavaNextVideoForConditionalGeneration": "llava_next_video",
 }
 """vLLM's architecture name -> module of this package, which holds the class `Script<name>`."""
 
