@@ -11,7 +11,11 @@ from tiny_family import FAMILIES
 
 MODELS = Path(__file__).resolve().parents[2] / ".models"
 
-FAMILY_MODELS = {"llava-next": "cpu-20m", **{name: f"{name}-20m" for name in FAMILIES}}
+SAME = "internvl-chat"
+"""internvl in another format: it would be the same work."""
+
+FAMILY_MODELS = {"llava-next": "cpu-20m"}
+FAMILY_MODELS |= {name: f"{name}-20m" for name in FAMILIES if name != SAME}
 """Family -> a model of it for timing, its language model of 20 million parameters."""
 
 RANDOM = (*SHAPES, *(name for name in FAMILY_MODELS.values() if name not in SHAPES))
