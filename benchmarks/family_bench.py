@@ -1,15 +1,16 @@
 """Time to first token of every model family: stock vLLM against the plugin and vLLM's own pruning.
 
-    python benchmarks/family_bench.py                     # about 20 minutes on two CPU cores
+    python benchmarks/family_bench.py                     # about half an hour on two CPU cores
     python benchmarks/family_bench.py --families qwen3-vl --keep-ratio 0.11
 
 Of each family it serves a model with random weights and the published geometry, whose language
 model has 20 million parameters, and sends it pictures and videos, one request at a time: to stock
-vLLM and, in turns (A B B A), to the plugin. On a GPU, where vLLM can prune the family's videos
-itself (--video-pruning-method evs, vidcom2), to that as well, at the same keep ratio; on a CPU vLLM
-0.32 accepts these flags and fails at the first video. Two servers are up at a time, and every
-request is new to both. Ends with an error if a request fails or has other token counts than
-expected. Writes OUT/results.jsonl, a line for each comparison, and report.md.
+vLLM and, in turns (A B B A), to the plugin; where vLLM can prune the family's videos itself
+(--video-pruning-method evs, vidcom2), to that as well, at the same keep ratio. On a CPU that takes
+a worker of ours, for vLLM 0.32 fails there at the first video: serve/own_pruning_worker.py. Two
+servers are up at a time, and every request is new to both. Ends with an error if a request fails or
+has other token counts than expected. Writes OUT/results.jsonl, a line for each comparison, and
+report.md.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from serve.checks import WrongOutputs
 from serve.duels import duels_of, measure, report
 from serve.expected import Expected
 from serve.fleet import FLAGS, Fleet, default_flags
-from serve.own_pruning import own_flags
+from serve.own_pruning import WORKER_PATH, own_flags
 from serve.requests import size_of
 from serve_bench import accelerator, machine
 from tqdm import tqdm
@@ -47,11 +48,13 @@ def main() -> None:
     on_cpu = not accelerator()
     if on_cpu:
         os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")  # GiB of each server
+        paths = (WORKER_PATH, os.environ.get("PYTHONPATH"))
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
     flags = default_flags(on_cpu)
     args.out.mkdir(parents=True, exist_ok=True)
     lines: list[dict[str, Any]] = []
     try:
-        for line in measure_families(args, flags, own_methods=not on_cpu):
+        for line in measure_families(args, flags, on_cpu):
             lines.append(line)
             text = "".join(json.dumps(line) + "\n" for line in lines)
             (args.out / "results.jsonl").write_text(text, encoding="utf-8")
@@ -90,9 +93,9 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def measure_families(
-    args: argparse.Namespace, flags: Sequence[str], own_methods: bool
+    args: argparse.Namespace, flags: Sequence[str], on_cpu: bool
 ) -> Iterator[dict[str, Any]]:
-    """A line for each comparison; `own_methods`: also with vLLM's own pruning.
+    """A line for each comparison.
 
     Raises:
         WrongOutputs: a server did not do what it was asked for.
@@ -102,13 +105,13 @@ def measure_families(
     for family in args.families:
         checkpoint = str(written(FAMILY_MODELS[family]))
         expected = Expected(checkpoint)
-        methods = expected.own_methods if own_methods else ()
+        methods = expected.own_methods
         duels = duels_of(family, args.sizes, expected.modalities, methods, *amounts)
         plans.append((checkpoint, expected, duels))
     blocks = sum(len(duels) for *_, duels in plans) * 2 * args.repetitions
     with tqdm(total=blocks, unit="block", smoothing=0, dynamic_ncols=True) as bar:
         for checkpoint, expected, duels in plans:
-            kinds = FLAGS | {m: own_flags(m, args.keep_ratio) for m in expected.own_methods}
+            kinds = FLAGS | {m: own_flags(m, args.keep_ratio, on_cpu) for m in expected.own_methods}
             with Fleet(checkpoint, flags, {}, bar.set_postfix_str, kinds) as fleet:
                 for duel in duels:
                     targets = fleet.provide((STOCK, duel.rival), launch=0)

@@ -10,8 +10,8 @@ STOCK, UNUSED, SCRIPT = "stock", "unused", "script"
 
 RATE_SECONDS = 30
 """How long requests keep coming in a block with a request rate."""
-OFF_REQUESTS = 4
-OFF_REPETITIONS = 4
+OFF_REQUESTS = 2
+OFF_REPETITIONS = 2
 """Requests of a block, and blocks of an arm, where stock is compared with pruning switched off."""
 
 

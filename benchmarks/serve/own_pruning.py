@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from vllm_script.layout import Layout
 
+WORKER_PATH = str(Path(__file__).resolve().parents[1])
+"""On a CPU servers must have it in PYTHONPATH: own_pruning_worker.py."""
 
-def own_flags(method: str, keep_ratio: float) -> tuple[str, ...]:
+
+def own_flags(method: str, keep_ratio: float, on_cpu: bool) -> tuple[str, ...]:
     """Arguments of a server; `method`: evs or vidcom2."""
     rate = str(_pruning_rate(keep_ratio))
-    return ("--video-pruning-method", method, "--video-pruning-rate", rate)
+    worker = ("--worker-cls", f"{__package__}.own_pruning_worker.Worker") if on_cpu else ()
+    return (*worker, "--video-pruning-method", method, "--video-pruning-rate", rate)
 
 
 def own_num_kept(method: str, layout: Layout, keep_ratio: float) -> int:

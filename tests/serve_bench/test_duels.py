@@ -36,7 +36,7 @@ def test_own_counts_are_vllms(keep_ratio, frames, size):
 
     layout = Layout(torch.arange(frames * size), frames)
     for method, module in (("evs", evs), ("vidcom2", vidcom2)):
-        rate = float(own_flags(method, keep_ratio)[-1])
+        rate = float(own_flags(method, keep_ratio, on_cpu=True)[-1])
         theirs = module.compute_retained_tokens_count(size, frames, rate)
         assert own_num_kept(method, layout, keep_ratio) == theirs
 
@@ -58,9 +58,9 @@ def test_report():
     assert row.format("evs", "") in text and row.format("script", "90, 10") in text
 
 
-@pytest.mark.slow  # starts two servers of its own
+@pytest.mark.slow  # starts four servers of its own
 def test_command(family_checkpoint, tmp_path, monkeypatch):
-    """The plugin and stock have the token counts that are expected."""
+    """Stock, the plugin and vLLM's own pruning have the token counts that are expected."""
     monkeypatch.setattr(family_bench, "accelerator", lambda: None)
     monkeypatch.setattr(family_bench, "written", lambda model: family_checkpoint("qwen3-vl"))
     sizes = ("--sizes", "192x128", "4x192x128", "--requests", "2", "--repetitions", "1")
@@ -71,6 +71,8 @@ def test_command(family_checkpoint, tmp_path, monkeypatch):
     assert [(line["size"], line["rival"], line["visual_tokens"]) for line in lines] == [
         ("192x128", "script", [24, 6]),
         ("4x192x128", "script", [48, 12]),
+        ("4x192x128", "evs", [48, 24]),
+        ("4x192x128", "vidcom2", [48, 12]),
     ]
     assert all(len(times) == 2 and min(times) > 0 for line in lines for times in line["ttft_s"])
     assert (
