@@ -18,12 +18,11 @@ import torch
 from accuracy.in_process import DemoModel
 from accuracy.variants import DEFAULT, select
 from PIL import Image, ImageDraw
-from script_demo.tiling import PATCHES
 from transformers import AutoConfig
 
 from vllm_script.budget import num_kept
 from vllm_script.drawing import draw_selection
-from vllm_script.models.llava_next import patch_boxes
+from vllm_script.models.llava_next import layout_of, patch_views
 from vllm_script.server.aliases import SCRIPT_DEMO, repository_of
 
 SCENE = Path(__file__).with_name("scene.png")
@@ -55,8 +54,9 @@ def draw(model: DemoModel, image: Image.Image, question: str, keep_ratio: float)
     if scores is not None:
         relevance[patches] = scores
     config = AutoConfig.from_pretrained(repository_of(SCRIPT_DEMO))
-    boxes = patch_boxes(config, image.height, image.width)
-    panels = draw_selection(image, boxes, PATCHES, patches[kept], relevance)
+    layout = layout_of(config, image.height, image.width)
+    views = patch_views(config, layout, image.height, image.width)
+    panels = draw_selection(image, views, patches[kept], relevance)
     sheet = Image.new("RGB", (panels.width, panels.height + CAPTION), "white")
     line = f'"{question}"  ->  "{answer}"     {budget} of {total} visual tokens kept'
     ImageDraw.Draw(sheet).text((8, 6), line, fill="black")

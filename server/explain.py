@@ -130,14 +130,12 @@ def _drawn(hf_config: Any, image: ExplainedImage, selection: dict[str, Any]) -> 
     """A PNG of the kept patches, and of the relevance where the selection read any."""
     candidates, picture = image.layout.candidates, image.picture
     family = family_of(hf_config.architectures[0])
-    boxes = family.patch_boxes(hf_config, picture.height, picture.width)
+    views = family.patch_views(hf_config, image.layout, picture.height, picture.width)
     kept = torch.tensor(selection["kept"]) if selection else candidates
     relevance = None
     if selection.get("relevance") is not None:
-        relevance = torch.full((len(boxes),), torch.nan)
+        relevance = torch.full((sum(map(len, views)),), torch.nan)
         relevance[candidates] = torch.tensor(selection["relevance"])
-    tile = hf_config.vision_config
-    patches_per_tile = (tile.image_size // tile.patch_size) ** 2
     png = io.BytesIO()
-    draw_selection(picture, boxes, patches_per_tile, kept, relevance).save(png, "PNG")
+    draw_selection(picture, views, kept, relevance).save(png, "PNG")
     return png.getvalue()

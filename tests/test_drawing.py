@@ -5,7 +5,7 @@ import torch
 from PIL import Image
 
 from vllm_script.drawing import CAPTION, DIMMED, MARGIN, PANEL_WIDTH, draw_selection
-from vllm_script.geometry import whole_boxes
+from vllm_script.geometry import ONE_TILE, TILES, whole_boxes
 
 GRID = 4
 SIDE = PANEL_WIDTH // GRID
@@ -20,11 +20,11 @@ def panel(sheet, index):
 
 def test_kept_patches_are_bright_and_views_are_apart():
     image = Image.new("RGB", (PANEL_WIDTH, PANEL_WIDTH), (200, 200, 200))
-    base = whole_boxes(GRID, PANEL_WIDTH, PANEL_WIDTH)
-    boxes = torch.cat([base, base])  # a base tile, and a grid of one tile
+    base = whole_boxes(GRID, GRID, PANEL_WIDTH, PANEL_WIDTH)
+    views = {ONE_TILE: base, TILES: base}
     relevance = torch.full((32,), torch.nan)
     relevance[16:] = torch.linspace(0, 1, 16)
-    sheet = draw_selection(image, boxes, 16, torch.tensor([0, 5, 16 + 15]), relevance)
+    sheet = draw_selection(image, views, torch.tensor([0, 5, 16 + 15]), relevance)
     assert (panel(sheet, 0) == 200).all()
     bright, dark = 200, int(200 * DIMMED)
     expected = np.full((GRID, GRID), dark)
@@ -39,5 +39,7 @@ def test_kept_patches_are_bright_and_views_are_apart():
 
 def test_one_tile_without_relevance_has_two_panels():
     image = Image.new("RGB", (80, 40))
-    sheet = draw_selection(image, whole_boxes(GRID, 40, 80), 16, torch.tensor([3]), None)
+    sheet = draw_selection(
+        image, {ONE_TILE: whole_boxes(GRID, GRID, 40, 80)}, torch.tensor([3]), None
+    )
     assert sheet.width == 2 * (PANEL_WIDTH + MARGIN) + MARGIN

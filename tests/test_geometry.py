@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from transformers import CLIPImageProcessor, LlavaNextImageProcessor
 
-from vllm_script.geometry import anyres_boxes, cropped_boxes
+from vllm_script.geometry import anyres_boxes, cropped_boxes, whole_boxes
 
 TILE, PATCH = 84, 14
 PINPOINTS = ((84, 168), (168, 84), (168, 168), (252, 84), (84, 252))
@@ -46,7 +46,8 @@ def test_anyres(height, width):
         image_grid_pinpoints=[list(size) for size in PINPOINTS],
     )
     tiles = processor(ramp(height, width), **PIXELS)["pixel_values"][0]
-    boxes = anyres_boxes(TILE, PATCH, PINPOINTS, height, width)
+    base = whole_boxes(TILE // PATCH, TILE // PATCH, height, width)
+    boxes = torch.cat([base, anyres_boxes(TILE, PATCH, PINPOINTS, height, width)])
     colors = shown(tiles)
     assert len(boxes) == len(colors)
     compare(boxes, colors, height, width)

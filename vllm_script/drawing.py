@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
+from .geometry import ONE_TILE, TILES, Views
+
 PANEL_WIDTH = 420
 PANEL_HEIGHT = 840
 NAME_WIDTH = 240
@@ -21,30 +23,28 @@ HEAT = np.array(
 
 def draw_selection(
     image: Image.Image,
-    boxes: torch.Tensor,
-    patches_per_tile: int,
+    views: Views,
     kept: torch.Tensor,
     relevance: torch.Tensor | None,
 ) -> Image.Image:
     """Draw one panel for each way in which the encoder saw the image, and one for relevance.
 
     Args:
-        boxes: [tiles * patches, 4] in pixels of the image, base tile first.
-        patches_per_tile: so that the base tile can be told from the grid of tiles.
+        views: boxes [P, 4] of each view's patches, see geometry.py. Patches are numbered through
+            all views; relevance is shown on one of tiles where there is one.
         kept: [K] patches.
-        relevance: [tiles * patches] in [0, 1], NaN where there is none; None: no panel.
+        relevance: [patches] in [0, 1], NaN where there is none; None: no panel.
     """
-    image, boxes = _fit(image.convert("RGB"), boxes)
-    views = {"the whole picture in one tile": range(patches_per_tile)}
-    if len(boxes) > patches_per_tile:
-        views["the picture in tiles"] = range(patches_per_tile, len(boxes))
-    panels = {"picture": image}
-    finest: range = range(0)
-    for name, finest in views.items():
-        own = kept[(kept >= finest.start) & (kept < finest.stop)]
+    image, boxes = _fit(image.convert("RGB"), torch.cat(list(views.values())))
+    panels, ends, parts = {"picture": image}, 0, {}
+    for name, view in views.items():
+        starts, ends = ends, ends + len(view)
+        own = kept[(kept >= starts) & (kept < ends)]
         panels[f"{len(own)} kept of {name}"] = _dim(image, boxes[own])
+        parts[name] = slice(starts, ends)
     if relevance is not None:
-        panels["relevance, yellow is high"] = _heat(image, boxes[finest], relevance[finest])
+        part = parts[TILES if TILES in parts else ONE_TILE]
+        panels["relevance, yellow is high"] = _heat(image, boxes[part], relevance[part])
     return _beside_each_other(panels)
 
 

@@ -6,13 +6,31 @@ box of a patch that shows only padding is empty.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from transformers.image_processing_utils import get_patch_output_size, select_best_resolution
 
+Views = Mapping[str, torch.Tensor]
+"""Boxes of the patches of each view that the encoder has of an image, in order; by its name."""
+ONE_TILE = "the whole picture in one tile"
+TILES = "the picture in tiles"
 
-def whole_boxes(grid: int, height: int, width: int) -> torch.Tensor:
-    """Boxes [grid * grid, 4] where the image is squeezed into one tile of grid x grid patches."""
-    return _cells(grid, grid) * torch.tensor([width, height, width, height]) / grid
+
+def whole_boxes(rows: int, columns: int, height: int, width: int) -> torch.Tensor:
+    """Boxes [rows * columns, 4] where the image is squeezed into one tile of so many patches."""
+    sides = torch.tensor([width, height] * 2) / torch.tensor([columns, rows] * 2)
+    return _cells(rows, columns) * sides
+
+
+def tiled_boxes(grid: int, num_tiles: int, height: int, width: int) -> torch.Tensor:
+    """Boxes [num_tiles * grid * grid, 4] where the image is squeezed into a rectangle of tiles.
+
+    Of the rectangles of that many tiles it is the one whose shape is nearest to the image's.
+    """
+    shapes = [(n, num_tiles // n) for n in range(1, num_tiles + 1) if num_tiles % n == 0]
+    down, across = min(shapes, key=lambda shape: abs(width / height - shape[1] / shape[0]))
+    return _by_tile(whole_boxes(down * grid, across * grid, height, width), down, across)
 
 
 def cropped_boxes(grid: int, height: int, width: int) -> torch.Tensor:
@@ -25,7 +43,7 @@ def cropped_boxes(grid: int, height: int, width: int) -> torch.Tensor:
 def anyres_boxes(
     tile: int, patch: int, pinpoints: tuple[tuple[int, ...], ...], height: int, width: int
 ) -> torch.Tensor:
-    """Boxes [tiles * patches, 4] of a LLaVA-NeXT image: base tile, then the padded grid of tiles.
+    """Boxes [tiles * patches, 4] of LLaVA-NeXT's padded grid of tiles.
 
     Args:
         tile, patch: sides of an encoder input and of a patch, in pixels.
@@ -43,9 +61,13 @@ def anyres_boxes(
     boxes = cells - torch.tensor([left, top, left, top])
     boxes = boxes * (torch.tensor([width, height] * 2) / torch.tensor([fit[1], fit[0]] * 2))
     limits = torch.tensor([width, height, width, height])
-    boxes = torch.minimum(boxes.clamp(min=0), limits)
-    by_tile = boxes.view(down, grid, across, grid, 4).transpose(1, 2).reshape(-1, 4)
-    return torch.cat([whole_boxes(grid, height, width), by_tile])
+    return _by_tile(torch.minimum(boxes.clamp(min=0), limits), down, across)
+
+
+def _by_tile(boxes: torch.Tensor, down: int, across: int) -> torch.Tensor:
+    """Boxes of a grid of square tiles, row by row, in the order of the tiles."""
+    grid = round((len(boxes) / (down * across)) ** 0.5)
+    return boxes.view(down, grid, across, grid, 4).transpose(1, 2).reshape(-1, 4)
 
 
 def _cells(rows: int, columns: int) -> torch.Tensor:

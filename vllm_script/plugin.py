@@ -143,9 +143,10 @@ def _check_supported(engine_args: Any, model_config: Any) -> None:
 
 def _check_routes(engine_args: Any, config: ScriptConfig, hf_config: Any) -> None:
     """Raise ValueError where the engine would not say what explain and shadow mode need."""
-    if config.explain and not hasattr(family_of(hf_config.architectures[0]), "patch_boxes"):
+    if config.explain and not hasattr(family_of(hf_config.architectures[0]), "patch_views"):
         raise ValueError(
-            "--script-explain cannot draw where the visual tokens of this model lie; remove it"
+            "--script-explain draws what is kept of images, and this model takes videos alone; "
+            "remove it"
         )
     if (
         config.explain

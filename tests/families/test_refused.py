@@ -33,7 +33,6 @@ def test_what_loses_positions(family_checkpoint, family, changes, words):
 @pytest.mark.parametrize(
     "changes, words",
     [
-        ({"additional_config": {"script": {"explain": True}}}, "--script-explain"),
         ({"video_pruning_rate": 0.5}, "--video-pruning-rate"),
         ({"ec_transfer_config": {"ec_role": "ec_both"}}, "--ec-transfer-config"),
         ({"additional_config": {"script": {"relevance": "clip"}}}, "relevance clip needs"),
@@ -41,3 +40,8 @@ def test_what_loses_positions(family_checkpoint, family, changes, words):
 )
 def test_what_no_family_allows(family_checkpoint, family, changes, words):
     refuse(family_checkpoint(family), changes, words)
+
+
+def test_explain_without_images(family_checkpoint):
+    explain = {"additional_config": {"script": {"explain": True}}}
+    refuse(family_checkpoint("llava-next-video"), explain, "takes videos alone")

@@ -4,11 +4,13 @@ import base64
 import io
 import urllib.request
 
+import httpx
 import numpy as np
 import openai
 import pytest
 from PIL import Image
 
+from vllm_script.drawing import PANEL_WIDTH
 from vllm_script.server.launch import VllmServer
 
 pytestmark = pytest.mark.slow
@@ -107,8 +109,9 @@ def stock(folder, conversations):
 
 
 @pytest.fixture(scope="module")
-def server(folder, stock):
-    flags = ("--plugin", "script", "--keep-ratio", "0.3")
+def server(folder, stock, items):
+    flags = ["--plugin", "script", "--keep-ratio", "0.3"]
+    flags += ["--script-explain"] if image in items else []
     with VllmServer(folder, *FLAGS, *flags, env={"TRITON_INTERPRET": "0"}) as server:
         yield server
 
@@ -148,6 +151,17 @@ def test_videos_are_in_the_metrics(server):
     assert (videos, images, ratios) == (2, 0, 2)
     dropped = sum(whole.usage.prompt_tokens - reply.usage.prompt_tokens for reply in replies)
     assert tokens - kept == dropped > 0
+
+
+def test_explain(server, items):
+    if image not in items:
+        pytest.skip("vLLM takes no images for this model")
+    body = {"model": "tiny", "messages": [user(image(20), TEXT)]}
+    reply = httpx.post(f"{server.url}/script/explain", json=body, timeout=300).json()
+    (shown,) = reply["images"]
+    assert shown["kept"] == len(shown["kept_patches"]) < shown["visual_tokens"]
+    drawn = Image.open(io.BytesIO(base64.b64decode(shown["png"])))
+    assert drawn.width > 2 * PANEL_WIDTH
 
 
 def test_another_question_shares_nothing_of_the_item(server, items):

@@ -6,7 +6,8 @@ A family is a module here with
   `PruningProcessor` before vLLM's own;
 - `check(engine_args, hf_config)`, which raises ValueError for what it would get wrong;
 - `example(hf_config)`, an image or video for the start-up line: what it is, and its layout;
-- `patch_boxes(hf_config, height, width)`, where explain is to draw its selections.
+- `patch_views(hf_config, layout, height, width)`, where it takes images: where the patches of one
+  lie, see geometry.py, for explain.
 """
 
 from __future__ import annotations

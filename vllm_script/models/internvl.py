@@ -15,18 +15,17 @@ from vllm.model_executor.models.interns1 import (
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
 from ..layout import Layout
-from .internvl_tiles import TilesModel, TilesProcessor, image_layout
-from .internvl_tiles import check as check
+from .internvl_tiles import TilesModel, TilesProcessor, check, image_layout, patch_views, tile_side
+
+__all__ = ["check", "patch_views"]
 
 
 def example(hf_config: Any) -> tuple[str, Layout]:
     """An image for the start-up line, with the processor's default limits of tiles."""
-    vision = hf_config.vision_config
-    (height, width), (patch, _) = vision.image_size, vision.patch_size
+    height, width = hf_config.vision_config.image_size
     processor = GotOcr2ImageProcessor(size={"height": height, "width": width})
     num_tiles = _num_tiles(processor, 720, 1280, {})
-    tile_tokens = int((height // patch) ** 2 * hf_config.downsample_ratio**2)
-    return "1280x720", image_layout(num_tiles, tile_tokens)
+    return "1280x720", image_layout(num_tiles, tile_side(hf_config) ** 2)
 
 
 def _num_tiles(processor: Any, height: int, width: int, kwargs: Mapping[str, object]) -> int:

@@ -19,13 +19,13 @@ from vllm.transformers_utils.processors.internvl import (
 )
 
 from ..layout import Layout
-from .internvl_tiles import TilesModel, TilesProcessor, image_layout
-from .internvl_tiles import check as check
+from .internvl_tiles import TilesModel, TilesProcessor, check, image_layout, patch_views, tile_side
+
+__all__ = ["check", "patch_views"]
 
 
 def example(hf_config: Any) -> tuple[str, Layout]:
     """An image for the start-up line."""
-    vision = hf_config.vision_config
     fewest, most = resolve_internvl_min_max_num(
         min_dynamic_patch=hf_config.min_dynamic_patch,
         max_dynamic_patch=hf_config.max_dynamic_patch,
@@ -36,11 +36,10 @@ def example(hf_config: Any) -> tuple[str, Layout]:
         orig_width=1280,
         orig_height=720,
         target_ratios=get_internvl_target_ratios(fewest, most),
-        image_size=vision.image_size,
+        image_size=hf_config.vision_config.image_size,
         use_thumbnail=hf_config.use_thumbnail,
     )
-    num_patches = (vision.image_size // vision.patch_size) ** 2
-    return "1280x720", image_layout(num_tiles, int(num_patches * hf_config.downsample_ratio**2))
+    return "1280x720", image_layout(num_tiles, tile_side(hf_config) ** 2)
 
 
 class ScriptInternVLChatProcessor(TilesProcessor, InternVLMultiModalProcessor):

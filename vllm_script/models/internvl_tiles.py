@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from ..geometry import ONE_TILE, TILES, Views, tiled_boxes, whole_boxes
 from ..layout import Layout
 from ..processing import PruningProcessor
 from .pruned import PrunedModel, split_flat
@@ -21,10 +22,31 @@ def check(engine_args: Any, hf_config: Any) -> None:
     """There is no way of running in which these models cannot be pruned."""
 
 
+def tile_side(hf_config: Any) -> int:
+    """Visual tokens on a side of a tile, of either format's configuration."""
+    vision = hf_config.vision_config
+    size, patch = (
+        side if isinstance(side, int) else side[0]
+        for side in (vision.image_size, vision.patch_size)
+    )
+    return int(size // patch * hf_config.downsample_ratio)
+
+
 @lru_cache(maxsize=64)
 def image_layout(num_tiles: int, tile_tokens: int) -> Layout:
     """Layout of an image of that many tiles, with its thumbnail."""
     return Layout(torch.arange(num_tiles * tile_tokens))
+
+
+def patch_views(hf_config: Any, layout: Layout, height: int, width: int) -> Views:
+    """The tiles, then the thumbnail."""
+    side = tile_side(hf_config)
+    num_tiles = layout.num_patches // side**2
+    thumbnail = num_tiles > 1 and getattr(hf_config, "use_thumbnail", True)
+    tiles = tiled_boxes(side, num_tiles - thumbnail, height, width)
+    if not thumbnail:
+        return {TILES: tiles}
+    return {TILES: tiles, ONE_TILE: whole_boxes(side, side, height, width)}
 
 
 @lru_cache(maxsize=64)

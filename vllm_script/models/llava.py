@@ -16,7 +16,7 @@ from vllm.model_executor.models.llava import (
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
 from ..encoded_image import EncodedImage
-from ..geometry import cropped_boxes, whole_boxes
+from ..geometry import ONE_TILE, Views, cropped_boxes, whole_boxes
 from ..layout import Layout
 from ..processing import PruningProcessor
 from .pruned import PrunedModel
@@ -28,11 +28,13 @@ def layout_of(hf_config: Any, height: int, width: int) -> Layout:
     return _layout_of((vision.image_size // vision.patch_size) ** 2)
 
 
-def patch_boxes(hf_config: Any, height: int, width: int) -> torch.Tensor:
-    """Boxes [patches, 4] of an image of that size, see geometry.py; CLIP's processor crops."""
+def patch_views(hf_config: Any, layout: Layout, height: int, width: int) -> Views:
+    """The one tile; CLIP's processor crops."""
     vision = hf_config.vision_config
-    boxes = cropped_boxes if vision.model_type == "clip_vision_model" else whole_boxes
-    return boxes(vision.image_size // vision.patch_size, height, width)
+    side = vision.image_size // vision.patch_size
+    if vision.model_type == "clip_vision_model":
+        return {ONE_TILE: cropped_boxes(side, height, width)}
+    return {ONE_TILE: whole_boxes(side, side, height, width)}
 
 
 def example(hf_config: Any) -> tuple[str, Layout]:

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-import torch
 from vllm.model_executor.models.llava import LlavaDummyInputsBuilder
 from vllm.model_executor.models.llava_next import (
     LlavaNextForConditionalGeneration,
@@ -17,7 +16,7 @@ from vllm.multimodal import MULTIMODAL_REGISTRY
 
 from ..compat import merge_llava_next_tiles
 from ..encoded_image import EncodedImage
-from ..geometry import anyres_boxes
+from ..geometry import ONE_TILE, TILES, Views, anyres_boxes, whole_boxes
 from ..layout import Layout
 from ..processing import PruningProcessor
 from .llava import check as check
@@ -30,9 +29,11 @@ def layout_of(hf_config: Any, height: int, width: int) -> Layout:
     return _layout_of(*_anyres(hf_config), height, width)
 
 
-def patch_boxes(hf_config: Any, height: int, width: int) -> torch.Tensor:
-    """Boxes [tiles * patches, 4] of an image of that size, see geometry.py."""
-    return anyres_boxes(*_anyres(hf_config), height, width)
+def patch_views(hf_config: Any, layout: Layout, height: int, width: int) -> Views:
+    """The base tile, then the grid of tiles."""
+    tile, patch, pinpoints = _anyres(hf_config)
+    base = whole_boxes(tile // patch, tile // patch, height, width)
+    return {ONE_TILE: base, TILES: anyres_boxes(tile, patch, pinpoints, height, width)}
 
 
 def example(hf_config: Any) -> tuple[str, Layout]:

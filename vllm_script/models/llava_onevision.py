@@ -16,6 +16,7 @@ from vllm.model_executor.models.llava_onevision import (
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
 from ..compat import merge_llava_onevision_tiles
+from ..geometry import ONE_TILE, TILES, Views, whole_boxes
 from ..layout import Layout
 from ..processing import PruningProcessor
 from .pruned import PrunedModel
@@ -33,6 +34,17 @@ def layout_of(hf_config: Any, height: int, width: int) -> Layout:
     vision = hf_config.vision_config
     pinpoints = tuple(tuple(size) for size in hf_config.image_grid_pinpoints)
     return _layout_of(vision.image_size, vision.patch_size, pinpoints, height, width)
+
+
+def patch_views(hf_config: Any, layout: Layout, height: int, width: int) -> Views:
+    """The base tile, then the grid without padding, with an empty box for each newline."""
+    side = hf_config.vision_config.image_size // hf_config.vision_config.patch_size
+    base = whole_boxes(side, side, height, width)
+    rows = int((layout.rows < 0).sum())
+    columns = (len(layout.rows) - len(base)) // rows - 1
+    grid = whole_boxes(rows, columns, height, width).view(rows, columns, 4)
+    newlines = torch.zeros(rows, 1, 4, dtype=grid.dtype)
+    return {ONE_TILE: base, TILES: torch.cat([grid, newlines], 1).view(-1, 4)}
 
 
 def example(hf_config: Any) -> tuple[str, Layout]:

@@ -17,9 +17,10 @@ from .qwen_vl import (
     check,
     example,
     one_run,
+    patch_views,
 )
 
-__all__ = ["check", "example"]
+__all__ = ["check", "example", "patch_views"]
 
 
 class ScriptQwen2VLInfo(QwenInfo, Qwen2VLProcessingInfo):

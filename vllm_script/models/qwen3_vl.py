@@ -20,9 +20,9 @@ from vllm.multimodal import MULTIMODAL_REGISTRY
 from ..compat import expect_position_channels
 from ..mrope import grid_coordinates
 from .mrope_pruned import MRopePrunedModel
-from .qwen_vl import QwenInfo, QwenProcessor, check, example, grid_of
+from .qwen_vl import QwenInfo, QwenProcessor, check, example, grid_of, patch_views
 
-__all__ = ["check", "example"]
+__all__ = ["check", "example", "patch_views"]
 
 
 def frame_runs(hf_config: Any, modality: str, fields: Mapping[str, Any]) -> list[np.ndarray]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 
 from ..config import ScriptConfig
+from ..geometry import ONE_TILE, Views, whole_boxes
 from ..layout import Layout
 from ..mrope import grid_coordinates
 from .mrope_pruned import MRopeProcessor, check_mrope, layout_of_runs
@@ -33,7 +35,13 @@ def example(hf_config: Any) -> tuple[str, Layout]:
 @lru_cache(maxsize=64)
 def grid_layout(rows: int, columns: int) -> Layout:
     """Layout of an image of that many visual tokens."""
-    return layout_of_runs([grid_coordinates(1, rows, columns)], 1)
+    return replace(layout_of_runs([grid_coordinates(1, rows, columns)], 1), columns=columns)
+
+
+def patch_views(hf_config: Any, layout: Layout, height: int, width: int) -> Views:
+    """The image is one tile of its own shape."""
+    rows = layout.num_patches // layout.columns
+    return {ONE_TILE: whole_boxes(rows, layout.columns, height, width)}
 
 
 def token_size(hf_config: Any) -> int:
