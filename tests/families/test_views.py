@@ -1,4 +1,4 @@
-"""Boxes for explain: what changes in the picture there changes the patch that is said to be there."""
+"""Boxes for explain: a change of the picture there changes the patch that is said to be there."""
 
 import numpy as np
 import pytest
