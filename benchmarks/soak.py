@@ -39,7 +39,7 @@ from serve.expected import Expected
 from soak.balance import Check, balance, caches_filled, idle
 from soak.load import Load
 from soak.logs import log_checks
-from soak.memory import SHORTEST, growth_check
+from soak.memory import RETURN_FREED, SHORTEST, growth_check
 from soak.mix import MAX_IMAGES, Mix
 from soak.recorder import Recorder, server_process
 from soak.report import report
@@ -51,6 +51,11 @@ from vllm_script.server.launch import VllmServer
 KEEP_RATIO = 0.11
 CACHE_GB = 0.05
 CONTEXT = 2048
+ENVIRONMENT = {
+    "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB, where there is no GPU
+    **RETURN_FREED,
+}
+"""Of the server."""
 
 
 def main() -> None:
@@ -106,8 +111,7 @@ def serving(args: argparse.Namespace) -> AbstractContextManager[VllmServer | Non
         return nullcontext()
     flags = server_flags(args.cache_gb)
     print(f"$ vllm serve {args.model} {shlex.join(flags)}", file=sys.stderr)
-    env = {"VLLM_CPU_KVCACHE_SPACE": "1"}  # GiB, where there is no GPU
-    return VllmServer(args.model, *flags, env=env)
+    return VllmServer(args.model, *flags, env=ENVIRONMENT)
 
 
 async def soak(
@@ -153,6 +157,7 @@ def describe(args: argparse.Namespace) -> dict[str, str]:
         "model": args.model,
         "clients": str(args.clients),
         "server flags": shlex.join(server_flags(args.cache_gb)),
+        "server environment": ", ".join(f"{k}={v}" for k, v in ENVIRONMENT.items()),
         "machine": "a server elsewhere"
         if args.url
         else f"{platform.machine()}, {os.cpu_count()} cores",

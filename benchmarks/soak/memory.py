@@ -10,11 +10,18 @@ from .balance import Check
 
 MOST_GROWTH = 0.01
 """Of the second third's median."""
+RETURN_FREED = {
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_THRESHOLD_": "131072",
+    "MALLOC_TRIM_THRESHOLD_": "131072",
+}
+"""Environment in which glibc returns what is freed. By itself it keeps it in one arena a thread,
+whose sizes go up in steps of 20 MiB for as long as ever more requests happen to meet."""
 REASON = """\
 Memory is anonymous and shared pages of all server processes, without mapped files. The first third
 is warm-up: caches fill, allocators find their size. What differs between the medians of the others
-is a leak, or what allocators keep for later, which in this program has been a few MiB. The bound is
-1 %, above that and below small leaks: ten KiB of every request, or one picture in thirty."""
+is a leak, or what allocators keep for later; glibc is told to keep little. The bound is 1 %: small
+leaks are above it, ten KiB of every request, or one picture in thirty."""
 SHORTEST = 10
 """Minutes; a shorter run is all warm-up, and nothing is said about its memory."""
 
