@@ -25,11 +25,11 @@ class Layout:
     even: bool = False
     """Whether every frame must keep the same part, because the prompt has a run for each."""
 
+    minimum: int = 1
+    """Fewest patches that may stay; see `fewest_rows` of mrope.py."""
+
     columns: int = 0
     """Patches in a row, of an image that is one grid whose shape does not follow from its size."""
-
-    minimum: int = 1
-    """Fewest patches that may stay; see `frame_minimum` of mrope.py."""
 
     @property
     def num_placeholders(self) -> int:

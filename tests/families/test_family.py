@@ -51,7 +51,7 @@ def test_answers_are_those_of_transformers(engine, reference):
 
 
 def test_several_images_some_of_them_whole(engine, reference):
-    images = [engine.picture(1), engine.picture(2, 100, 30), engine.picture(3, 90, 250)]
+    images = [engine.picture(1), engine.picture(2, 100, 30), engine.picture(3, 200, 250)]
     prompt = engine.prompt([*images, QUESTION])
     budget = engine.placeholders(whole(prompt))["image"][1]
     prompt = pruned(prompt, visual_token_budget=budget)
