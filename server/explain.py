@@ -134,7 +134,7 @@ def _drawn(hf_config: Any, image: ExplainedImage, selection: dict[str, Any]) -> 
     kept = torch.tensor(selection["kept"]) if selection else candidates
     relevance = None
     if selection.get("relevance") is not None:
-        relevance = torch.full((sum(map(len, views)),), torch.nan)
+        relevance = torch.full((sum(map(len, views.values())),), torch.nan)
         relevance[candidates] = torch.tensor(selection["relevance"])
     png = io.BytesIO()
     draw_selection(picture, views, kept, relevance).save(png, "PNG")

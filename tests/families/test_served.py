@@ -157,8 +157,9 @@ def test_explain(server, items):
     if image not in items:
         pytest.skip("vLLM takes no images for this model")
     body = {"model": "tiny", "messages": [user(image(20), TEXT)]}
-    reply = httpx.post(f"{server.url}/script/explain", json=body, timeout=300).json()
-    (shown,) = reply["images"]
+    reply = httpx.post(f"{server.url}/script/explain", json=body, timeout=300)
+    assert reply.status_code == 200, reply.text
+    (shown,) = reply.json()["images"]
     assert shown["kept"] == len(shown["kept_patches"]) < shown["visual_tokens"]
     drawn = Image.open(io.BytesIO(base64.b64decode(shown["png"])))
     assert drawn.width > 2 * PANEL_WIDTH
