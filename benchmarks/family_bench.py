@@ -1,16 +1,16 @@
 """Time to first token of every model family: stock vLLM against the plugin and vLLM's own pruning.
 
-    python benchmarks/family_bench.py                     # about half an hour on two CPU cores
+    python benchmarks/family_bench.py                     # a quarter of an hour on two CPU cores
     python benchmarks/family_bench.py --families qwen3-vl --keep-ratio 0.11
 
-Of each family it serves a model with random weights and the published geometry, whose language
-model has 20 million parameters, and sends it pictures and videos, one request at a time: to stock
-vLLM and, in turns (A B B A), to the plugin; where vLLM can prune the family's videos itself
-(--video-pruning-method evs, vidcom2), to that as well, at the same keep ratio. On a CPU that takes
-a worker of ours, for vLLM 0.32 fails there at the first video: serve/own_pruning_worker.py. Two
-servers are up at a time, and every request is new to both. Ends with an error if a request fails or
-has other token counts than expected. Writes OUT/results.jsonl, a line for each comparison, and
-report.md.
+Of each family it serves a model with random weights, whose language model has 20 million parameters
+and whose patches are as published, tiles of a fixed size near 384 pixels, and sends it pictures and
+videos, one request at a time: to stock vLLM and, in turns (A B B A), to the plugin; where vLLM can
+prune the family's videos itself (--video-pruning-method evs, vidcom2), to that as well, at the same
+keep ratio. On a CPU that takes a worker of ours, for vLLM 0.32 fails there at the first video:
+serve/own_pruning_worker.py. Two servers are up at a time, and every request is new to both. Ends
+with an error if a request fails or has other token counts than expected. Writes OUT/results.jsonl,
+a line for each comparison, and report.md.
 """
 
 from __future__ import annotations
@@ -123,7 +123,8 @@ def describe(flags: Sequence[str]) -> dict[str, str]:
     packages = ("vllm-script", "vllm", "torch", "transformers")
     environment = {k: v for k, v in sorted(os.environ.items()) if k.startswith(("VLLM_", "OMP_"))}
     return {
-        "models": "random weights, language models of 20 million parameters, published geometry",
+        "models": "random weights, language models of 20 million parameters, patches as published, "
+        "tiles near 384 pixels",
         "machine": machine(),
         "server flags": shlex.join(flags),
         "environment": ", ".join(f"{k}={v}" for k, v in environment.items()),
