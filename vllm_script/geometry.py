@@ -30,7 +30,7 @@ def tiled_boxes(grid: int, num_tiles: int, height: int, width: int) -> torch.Ten
     """
     shapes = [(n, num_tiles // n) for n in range(1, num_tiles + 1) if num_tiles % n == 0]
     down, across = min(shapes, key=lambda shape: abs(width / height - shape[1] / shape[0]))
-    return _by_tile(whole_boxes(down * grid, across * grid, height, width), down, across)
+    return _by_tile(whole_boxes(down * grid, across * grid, height, width), grid, down, across)
 
 
 def cropped_boxes(grid: int, height: int, width: int) -> torch.Tensor:
@@ -61,12 +61,11 @@ def anyres_boxes(
     boxes = cells - torch.tensor([left, top, left, top])
     boxes = boxes * (torch.tensor([width, height] * 2) / torch.tensor([fit[1], fit[0]] * 2))
     limits = torch.tensor([width, height, width, height])
-    return _by_tile(torch.minimum(boxes.clamp(min=0), limits), down, across)
+    return _by_tile(torch.minimum(boxes.clamp(min=0), limits), grid, down, across)
 
 
-def _by_tile(boxes: torch.Tensor, down: int, across: int) -> torch.Tensor:
-    """Boxes of a grid of square tiles, row by row, in the order of the tiles."""
-    grid = round((len(boxes) / (down * across)) ** 0.5)
+def _by_tile(boxes: torch.Tensor, grid: int, down: int, across: int) -> torch.Tensor:
+    """Boxes of down x across tiles of grid x grid patches: from row by row to tile by tile."""
     return boxes.view(down, grid, across, grid, 4).transpose(1, 2).reshape(-1, 4)
 
 

@@ -104,7 +104,7 @@ def test_preempted_requests_answer_as_transformers(engine, reference):
 def test_all_rows_through_the_pruning_path_answer_as_the_whole(engine, monkeypatch):
     """The identity selection changes nothing."""
     if engine.family.startswith("llava"):
-        pytest.skip("not every row is a patch, and only patches are selected")
+        pytest.skip("rows of newlines are never selected, so no selection has all rows")
     prompt = engine.prompt([engine.picture(30), engine.picture(31, 90, 250), QUESTION])
     engine.forget()
     (expected,) = engine.ask(whole(prompt))
@@ -160,14 +160,14 @@ def test_mistakes(engine, script):
 def test_no_encoder_is_captured(engine):
     """A CUDA graph of it would return every row."""
     if not supports_encoder_cudagraph(engine.model):
-        pytest.skip("vLLM captures no encoder of this model")
+        pytest.skip("vLLM captures no encoder of this model, so there is nothing to switch off")
     assert engine.model.get_encoder_cudagraph_config().modalities == []
 
 
 def test_an_image_without_its_marks_is_refused(engine):
     """Its position is counted from the text before it, that of the text from behind it."""
     if not engine.family.startswith("qwen"):
-        pytest.skip("positions are the places in the prompt")
+        pytest.skip("this model takes images anywhere: its positions are places in the prompt")
     for text in ("<|image_pad|>What?", "What?<|image_pad|>", "What?<|image_pad|><|image_pad|>?"):
         images = [engine.picture(seed) for seed in range(text.count("<|image_pad|>"))]
         prompt = {"prompt": text, "multi_modal_data": {"image": images}}

@@ -252,7 +252,7 @@ def test_compute_sanitizer(tool):
         "compute-sanitizer", path=f"{cuda}/bin"
     )
     if sanitizer is None:
-        pytest.skip("compute-sanitizer is neither on PATH nor in CUDA_HOME")
+        pytest.skip("compute-sanitizer, of the CUDA toolkit, is not on PATH nor in CUDA_HOME")
     command = [sanitizer, "--tool", tool, "--error-exitcode", "9", sys.executable]
     command.append(str(Path(__file__).with_name("select_on_gpu.py")))
     env = os.environ | {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1", "PYTHONSAFEPATH": "1"}

@@ -19,7 +19,8 @@ def run_pytest(*arguments, **env):
     return subprocess.run(command, cwd=HERE.parents[1], env=env, capture_output=True, text=True)
 
 
-@pytest.mark.skipif(not HAS_TRITON or is_interpreted(), reason="they run in this process")
+@pytest.mark.skipif(not HAS_TRITON, reason="Triton is not installed")
+@pytest.mark.skipif(is_interpreted(), reason="this process interprets, and runs all of them itself")
 def test_kernels_in_the_interpreter(request):
     env = {"TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""}
     run = run_pytest(str(HERE), "-m", request.config.option.markexpr, **env)

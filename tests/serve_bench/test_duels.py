@@ -61,6 +61,7 @@ def test_report():
 @pytest.mark.slow  # starts four servers of its own
 def test_command(family_checkpoint, tmp_path, monkeypatch):
     """Stock, the plugin and vLLM's own pruning have the token counts that are expected."""
+    monkeypatch.setenv("PYTHONPATH", "")  # the command changes it; afterwards it is as it was
     monkeypatch.setattr(family_bench, "accelerator", lambda: None)
     monkeypatch.setattr(family_bench, "written", lambda model: family_checkpoint("qwen3-vl"))
     sizes = ("--sizes", "192x128", "4x192x128", "--requests", "2", "--repetitions", "1")
