@@ -21,10 +21,14 @@ setup(
     packages=[
         "vllm_script",
         "vllm_script.kernels",
-        "vllm_script.models",
+        "vllm_script.explain",
+        "vllm_script.families",
+        "vllm_script.frontend",
+        "vllm_script.patches",
         "vllm_script.pruning",
         "vllm_script.relevance",
         "vllm_script.server",
+        "vllm_script.worker",
     ],
     package_data={
         "vllm_script": ["py.typed", "script_demo/*", "script_demo/clip/*"],
@@ -46,6 +50,6 @@ setup(
     },
     entry_points={
         "vllm.general_plugins": ["script = vllm_script.plugin:register"],
-        "console_scripts": ["vllm-script = vllm_script.server.shell:main"],
+        "console_scripts": ["vllm-script = vllm_script.server.command:main"],
     },
 )

@@ -30,9 +30,9 @@ from PIL import Image
 from transformers import AutoConfig
 
 from vllm_script.config import ScriptConfig
-from vllm_script.models import family_of, pruned_name
+from vllm_script.families import family_of, pruned_name
+from vllm_script.frontend.queries import image_queries
 from vllm_script.plan import make_plan
-from vllm_script.query import image_queries
 from vllm_script.server.aliases import SCRIPT_DEMO, repository_of
 from vllm_script.server.launch import VllmServer
 

@@ -21,8 +21,8 @@ from PIL import Image, ImageDraw
 from transformers import AutoConfig
 
 from vllm_script.budget import num_kept
-from vllm_script.drawing import draw_selection
-from vllm_script.models.llava_next import layout_of, patch_views
+from vllm_script.explain.drawing import draw_selection
+from vllm_script.families.llava_next import layout_of, patch_views
 from vllm_script.server.aliases import SCRIPT_DEMO, repository_of
 
 SCENE = Path(__file__).with_name("scene.png")

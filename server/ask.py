@@ -15,9 +15,9 @@ from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 from vllm.outputs import RequestOutput
 from vllm.sampling_params import SamplingParams
 
-from vllm_script.requested import Inquiry
+from vllm_script.frontend.request import Inquiry
 
-from .request import attach
+from .script_field import attach
 
 
 async def render(chat: Any, request: ChatCompletionRequest, inquiry: Inquiry) -> Any:

@@ -22,12 +22,12 @@ from vllm.entrypoints.serve.utils.api_utils import validate_json_request, with_c
 from vllm.exceptions import VLLMValidationError
 from vllm.sampling_params import SamplingParams
 
-from vllm_script import compat
-from vllm_script.drawing import draw_selection
-from vllm_script.explanation import ExplainedImage
-from vllm_script.models import family_of
-from vllm_script.requested import Inquiry
-from vllm_script.selection import MOST_KEPT
+from vllm_script.explain.drawing import draw_selection
+from vllm_script.explain.explained import ExplainedImage
+from vllm_script.explain.shelf import MOST_KEPT
+from vllm_script.families import family_of
+from vllm_script.frontend.request import Inquiry
+from vllm_script.patches import vllm as compat
 
 from . import stats
 from .ask import first_token, render

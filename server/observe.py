@@ -11,8 +11,8 @@ from typing import Any
 
 from vllm.logger import init_logger
 
-from vllm_script import compat
-from vllm_script.metrics import metrics
+from vllm_script.frontend.metrics import metrics
+from vllm_script.patches import vllm as compat
 
 logger = init_logger("vllm.script")
 

@@ -20,10 +20,10 @@ from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 from vllm.logger import init_logger
 from vllm.sampling_params import SamplingParams
 
-from vllm_script import compat
 from vllm_script.config import ScriptConfig
-from vllm_script.metrics import metrics
-from vllm_script.requested import Inquiry
+from vllm_script.frontend.metrics import metrics
+from vllm_script.frontend.request import Inquiry
+from vllm_script.patches import vllm as compat
 
 from .ask import first_token, render
 

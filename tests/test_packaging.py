@@ -58,7 +58,7 @@ def test_wheel(wheel_folder, tmp_path):
 def test_wheel_has_the_entry_points(wheel_folder):
     (text,) = [path.read_text() for path in wheel_folder.glob("*.dist-info/entry_points.txt")]
     assert "[vllm.general_plugins]\nscript = vllm_script.plugin:register\n" in text
-    assert "[console_scripts]\nvllm-script = vllm_script.server.shell:main\n" in text
+    assert "[console_scripts]\nvllm-script = vllm_script.server.command:main\n" in text
 
 
 @pytest.mark.parametrize("cwd", ["/", ROOT], ids=["elsewhere", "in the repository"])

@@ -1,6 +1,6 @@
 """The settings: what the operator chose, and what one request changes of it.
 
-`additional_config["script"]` carries them in vLLM's configuration; the flags in server/cli.py are
+`additional_config["script"]` carries them in vLLM's configuration; the flags in server/flags.py are
 sugar that folds into it. Knows nothing of vLLM: errors are ValueErrors, whoever asked turns them
 into a usage error, an exception or an HTTP 400.
 """

@@ -26,7 +26,7 @@ class Layout:
     """Whether every frame must keep the same part, because the prompt has a run for each."""
 
     minimum: int = 1
-    """Fewest patches that may stay; see `fewest_rows` of mrope.py."""
+    """Fewest patches that may stay; see `fewest_rows` of positions.py."""
 
     columns: int = 0
     """Patches in a row, of an image that is one grid whose shape does not follow from its size."""

@@ -40,7 +40,7 @@ class Plan:
     params: PruningParams
     """Parameters that the mode reads; the others at their defaults."""
     explain_id: str | None = None
-    """Random name under which the worker shows the selection, see explanation.py. Normally None:
+    """Random name under which the worker shows the selection, see explain/. Normally None:
     it is then not among the bytes."""
 
     def num_kept(self, num_placeholders: int, num_patches: int, minimum: int = 1) -> int | None:

@@ -11,12 +11,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from . import compat
 from .config import ScriptConfig
-from .models import FAMILIES, family_of, pruned_name, registrations
+from .families import FAMILIES, family_of, pruned_name, registrations
+from .patches import vllm as compat
 from .plan import make_plan
 from .relevance.source import resolve
-from .worker import WORKER_EXTENSION
+from .worker.extension import WORKER_EXTENSION
 
 
 def register() -> None:
@@ -24,7 +24,7 @@ def register() -> None:
     from vllm import ModelRegistry
     from vllm.engine.arg_utils import EngineArgs
 
-    from .server import cli
+    from .server import flags as cli
 
     for architecture, path in registrations():
         ModelRegistry.register_model(architecture, path)
@@ -38,7 +38,8 @@ def _create_model_config(original: Callable[..., Any]) -> Callable[..., Any]:
         raw = options.get("script") if isinstance(options, dict) else None
         if raw is None:
             return original(self)
-        from .server import explain, observe, request, shadow
+        from .server import explain, observe, shadow
+        from .server import script_field as request
 
         reporting = getattr(self, "script_errors", contextlib.nullcontext)
         with reporting():
@@ -57,7 +58,7 @@ def _create_model_config(original: Callable[..., Any]) -> Callable[..., Any]:
             config = resolve(config, model_config.hf_config, model_config.model)
             _check_routes(self, config, model_config.hf_config)
         model_config.hf_config.vllm_script = config.to_dict()
-        compat.use_renderer("vllm_script.renderer", "build_renderer")
+        compat.use_renderer("vllm_script.frontend.renderer", "build_renderer")
         request.install()
         observe.install()
         if config.explain:

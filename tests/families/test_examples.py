@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 from transformers import InternVLConfig, LlavaNextVideoConfig
 
-from vllm_script.models import internvl, internvl_chat, llava_next_video
+from vllm_script.families import internvl, internvl_chat, llava_next_video
 
 
 def counted(example):

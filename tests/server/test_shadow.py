@@ -2,7 +2,7 @@
 
 import asyncio
 
-from vllm_script.metrics import metrics
+from vllm_script.frontend.metrics import metrics
 from vllm_script.server.shadow import Shadow
 
 BODY = b'{"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}'

@@ -1,4 +1,4 @@
 """Where relevance comes from: `source` decides, `windows` cuts the query, `clip` scores with CLIP.
 
-The other source, the language model's input embeddings, needs no code of its own: models/pruned.py.
+The other source, the language model's input embeddings, needs no code of its own: worker/model.py.
 """

@@ -1,0 +1,23 @@
+"""The shelf of selections: each is taken once, and it never grows beyond its bound."""
+
+import torch
+
+from vllm_script.explain.shelf import MOST_KEPT, Selection, Shelf
+
+
+def test_taken_once():
+    shelf = Shelf()
+    shelf.put("a", Selection(torch.tensor([3, 7]), torch.tensor([0.5, 0.25]).bfloat16()))
+    shelf.put("b", Selection(torch.tensor([1]), None))
+    first = {"kept": [3, 7], "relevance": [0.5, 0.25]}
+    assert shelf.take(["b", "c", "a"]) == [{"kept": [1], "relevance": None}, None, first]
+    assert shelf.take(["a"]) == [None]
+
+
+def test_the_oldest_go():
+    shelf = Shelf()
+    for number in range(MOST_KEPT + 1):
+        shelf.put(str(number), Selection(torch.tensor([number]), None))
+    oldest, next_oldest, newest = shelf.take(["0", "1", str(MOST_KEPT)])
+    assert oldest is None
+    assert next_oldest is not None and newest is not None

@@ -1,0 +1,69 @@
+"""Which items are counted, and with how many tokens before pruning."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from PIL import Image
+from vllm.multimodal.parse import ImageProcessorItems
+
+from vllm_script.config import ScriptConfig
+from vllm_script.frontend import counting
+from vllm_script.frontend.counting import ItemCounter
+from vllm_script.frontend.items import Order
+from vllm_script.frontend.request import ScriptRequest
+from vllm_script.layout import Layout
+from vllm_script.plan import make_plan
+
+CONFIG = ScriptConfig(relevance="embedding")
+REQUEST = ScriptRequest(CONFIG, {"image": ["What?"], "video": ["What?"]})
+PLAN = make_plan(CONFIG, ((1, 2),))
+
+
+def layout(num_rows):
+    return Layout(torch.arange(num_rows))
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """What is counted, (modality, query, before, after) of each."""
+    found = []
+    stand_in = SimpleNamespace(
+        count_item=lambda modality, plan, *rest: found.append((modality, *rest))
+    )
+    monkeypatch.setattr(counting, "metrics", lambda: stand_in)
+    return found
+
+
+def count(counter, items, plans, kept, layout_of):
+    orders = [Order(plan, b"", str(index)) for index, plan in enumerate(plans)]
+    spans = [SimpleNamespace(get_num_embeds=lambda number=number: number) for number in kept]
+    counter.count(REQUEST, items, orders, spans, layout_of)
+
+
+def test_images_that_are_pruned(counted):
+    picture = Image.new("RGB", (4, 4))
+    items = ImageProcessorItems([picture, picture, None, picture])
+    plans = (PLAN, None, PLAN, make_plan(CONFIG, ()))
+    count(ItemCounter(), items, plans, [5, 20, 5, 6], lambda index: layout(20))
+    assert counted == [("image", "turn", 20, 5), ("image", "none", 20, 6)]
+
+
+def test_videos_are_known_from_when_they_were_processed(counted):
+    counter = ItemCounter()
+    items = SimpleNamespace(modality="video", get=lambda index: "frames")
+    for identifier, rows in (("0", 40), ("1", 40)):
+        counter.remember(Order(PLAN, b"", identifier), layout(rows))
+    count(counter, items, [PLAN] * 3, [10, 40, 10], lambda index: None)
+    assert counted == [("video", "turn", 40, 10)]  # the second is whole, the third not known
+
+
+def test_the_least_recently_used_is_forgotten(monkeypatch):
+    monkeypatch.setattr(counting, "MAX_VIDEOS", 2)
+    counter = ItemCounter()
+    orders = [Order(PLAN, b"", name) for name in "abc"]
+    for order in orders[:2]:
+        counter.remember(order, layout(3))
+    assert counter._known(orders[0]) == 3
+    counter.remember(orders[2], layout(4))
+    assert [counter._known(order) for order in orders] == [3, None, 4]

@@ -1,0 +1,158 @@
+"""Identifiers, plans and placeholder counts of a fixed list of requests, as they were pinned.
+
+What is cached elsewhere under an identifier stays valid only as long as these do not change. To pin
+anew, after ALGORITHM_VERSION was raised or a request was added:
+
+    PIN=1 pytest tests/real/engine/test_pinned.py
+"""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from vllm.engine.arg_utils import EngineArgs
+from vllm.renderers import renderer_from_config
+from vllm.renderers.params import ChatParams
+
+PINNED = Path(__file__).with_name("pinned.json")
+CLIP = "/clip"  # plans hold the path of the CLIP checkpoint, which is another in every run
+
+
+def picture(name, width=168, height=168):
+    """A part of a message: an image, known to vLLM's caches by a name of its own."""
+    pixels = np.random.default_rng(len(name)).integers(0, 255, (height, width, 3), dtype=np.uint8)
+    return {"type": "image_pil", "image_pil": Image.fromarray(pixels), "uuid": name}
+
+
+def user(*parts):
+    content = [{"type": "text", "text": part} if isinstance(part, str) else part for part in parts]
+    return {"role": "user", "content": content}
+
+
+def assistant(text):
+    return {"role": "assistant", "content": text}
+
+
+ONE = [user(picture("one"), "What color is the cross?")]
+SEVERAL = [
+    user("Compare", picture("one"), picture("wide", 300, 90), "and", picture("tiny", 40, 20))
+]
+TURNS = [
+    {"role": "system", "content": "You are terse."},
+    user(picture("one"), "What is this?"),
+    assistant("A temple."),
+    user("And here?", picture("high", 84, 230)),
+    user("Look closely."),
+]
+SILENT = [user(picture("one")), assistant("?"), user("Why?")]
+LONG = [user(picture("one"), "How many of the red dots touch a blue line? " * 40)]
+
+MODES = ("script", "gsp", "cdpruner", "divprune", "uniform", "random")
+REQUESTS = {
+    **{f"mode {mode}": ({}, ONE, {"mode": mode}) for mode in MODES},
+    **{
+        f"operator's parameters, {mode}": (
+            {"mode": mode, "tau": 0.3, "tau_relative": False, "gamma": 2, "pool_ratio": 0.7},
+            ONE,
+            {},
+        )
+        for mode in MODES
+    },
+    "operator's seed": ({"mode": "random", "seed": 7}, ONE, {}),
+    "several": ({}, SEVERAL, {}),
+    "turns": ({}, TURNS, {}),
+    "no question": ({}, SILENT, {}),
+    "several windows": ({}, LONG, {}),
+    "a query": ({}, TURNS, {"query": "a bird"}),
+    "ratio": ({}, SEVERAL, {"keep_ratio": 0.5}),
+    "whole": ({}, SEVERAL, {"keep_ratio": 1.0}),
+    "budget": ({"visual_token_budget": 30}, SEVERAL, {}),
+    "budget of the request": ({}, SEVERAL, {"visual_token_budget": 90}),
+    "no relevance": ({}, ONE, {"relevance": "none"}),
+    "embedding": ({}, ONE, {"relevance": "embedding"}),
+    "at most": ({"visual_token_budget": 64, "max_keep_ratio": 0.5}, SEVERAL, {}),
+    "no caches of ours": ({"cache_gb": 0}, SEVERAL, {}),
+}
+FAMILIES = ("llava-next", "llava-1.5", "llava-onevision", "qwen2.5-vl", "qwen3-vl", "internvl")
+
+
+VIDEO_FAMILIES = ("llava-onevision", "qwen2.5-vl", "qwen3-vl", "internvl", "llava-next-video")
+
+
+@pytest.fixture(scope="module")
+def folder(checkpoint, family_checkpoint):
+    """folder(family) -> checkpoint with random weights."""
+    return lambda name: (checkpoint if name in FAMILIES[:2] else family_checkpoint)(name)
+
+
+def renderer_of(folder, settings):
+    args = EngineArgs(str(folder), additional_config={"script": settings})
+    return renderer_from_config(args.create_engine_config())
+
+
+def images(folder, requests):
+    """What vLLM would send to the engine of the images of each request."""
+    renderers = {}
+    for name, (settings, messages, overrides) in requests.items():
+        if (key := repr(settings)) not in renderers:
+            renderers[key] = renderer_of(folder, settings)
+        params = ChatParams(chat_template_kwargs={"script": overrides} if overrides else {})
+        _, (prompt,) = renderers[key].render_chat([messages], params, skip_mm_cache=True)
+        yield name, list(items(prompt, "image", str(Path(folder) / "clip")))
+
+
+def items(prompt, modality, clip):
+    """Of each item: identifier, placeholders, and the fields that the worker reads."""
+    spans, sent = prompt["mm_placeholders"][modality], prompt["mm_kwargs"][modality]
+    suffix = "" if modality == "image" else f"_{modality}"
+    for name, span, item in zip(prompt["mm_hashes"][modality], spans, sent, strict=True):
+        fields = (f"script_{field}{suffix}" for field in ("plan", "count", "key"))
+        plan, count, key = (item[field].data if field in item else None for field in fields)
+        plan = "" if plan is None else bytes(plan.tolist()).decode()
+        yield {
+            # With CLIP the identifier holds a digest of its path.
+            "identifier": None if clip in plan else name,
+            "placeholders": span.length,
+            "rows": span.get_num_embeds(),
+            "plan": plan.replace(clip, CLIP),
+            "count": int(count) if plan else 0,
+            "key": bytes(key.tolist()).hex() if plan else "",
+        }
+
+
+def check(family, found):
+    """Compare with the file, or write it where PIN is set."""
+    pinned = json.loads(PINNED.read_text()) if PINNED.exists() else {}
+    if os.environ.get("PIN"):
+        pinned[family] = found
+        PINNED.write_text(json.dumps(pinned, indent=1) + "\n")
+    assert found == pinned[family]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_images_are_as_they_were_pinned(folder, family):
+    check(family, dict(images(folder(family), REQUESTS)))
+
+
+@pytest.mark.parametrize("family", VIDEO_FAMILIES)
+def test_videos_are_as_they_were_pinned(folder, family):
+    renderer = renderer_of(folder(family), {})
+    shape = (8, 84, 280, 3)
+    frames = np.random.default_rng(0).integers(0, 255, shape, dtype=np.uint8)
+    about = dict(fps=2.0, duration=4.0, total_num_frames=8, frames_indices=list(range(8)))
+    film = (frames, about | dict(video_backend="opencv", do_sample_frames=False))
+    found = {}
+    for keep_ratio in (0.11, 0.5, 1.0):
+        messages = [{"role": "user", "content": [{"type": "video"}, *user("Who runs?")["content"]]}]
+        prompt = {
+            "prompt": renderer.get_tokenizer().apply_chat_template(messages, tokenize=False),
+            "multi_modal_data": {"video": [film]},
+            "multi_modal_uuids": {"video": ["film"]},
+            "mm_processor_kwargs": {"script": {"keep_ratio": keep_ratio}},
+        }
+        (rendered,) = renderer.render_cmpl([prompt], skip_mm_cache=True)
+        found[f"{keep_ratio}"] = list(items(rendered, "video", CLIP))
+    check(f"{family}, videos", found)

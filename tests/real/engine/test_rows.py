@@ -1,0 +1,129 @@
+"""The rows that reach the language model are those that the definition selects."""
+
+import types
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from vllm.model_executor.models.llava_next import LlavaNextForConditionalGeneration
+from vllm.renderers.params import ChatParams
+
+from vllm_script import select_visual_tokens
+from vllm_script.patches.vllm import input_embeddings
+from vllm_script.plan import Plan
+
+QUESTION = "What is shown here?"
+
+
+@pytest.fixture(scope="module")
+def model(engine):
+    return engine.llm.llm_engine.model_executor.driver_worker.worker.model_runner.model
+
+
+def fields_of(engine, seed, **script):
+    """What the worker is sent for the image of that seed."""
+    params = ChatParams(chat_template_kwargs={"script": script})
+    renderer = engine.llm.llm_engine.renderer
+    conversation = engine.about(seed, QUESTION)
+    _, (rendered,) = renderer.render_chat([conversation], params, skip_mm_cache=True)
+    (item,) = rendered["mm_kwargs"]["image"]
+    return {name: elem.data.unsqueeze(0) for name, elem in item.items()}
+
+
+@torch.no_grad()
+def stock_patches(model, fields):
+    """[180, D] rows of stock vLLM without its newlines: 36 of the base tile, 12 rows of 12."""
+    fields = {name: fields[name] for name in ("pixel_values", "image_sizes")}
+    (rows,) = LlavaNextForConditionalGeneration.embed_multimodal(unpruned(model), **fields)
+    return torch.cat([rows[:36], rows[36:].view(12, 13, -1)[:, :12].flatten(0, 1)])
+
+
+def unpruned(model):
+    """A view of the model in which no override of ours is found."""
+    stock = object.__new__(LlavaNextForConditionalGeneration)
+    stock.__dict__ = model.__dict__
+    return stock
+
+
+def expected_relevance(engine, checkpoint, patches):
+    weights = load_file(checkpoint("llava-next") / "model.safetensors")
+    token_ids = engine.llm.get_tokenizer().encode(QUESTION, add_special_tokens=False)
+    words = weights["language_model.model.embed_tokens.weight"][token_ids]
+    cosine = torch.nn.functional.cosine_similarity(patches[:, None], words[None], dim=-1).mean(1)
+    return (cosine - cosine.min() + 1e-6) / (cosine.max() - cosine.min())
+
+
+@pytest.mark.parametrize("mode", ["script", "cdpruner"])
+def test_rows(engine, model, checkpoint, mode):
+    fields = fields_of(engine, 0, relevance="embedding", mode=mode, visual_token_budget=20)
+    patches = stock_patches(model, fields)
+    relevance = expected_relevance(engine, checkpoint, patches)
+    kept = select_visual_tokens(patches, 20, relevance=relevance, mode=mode)
+    with torch.no_grad():
+        (rows,) = model.embed_multimodal(**fields)
+    assert torch.equal(rows, patches[kept])
+    assert rows.untyped_storage().nbytes() == rows.numel() * rows.element_size()
+    opposite = select_visual_tokens(patches, 20, relevance=1.01 - relevance, mode=mode)
+    assert not torch.equal(kept, opposite)  # so the sign of relevance is tested too
+
+
+def test_every_image_is_encoded_in_a_batch_of_its_own(engine, model):
+    one, two = fields_of(engine, 0), fields_of(engine, 1, mode="uniform")
+    batch = {
+        name: [one[name][0], two[name][0]]
+        if one[name].shape != two[name].shape
+        else torch.cat([one[name], two[name]])
+        for name in one
+    }
+    batches = []
+    hook = model.vision_tower.register_forward_pre_hook(
+        lambda module, inputs: batches.append(len(inputs[0]))
+    )
+    model.forget_images()
+    with torch.no_grad():
+        together = model.embed_multimodal(**batch)
+        hook.remove()
+        model.forget_images()
+        apart = [*model.embed_multimodal(**one), *model.embed_multimodal(**two)]
+    assert batches == [5, 5]  # tiles
+    assert all(torch.equal(a, b) for a, b in zip(together, apart, strict=True))
+
+
+def test_images_of_one_prompt_follow_their_own_plans(engine):
+    """Image A is in the processor's cache, image B is not, and they have different questions."""
+    first, second = "What is shown here?", "Where is the car?"
+    alone = {}
+    for seed, question in [(50, first), (51, second), (50, second), (51, first)]:
+        engine.forget()
+        _, (alone[seed, question],) = engine.chat(engine.about(seed, question))
+    assert len(set(alone.values())) == 4
+    engine.llm.llm_engine.reset_mm_cache()
+    engine.forget()
+    engine.chat(engine.about(50, first))
+    engine.forget()
+    answer = {"role": "assistant", "content": "A temple."}
+    _, selections = engine.chat(
+        [*engine.about(50, first), answer, *engine.about(51, second)], max_tokens=1
+    )
+    assert selections == [alone[50, first], alone[51, second]]
+
+
+def test_the_worker_reads_the_plan_it_is_sent(engine):
+    fields = fields_of(engine, 0, visual_token_budget=20, mode="random")
+    plan = Plan.decode(bytes(fields["script_plan"][0].tolist()))
+    assert (plan.visual_token_budget, plan.mode, plan.query) == (20, "random", ())
+    assert fields["script_count"].tolist() == [20]
+
+
+def test_relevance_reads_below_a_lora_wrapper():
+    class Wrapper(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.base_layer = torch.nn.Embedding(10, 4)
+
+        def forward(self, token_ids):
+            raise AssertionError("its mapping does not describe these tokens")
+
+    language_model = types.SimpleNamespace(model=types.SimpleNamespace(embed_tokens=Wrapper()))
+    model = types.SimpleNamespace(get_language_model=lambda: language_model)
+    assert input_embeddings(model, torch.tensor([1, 2])).shape == (2, 4)

@@ -1,0 +1,285 @@
+"""An engine for each family in this process, and transformers' model of the same checkpoint.
+
+The engine's chunks are smaller than an image. Where rows are pruned, transformers runs on the whole
+prompt, and the tokens that the engine dropped are taken out before the language model.
+"""
+
+import os
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+FAMILIES = [
+    *("qwen2.5-vl", "qwen2-vl", "qwen3-vl", "llava-onevision"),
+    *("internvl", "internvl-chat", "llava-next-video"),
+]
+SAME_WEIGHTS = {"internvl-chat": "internvl"}
+"""Families without code in transformers, and the one there with the same weights and tokens."""
+THOROUGH = "qwen2.5-vl"
+"""`make test` runs all tests for this one; those for the others are slow, but for a smoke."""
+SMOKE = "test_answers_are_those_of_transformers"
+KEEP_RATIO = 0.4
+ORDINARY = list(range(32, 256))
+"""Tokens of every checkpoint that are not special."""
+MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+"""Of the colours, in the checkpoints of tiny_family.py that leave normalising to the model."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    for item in items:
+        family = getattr(item, "callspec", None) and item.callspec.params.get("engine")
+        if family in FAMILIES and family != THOROUGH and item.originalname != SMOKE:
+            item.add_marker(pytest.mark.slow)
+
+
+def picture(seed, width=168, height=168):
+    """An image of noise."""
+    pixels = np.random.default_rng(seed).integers(0, 255, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+def film(seed, frames=8, width=280, height=84):
+    """Frames of noise, taken twice a second, and what vLLM's loader says of them."""
+    shape = (frames, height, width, 3)
+    pixels = np.random.default_rng(seed).integers(0, 255, shape, dtype=np.uint8)
+    about = dict(fps=2.0, duration=frames / 2, total_num_frames=frames)
+    about |= dict(frames_indices=list(range(frames)), video_backend="opencv")
+    return pixels, about | {"do_sample_frames": False}
+
+
+@dataclass(frozen=True)
+class Answer:
+    token_ids: list[int]
+    logprobs: list[float]
+    likeliest: list[dict[int, float]]
+    """Logprobs of the twenty likeliest tokens of every step."""
+    cached: int
+    """Tokens of the prompt that the prefix cache had."""
+
+
+@dataclass
+class Engine:
+    family: str
+    llm: Any
+    kept: list[torch.Tensor] = field(default_factory=list)
+    """Kept rows of every selection."""
+
+    film = staticmethod(film)
+
+    def picture(self, seed, width=168, height=168):
+        """An image for a prompt."""
+        if self.family == "llava-next-video":
+            pytest.skip("vLLM 0.32 takes videos alone for this model; test_video.py has those")
+        return picture(seed, width, height)
+
+    @property
+    def model(self):
+        """The model in the engine."""
+        return self.llm.llm_engine.model_executor.driver_worker.worker.model_runner.model
+
+    def prompt(self, *turns, **script):
+        """A prompt of users' turns and the answers between them: lists of texts, images, videos."""
+        messages, data = [], {}
+        for index, parts in enumerate(turns):
+            content = []
+            for part in parts:
+                if isinstance(part, str):
+                    content.append({"type": "text", "text": part})
+                else:
+                    modality = "video" if isinstance(part, tuple) else "image"
+                    data.setdefault(modality, []).append(part)
+                    content.append({"type": modality})
+            if self.family == "internvl-chat":  # whose chat template is for texts
+                content = "".join(part.get("text", f"<{part['type']}>\n") for part in content)
+            messages.append({"role": "assistant" if index % 2 else "user", "content": content})
+        text = self.llm.get_tokenizer().apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=True
+        )
+        prompt = {"prompt": text, "multi_modal_data": data}
+        return prompt | ({"mm_processor_kwargs": {"script": script}} if script else {})
+
+    def ask(self, *prompts, max_tokens=3):
+        """Answers, all of that length; selections are noted from here on."""
+        from vllm import SamplingParams
+
+        self.kept.clear()
+        sampling = SamplingParams(
+            temperature=0,
+            max_tokens=max_tokens,
+            ignore_eos=True,
+            logprobs=20,
+            allowed_token_ids=ORDINARY,  # transformers takes an <image> in an answer for one
+        )
+        outputs = self.llm.generate(list(prompts), sampling, use_tqdm=False)
+        return [Answer(*_completion(o.outputs[0]), o.num_cached_tokens) for o in outputs]
+
+    def forget(self):
+        """Empty the caches of vLLM."""
+        self.llm.reset_prefix_cache()
+        self.llm.reset_mm_cache()
+        self.llm.llm_engine.reset_encoder_cache()
+
+    def rendered(self, prompt):
+        """The prompt as vLLM sends it to the engine."""
+        (rendered,) = self.llm.llm_engine.renderer.render_cmpl([prompt], skip_mm_cache=True)
+        return rendered
+
+    def placeholders(self, prompt):
+        """Visual tokens of every item, by modality."""
+        spans = self.rendered(prompt)["mm_placeholders"]
+        return {modality: [s.get_num_embeds() for s in spans[modality]] for modality in spans}
+
+    def preemptions(self):
+        metrics = self.llm.get_metrics()
+        return sum(m.value for m in metrics if m.name == "vllm:num_preemptions")
+
+    def identifiers(self, prompt):
+        """Identifiers of all items."""
+        return [h for hashes in self.rendered(prompt)["mm_hashes"].values() for h in hashes]
+
+
+def _completion(output):
+    likeliest = [
+        {token: logprob.logprob for token, logprob in step.items()} for step in output.logprobs
+    ]
+    steps = zip(output.token_ids, likeliest, strict=True)
+    return list(output.token_ids), [step[token] for token, step in steps], likeliest
+
+
+@pytest.fixture(scope="session", params=FAMILIES)
+def engine(request, family_checkpoint):
+    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+    from vllm import LLM
+
+    from vllm_script.worker.model import PrunedModel
+
+    llm = LLM(
+        str(family_checkpoint(request.param)),
+        trust_remote_code=request.param == "internvl-chat",  # for its configuration
+        additional_config={"script": {"keep_ratio": KEEP_RATIO}},
+        enforce_eager=True,
+        dtype="float32",
+        block_size=32,
+        max_model_len=1024,
+        max_num_batched_tokens=32,
+        max_num_seqs=4,
+        num_gpu_blocks_override=64,
+        limit_mm_per_prompt={"image": 4, "video": 2},
+        seed=0,
+        disable_log_stats=False,
+    )
+    del os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"]
+    engine = Engine(request.param, llm)
+    select = PrunedModel.select
+
+    def spy(self, image, plan):
+        selection = select(self, image, plan)
+        engine.kept.append(selection.kept)
+        return selection
+
+    PrunedModel.select = spy
+    yield engine
+    PrunedModel.select = select
+
+
+@pytest.fixture(scope="session")
+def reference(engine, family_checkpoint):
+    """reference(whole prompt, answer, kept of each item) -> logprobs of the answer."""
+    from transformers import AutoModelForImageTextToText
+
+    folder = family_checkpoint(SAME_WEIGHTS.get(engine.family, engine.family))
+    model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
+
+    @torch.no_grad()
+    def logprobs(prompt, answer, kept):
+        inputs, stays = _inputs(prompt, list(answer), kept)
+        if engine.family.startswith("internvl"):
+            inputs = _as_images(inputs, prompt, model.config.image_token_id)
+        handle = model.model.language_model.register_forward_pre_hook(
+            lambda module, args, kwargs: (args, _without(kwargs, stays)), with_kwargs=True
+        )
+        logits = model(**inputs).logits[0, -len(answer) - 1 : -1]
+        handle.remove()
+        return logits.log_softmax(-1)[range(len(answer)), answer].tolist()
+
+    return logprobs
+
+
+def _inputs(prompt, answer, kept):
+    """Arguments of transformers' model for a prompt that is whole, and which tokens are to stay."""
+    token_ids = torch.tensor([prompt["prompt_token_ids"] + answer])
+    types, stays = torch.zeros_like(token_ids), torch.ones(token_ids.shape[1], dtype=torch.bool)
+    inputs = {"input_ids": token_ids}
+    names = [name for items in prompt["mm_kwargs"].values() for name in items[0]]
+    if any(name.endswith("_grid_thw") for name in names):
+        inputs["mm_token_type_ids"] = types
+    kept = iter(kept)
+    spans = [
+        (span, modality) for modality, spans in prompt["mm_placeholders"].items() for span in spans
+    ]
+    for span, modality in sorted(spans, key=lambda item: item[0].offset):
+        runs = span.extract_embeds_range()
+        rows = torch.cat([torch.arange(first, last + 1) for first, last in runs])
+        types[0, rows] = 1 if modality == "image" else 2
+        stays[rows] = False
+        stays[rows[next(kept, torch.arange(len(rows)))]] = True
+    for items in prompt["mm_kwargs"].values():
+        for name in items[0]:
+            values = [item[name].data for item in items]
+            if isinstance(values[0], torch.Tensor) and not name.startswith("script"):
+                inputs[name] = _batched(values)
+    return inputs, stays
+
+
+def _as_images(inputs, prompt, image_token_id):
+    """The same for InternVL, to which frames are images, in one tensor with all others."""
+    items = [
+        (span, item)
+        for modality, spans in prompt["mm_placeholders"].items()
+        for span, item in zip(spans, prompt["mm_kwargs"][modality], strict=True)
+    ]
+    token_ids, pixels = inputs["input_ids"], []
+    for span, item in sorted(items, key=lambda pair: pair[0].offset):
+        for first, last in span.extract_embeds_range():
+            token_ids[0, first : last + 1] = image_token_id
+        pixels += [item[name].data for name in item if name.startswith("pixel")]
+    return {"input_ids": token_ids, "pixel_values": torch.cat(pixels)}
+
+
+def _batched(values):
+    """One tensor: of patches of all items, of tiles with empty ones behind, or of single values."""
+    if values[0].dim() == 2:
+        return _normalised(torch.cat(values))
+    if values[0].dim() < 2:
+        return torch.stack(values)
+    return torch.nn.utils.rnn.pad_sequence(values, batch_first=True)
+
+
+def _normalised(patches):
+    """Patches [patches, 3 * pixels] as transformers has them; vLLM's model normalises bytes."""
+    if patches.dtype != torch.uint8:
+        return patches
+    colours = patches.view(len(patches), 3, -1) / 255
+    mean, std = (torch.tensor(values).view(1, 3, 1) for values in (MEAN, STD))
+    return ((colours - mean) / std).flatten(1)
+
+
+def _without(kwargs, stays):
+    """Arguments of the language model without the tokens that do not stay."""
+    kwargs = dict(kwargs)
+    masks = kwargs.get("visual_pos_masks")
+    for name in ("inputs_embeds", "attention_mask"):
+        if kwargs.get(name) is not None:
+            kwargs[name] = kwargs[name][:, stays]
+    if kwargs.get("position_ids") is not None:
+        kwargs["position_ids"] = kwargs["position_ids"][..., stays]
+    if masks is not None:
+        rows = stays[masks[0]]
+        kwargs["visual_pos_masks"] = masks[:, stays]
+        kwargs["deepstack_visual_embeds"] = [x[rows] for x in kwargs["deepstack_visual_embeds"]]
+    return kwargs

@@ -1,0 +1,49 @@
+"""Boxes for explain: a change of the picture there changes the patch that is said to be there."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from vllm_script.families import family_of
+
+
+def encoded(engine, pixels, monkeypatch):
+    """Features of a picture."""
+    model, seen = type(engine.model), []
+    encode = model.encode
+
+    def spy(self, modality, fields):
+        seen.append(encode(self, modality, fields))
+        return seen[-1]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(model, "encode", spy)
+        engine.forget()
+        engine.ask(engine.prompt([Image.fromarray(pixels), "What?"]), max_tokens=1)
+    (image,) = seen
+    return image.features.float()
+
+
+@pytest.mark.parametrize(("width", "height"), [(280, 168), (100, 260)])
+def test_boxes_are_where_patches_are(engine, monkeypatch, width, height):
+    pixels = np.array(engine.picture(0, width, height)) // 4 + 96
+    before = encoded(engine, pixels, monkeypatch)
+    processor = engine.llm.llm_engine.renderer.mm_processor
+    layout = processor.image_layout(height, width, {})
+    config = processor.info.get_hf_config()
+    views = family_of(config.architectures[0]).patch_views(config, layout, height, width)
+    boxes = torch.cat(list(views.values()))
+    assert len(boxes) == len(before) and layout.rows.max() < len(boxes)
+    first = 0
+    for view in views.values():
+        shown = torch.arange(first, first + len(view))
+        shown = shown[(boxes[shown, 2:] - boxes[shown, :2]).amin(1) >= 4]
+        for patch in shown[[0, len(shown) // 3, len(shown) // 2 + 1, -1]].tolist():
+            left, top, right, bottom = boxes[patch].round().long().tolist()
+            painted = pixels.copy()
+            painted[top:bottom, left:right] = [255, 0, 0]
+            change = (encoded(engine, painted, monkeypatch) - before).norm(dim=1)
+            # Two: attention may carry a change to a neighbour, or to what minds every change.
+            assert patch in shown[change[shown].topk(2).indices]
+        first += len(view)

@@ -1,0 +1,229 @@
+"""/v1/script/explain says which text decided what is kept of which image; stats says the rest."""
+
+import base64
+import io
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+from transformers import AutoConfig
+
+from vllm_script.explain.drawing import CAPTION, MARGIN, PANEL_WIDTH
+from vllm_script.families.llava_next import layout_of
+
+N, KEPT = 192, 21
+"""Visual tokens of a 168x168 picture, and what keep ratio 0.11 leaves of them."""
+
+
+def post(server, path, body):
+    return httpx.post(f"{server.url}{path}", json=body, timeout=300)
+
+
+def said(text):
+    return {"type": "text", "text": text}
+
+
+def turn(*parts):
+    return {"role": "user", "content": list(parts)}
+
+
+@pytest.fixture
+def explain(pruning_server):
+    """explain(messages, script) -> the images of the answer."""
+
+    def explain(messages, script=None, server=pruning_server):
+        body = {"model": "tiny", "messages": messages}
+        reply = post(
+            server, "/script/explain", body | ({} if script is None else {"script": script})
+        )
+        assert reply.status_code == 200, reply.text
+        return reply.json()["images"]
+
+    return explain
+
+
+def drawn(image):
+    return Image.open(io.BytesIO(base64.b64decode(image["png"])))
+
+
+def num_panels(image):
+    return (drawn(image).width - MARGIN) // (PANEL_WIDTH + MARGIN)
+
+
+def test_every_image_has_the_text_of_its_turn(explain, picture):
+    messages = [
+        {"role": "system", "content": "Be kind."},
+        turn(said("What is"), picture(168, 168, 1), picture(84, 200, 2), said("shown?")),
+        {"role": "assistant", "content": "A dog."},
+        turn(picture(168, 168, 1)),
+        {"role": "assistant", "content": "The same dog."},
+        turn(said("And here?"), picture(168, 168, 1)),
+    ]
+    images = explain(messages)
+    assert [image["index"] for image in images] == [0, 1, 2, 3]
+    assert [(image["width"], image["height"]) for image in images] == [
+        *((168, 168), (84, 200)),
+        *((168, 168), (168, 168)),
+    ]
+    queries = [(image["query"]["text"], image["query"]["source"]) for image in images]
+    first = ("What is\nshown?", "turn")
+    assert queries == [first, first, ("", "none"), ("And here?", "turn")]
+    assert [image["relevance"] for image in images] == ["clip", "clip", "none", "clip"]
+    same_picture = [image["kept_patches"] for image in images if image["height"] == 168]
+    assert len(set(map(tuple, same_picture))) == 3
+    for image in images:
+        assert image["kept"] == len(image["kept_patches"]) == round(0.11 * image["visual_tokens"])
+        assert (image["keep_ratio"], image["mode"], image["left_whole"]) == (0.11, "script", False)
+
+
+@pytest.mark.parametrize(
+    ("script", "text", "source"),
+    [
+        ({"query": "the dog"}, "the dog", "request"),
+        ({"query": "the dog", "relevance": "embedding"}, "the dog", "request"),
+        ({"relevance": "embedding"}, "What is shown?", "turn"),
+        ({"relevance": "none"}, "", "none"),
+        ({"mode": "gsp"}, "", "none"),
+        ({"mode": "uniform", "query": "the dog"}, "", "none"),
+    ],
+)
+def test_text_is_given_exactly_where_it_is_read(explain, picture, script, text, source):
+    (image,) = explain([turn(picture(168, 168, 3), said("What is shown?"))], script)
+    assert image["query"] == {"text": text, "source": source, "all_read": True}
+    assert num_panels(image) == (4 if text else 3)  # with a heat map exactly where it has a say
+    assert image["relevance"] == (script.get("relevance", "clip") if text else "none")
+
+
+def test_a_text_too_long_for_clip_is_said_to_be_read_in_part(explain, picture):
+    long = "word " * 300  # more than 16 windows of the 16 tokens that this CLIP reads
+    for text, script, all_read in (long, None, False), (long, {"relevance": "embedding"}, True):
+        (image,) = explain([turn(picture(168, 168, 3), said(text))], script)
+        assert image["query"] == {"text": text.strip(), "source": "turn", "all_read": all_read}
+
+
+def test_patches_are_those_of_the_layout(explain, picture, checkpoint):
+    config = AutoConfig.from_pretrained(checkpoint("llava-next"))
+    for width, height in (168, 168), (84, 230), (37, 41):
+        candidates = layout_of(config, height, width).candidates
+        (image,) = explain(
+            [turn(picture(width, height, 4))], {"mode": "uniform", "visual_token_budget": 9}
+        )
+        assert (image["keep_ratio"], image["visual_token_budget"]) == (None, 9)
+        middles = [(2 * number + 1) * len(candidates) // 18 for number in range(9)]
+        assert image["kept_patches"] == candidates[middles].tolist()
+
+
+def test_kept_patches_are_bright(explain, picture):
+    """In the panel of the whole picture in one tile, of 6 x 6 patches."""
+    (image,) = explain([turn(picture(168, 168, 5), said("What is shown?"))])
+    side = PANEL_WIDTH // 6
+
+    def cells(panel):
+        left = MARGIN + panel * (PANEL_WIDTH + MARGIN)
+        pixels = np.asarray(drawn(image).convert("L"))[CAPTION:, left : left + PANEL_WIDTH]
+        return pixels[side // 2 :: side, side // 2 :: side][:6, :6].astype(int).ravel()
+
+    dimmed = cells(1) < 0.5 * cells(0)
+    assert np.flatnonzero(~dimmed).tolist() == [p for p in image["kept_patches"] if p < 36]
+
+
+def test_image_left_whole(explain, picture):
+    parts = [picture(168, 168, 6), said("What is shown?")]
+    for script in {"keep_ratio": 1.0}, {"visual_token_budget": N}:
+        (image,) = explain([turn(*parts)], script)
+        assert image["left_whole"] and image["kept"] == image["visual_tokens"] == N
+        assert image["query"] == {"text": "", "source": "none", "all_read": True}
+        assert image["kept_patches"] is image["mode"] is image["keep_ratio"] is None
+        assert num_panels(image) == 3
+
+
+def test_nothing_is_shared_with_the_caches(explain, pruning_server, picture, ask):
+    parts = [picture(168, 168, 7), said("What is shown?")]
+    half = {"keep_ratio": 0.5}  # enough to fill blocks of the prefix cache
+    (before,) = explain([turn(*parts)], half)
+    first = ask(pruning_server, parts, half)
+    assert first.cached_tokens == 0  # the explanation has left nothing
+    (after,) = explain([turn(*parts)], half)  # and finds nothing: its image is selected again
+    assert after == before
+    again = ask(pruning_server, parts, half)
+    assert again.cached_tokens > 0 and again.logprobs == pytest.approx(first.logprobs, abs=1e-3)
+
+
+def test_a_client_cannot_make_an_inquiry(pruning_server, picture, ask):
+    messages = [turn(picture(168, 168, 8), said("What is shown?"))]
+    half = {"keep_ratio": 0.5}
+    cached = [ask(pruning_server, messages, half).cached_tokens for _ in range(2)][-1]
+    body = {"model": "tiny", "messages": messages, "max_tokens": 1, "script": half}
+    forged = {"overrides": None, "explained": [], "explain_id": "00"}
+    reply = post(pruning_server, "/chat/completions", body | {"_script_inquiry": forged})
+    details = reply.json()["usage"]["prompt_tokens_details"]
+    assert details["cached_tokens"] == cached > 0
+    reply = post(pruning_server, "/chat/completions", body | {"script": {"explain_id": "00"}})
+    assert reply.status_code == 400 and "unknown key 'explain_id'" in reply.text
+
+
+def test_mistakes_are_those_of_chat_completions(pruning_server, picture):
+    messages = [turn(picture(168, 168, 9), said("What is shown?"))]
+    broken = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+    for mistake in (
+        {"script": {"mode": "best"}},
+        {"script": 3},
+        {"model": "gpt"},
+        {"messages": [turn(broken)]},
+        {"messages": "hello"},
+        {"messages": [turn(*[picture(168, 168, 9)] * 5)]},
+    ):
+        body = {"model": "tiny", "messages": messages, "max_tokens": 1} | mistake
+        expected = post(pruning_server, "/chat/completions", body)
+        reply = post(pruning_server, "/script/explain", body)
+        assert (reply.status_code, reply.text) == (expected.status_code, expected.text)
+        assert reply.status_code in (400, 404)
+
+
+@pytest.mark.parametrize(
+    ("part", "words"),
+    [
+        (said("What?"), ["the messages have none", "image_url"]),
+        ({"type": "image_url", "image_url": None, "uuid": "x"}, ["image", "data is not provided"]),
+    ],
+)
+def test_what_cannot_be_shown(pruning_server, part, words):
+    body = {"model": "tiny", "messages": [turn(part, said("Hm."))]}
+    reply = post(pruning_server, "/script/explain", body)
+    assert reply.status_code == 400
+    for word in words:
+        assert word in reply.json()["error"]["message"]
+
+
+def test_one_at_a_time(pruning_server, picture):
+    body = {"model": "tiny", "messages": [turn(picture(1000, 1000, 10), said("What?"))]}
+    with ThreadPoolExecutor(8) as pool:
+        replies = list(pool.map(lambda _: post(pruning_server, "/script/explain", body), range(8)))
+    codes = {reply.status_code for reply in replies}
+    assert codes == {200, 429}
+    for reply in replies:
+        if reply.status_code == 429:
+            assert reply.headers["retry-after"] == "1"
+            assert "one at a time" in reply.json()["error"]["message"]
+    assert post(pruning_server, "/script/explain", body).status_code == 200
+
+
+def test_stats(pruning_server, picture, ask, metric):
+    ask(pruning_server, [picture(168, 168, 12), said("What is shown?")])
+    stats = httpx.get(f"{pruning_server.url}/script/stats").json()
+    assert stats["settings"]["keep_ratio"] == 0.11 and stats["settings"]["explain"] is True
+    for name, figure in stats["metrics"].items():
+        rows = figure if isinstance(figure, list) else [{"value": figure}]
+        for row in rows:
+            labels = {key: value for key, value in row.items() if key != "value"}
+            assert metric(pruning_server, name, **labels) == row["value"] >= 0
+    assert stats["metrics"]["script_selection_seconds_count"] > 0
+    assert stats["metrics"]["script_visual_tokens_kept_total"] > 0
+
+
+def test_not_asked_for_there_are_no_routes(uncached_server):
+    body = {"model": "tiny", "messages": [turn(said("What?"))]}
+    assert post(uncached_server, "/script/explain", body).status_code == 404
+    assert httpx.get(f"{uncached_server.url}/script/stats").status_code == 404

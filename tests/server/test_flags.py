@@ -1,0 +1,253 @@
+"""The flags in vLLM's own parser, up to the engine's configuration."""
+
+import pytest
+from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.entrypoints.launchers.cli_args import make_arg_parser
+from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+from vllm_script import plugin
+from vllm_script.config import ScriptConfig
+from vllm_script.patches import vllm as compat
+
+
+@pytest.fixture(scope="module")
+def parser(checkpoint):
+    plugin.register()
+    plugin.register()  # a second call changes nothing, and adds no flag twice
+    parser = FlexibleArgumentParser(prog="vllm")
+    serve = make_arg_parser(parser.add_subparsers().add_parser("serve"))
+    serve.set_defaults(model=str(checkpoint("llava-next")))
+    return parser
+
+
+def script_settings(parser, *flags):
+    """additional_config["script"] of the engine that these flags ask for, None if they do not."""
+    args = parser.parse_args(["serve", *flags])
+    return AsyncEngineArgs.from_cli_args(args).additional_config.get("script")
+
+
+@pytest.mark.parametrize(
+    "flags, expected",
+    [
+        ([], None),
+        (["--plugin", "script"], {}),
+        (["--plugin", "script", "--keep-ratio", "0.11"], {"keep_ratio": 0.11}),
+        (["--keep_ratio=0.25"], {"keep_ratio": 0.25}),
+        (
+            ["--min-keep-ratio", "0.05", "--max-keep-ratio", "0.5"],
+            {"min_keep_ratio": 0.05, "max_keep_ratio": 0.5},
+        ),
+        (["--script-clip-model", "some/clip"], {"clip_model": "some/clip"}),
+        (["--visual-token-budget", "64"], {"visual_token_budget": 64}),
+        (["--script-cache-gb", "0"], {"cache_gb": 0}),
+        (["--script-explain"], {"explain": True}),
+        (["--script-shadow", "0.01"], {"shadow": 0.01}),
+        (
+            ["--script-mode", "gsp", "--script-relevance", "none"],
+            {"mode": "gsp", "relevance": "none"},
+        ),
+        (
+            ["--additional-config", '{"script": {"keep_ratio": 0.5, "tau": 0.2}, "other": 1}'],
+            {"keep_ratio": 0.5, "tau": 0.2},
+        ),
+        (
+            [
+                *("--additional-config", '{"script": {"keep_ratio": 0.5, "tau": 0.2}}'),
+                *("--visual-token-budget", "64"),
+            ],
+            {"visual_token_budget": 64, "tau": 0.2},
+        ),
+    ],
+)
+def test_flags_fold_into_additional_config(parser, flags, expected):
+    assert script_settings(parser, *flags) == expected
+
+
+def test_yaml(parser, checkpoint, tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text(f"model: {checkpoint('llava-next')}\nplugin: script\nkeep-ratio: 0.25\n")
+    assert script_settings(parser, "--config", str(path)) == {"keep_ratio": 0.25}
+    flags = ["--config", str(path), "--keep-ratio", "0.5"]
+    assert script_settings(parser, *flags) == {"keep_ratio": 0.5}
+
+
+@pytest.mark.parametrize(
+    "flags, words",
+    [
+        (["--keep-ratio", "1.5"], ["argument --keep-ratio", "[0.01, 1]", "1.5"]),
+        (["--keep-ratio", "nan"], ["argument --keep-ratio", "nan"]),
+        (["--keep-ratio", "a lot"], ["argument --keep-ratio", "'a lot'"]),
+        (["--visual-token-budget", "0"], ["argument --visual-token-budget", "[1, 65536]"]),
+        (["--visual-token-budget", "1.5"], ["argument --visual-token-budget", "1.5"]),
+        (["--keep-ratio", "0.5", "--visual-token-budget", "5"], ["not allowed with"]),
+        (["--script-cache-gb", "-1"], ["argument --script-cache-gb", "[0, 1024]", "-1"]),
+        (["--script-shadow", "0"], ["argument --script-shadow", "(0, 1]", "got 0"]),
+        (["--script-shadow", "2"], ["argument --script-shadow", "(0, 1]", "got 2"]),
+        (
+            ["--script-shadow", "0.5", "--max-keep-ratio", "0.5"],
+            ["max_keep_ratio 0.5", "leave one of the two out"],
+        ),
+        (["--script-mode", "best"], ["argument --script-mode", "cdpruner"]),
+        (["--plugin", "scrip"], ["argument --plugin", "script"]),
+        (["--additional-config", '{"script": {"keep": 1}}'], ["unknown key 'keep' in script"]),
+        (["--additional-config", '{"script": 0.5}'], ["script must be a dictionary"]),
+    ],
+)
+def test_mistakes_are_usage_errors(parser, flags, words, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        script_settings(parser, *flags)
+    assert exit_.value.code == 2
+    message = capsys.readouterr().err
+    for word in words:
+        assert word in message
+
+
+def test_help_explains_every_flag(parser, capsys):
+    with pytest.raises(SystemExit):
+        parser.parse_args(["serve", "--help=Script"])
+    text = capsys.readouterr().out
+    for flag in (
+        *("--plugin", "--keep-ratio", "--visual-token-budget"),
+        *("--script-mode", "--script-relevance", "--script-clip-model"),
+        *("--min-keep-ratio", "--max-keep-ratio", "--script-cache-gb"),
+        *("--script-explain", "--script-shadow"),
+    ):
+        assert flag in text
+    assert text.startswith("Script:")
+    assert "--max-model-len" not in text
+
+
+def test_engine_config_without_pruning_is_stock(checkpoint):
+    config = AsyncEngineArgs(str(checkpoint("llava-next"))).create_engine_config().model_config
+    assert config.architectures == ["LlavaNextForConditionalGeneration"]
+    assert not hasattr(config.hf_config, "vllm_script")
+
+
+@pytest.mark.parametrize("overrides", [{"rope_x": 1, "text_config": {"rope_y": 2}}, "callable"])
+def test_engine_config_keeps_the_users_overrides(checkpoint, overrides):
+    if overrides == "callable":
+        overrides = set_two
+    args = AsyncEngineArgs(
+        str(checkpoint("llava-next")),
+        additional_config={"script": {"keep_ratio": 0.5}},
+        hf_overrides=overrides,
+    )
+    hf_config = args.create_engine_config().model_config.hf_config
+    assert hf_config.architectures == ["ScriptLlavaNextForConditionalGeneration"]
+    assert ScriptConfig.from_dict(hf_config.vllm_script).keep_ratio == 0.5
+    assert (hf_config.rope_x, hf_config.text_config.rope_y) == (1, 2)
+
+
+def test_the_users_overrides_are_put_back(checkpoint):
+    """vLLM reads them again, and not as it reads a callable."""
+    overrides = {"quantization_config_dict_json": "{}"}
+    settings = dict(additional_config={"script": {}}, hf_overrides=overrides)
+    args = AsyncEngineArgs(str(checkpoint("llava-next")), **settings)
+    assert args.create_engine_config().model_config.hf_overrides is overrides
+    assert args.hf_overrides is overrides
+
+
+def test_options_that_are_no_dict_are_left_alone(checkpoint):
+    class Options:
+        def compute_hash(self):
+            return "x"
+
+    args = AsyncEngineArgs(str(checkpoint("llava-next")), additional_config=Options())
+    assert args.create_model_config().architecture == "LlavaNextForConditionalGeneration"
+
+
+def test_the_configuration_reaches_other_processes(checkpoint):
+    import pickle
+
+    args = AsyncEngineArgs(str(checkpoint("llava-next")), additional_config={"script": {}})
+    config = pickle.loads(pickle.dumps(args.create_engine_config())).model_config
+    assert config.architecture == "ScriptLlavaNextForConditionalGeneration"
+    assert config.hf_config.vllm_script["keep_ratio"] == 0.11
+
+
+def test_settings_are_left_in_the_arguments_for_further_api_servers(parser):
+    """These are processes of their own, that start from the arguments before any plugin loads."""
+    args = parser.parse_args(["serve", "--plugin", "script", "--keep-ratio", "0.5"])
+    AsyncEngineArgs.from_cli_args(args)
+    assert args.additional_config == {"script": {"keep_ratio": 0.5}}
+
+
+def set_two(hf_config):
+    hf_config.rope_x = 1
+    if hasattr(hf_config, "text_config"):
+        hf_config.text_config.rope_y = 2
+    return hf_config
+
+
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({"hf_overrides": {"vision_feature_select_strategy": "full"}}, ["'full'", "patches alone"]),
+        (
+            {"enable_lora": True, "enable_tower_connector_lora": True},
+            ["LoRA", "--enable-tower-connector-lora"],
+        ),
+        ({"additional_config": {"script": {"keep_ratio": 2}}}, ["keep_ratio", "got 2"]),
+        ({"mm_encoder_only": True}, ["--mm-encoder-only"]),
+        (
+            {"additional_config": {"script": {"explain": True}}, "worker_extension_cls": "a.B"},
+            ["--script-explain", "a.B", "leave one"],
+        ),
+        (
+            {"additional_config": {"script": {"shadow": 0.1}}, "logprobs_mode": "raw_logits"},
+            ["--script-shadow", "raw_logits", "leave one"],
+        ),
+        ({"tokenizer_mode": "deepseek_v32"}, ["deepseek_v32", "--tokenizer-mode hf"]),
+    ],
+)
+def test_what_cannot_work_is_refused_at_start_up(checkpoint, changes, words):
+    settings = {"additional_config": {"script": {}}} | changes
+    with pytest.raises(ValueError) as error:
+        AsyncEngineArgs(str(checkpoint("llava-next")), **settings).create_engine_config()
+    for word in words:
+        assert word in str(error.value)
+
+
+def test_other_models_are_refused(checkpoint, tmp_path):
+    import json
+    import shutil
+
+    folder = tmp_path / "model"
+    shutil.copytree(checkpoint("llava-next"), folder)
+    config = json.loads((folder / "config.json").read_text())
+    text_only = config["text_config"] | {"architectures": ["LlamaForCausalLM"]}
+    (folder / "config.json").write_text(json.dumps(text_only))
+    with pytest.raises(ValueError, match="does not know .*LlamaForCausalLM.*LlavaNext"):
+        AsyncEngineArgs(str(folder), additional_config={"script": {}}).create_engine_config()
+
+
+def test_start_up_errors_of_the_command_line_are_one_line(parser, capsys):
+    """The library raises them; `vllm serve` prints them and ends."""
+    flags = ["--script-clip-model", "/no/such/folder"]
+    args = parser.parse_args(["serve", *flags])
+    with pytest.raises(SystemExit) as exit_:
+        AsyncEngineArgs.from_cli_args(args).create_engine_config()
+    assert exit_.value.code == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()[-1:]
+    assert line.startswith("vllm: error: the CLIP checkpoint /no/such/folder cannot be read")
+
+
+def test_unsupported_vllm_is_refused_in_one_line(checkpoint, monkeypatch):
+    args = AsyncEngineArgs(str(checkpoint("llava-next")), additional_config={"script": {}})
+    monkeypatch.setattr("vllm.__version__", "0.99.0")
+    with pytest.raises(RuntimeError, match=r"supports vLLM 0\.32\.x: this is 0\.99\.0"):
+        args.create_engine_config()
+
+
+@pytest.mark.parametrize(
+    "probe, problem",
+    [
+        ("vllm.renderers.hf:HfRenderer.render", "has no attribute 'render'"),
+        ("vllm.renderers.gone:HfRenderer.render", "No module named 'vllm.renderers.gone'"),
+        ("vllm.renderers.hf:HfRenderer.render_messages", r"takes \('messages', 'params'\), not"),
+    ],
+)
+def test_a_vllm_that_has_changed_is_refused_in_one_line(monkeypatch, probe, problem):
+    monkeypatch.setitem(compat.PROBES, probe, ("other",))
+    with pytest.raises(RuntimeError, match=rf"supports vLLM 0\.32\.x: .*{problem}"):
+        compat.check_vllm()

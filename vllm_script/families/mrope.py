@@ -1,0 +1,170 @@
+"""What families have in common whose tokens have positions in three dimensions: see positions.py.
+
+Their items are grids of visual tokens, whose size the Hugging Face processor writes beside the
+pixels. A family says how the prompt cuts a grid into runs.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from vllm.exceptions import VLLMValidationError
+from vllm.utils.gpu_sync_debug import gpu_sync_allowed
+
+from ..frontend.processor import PruningProcessor
+from ..layout import Layout
+from ..patches.vllm import ask_for_position_channels, expect_position_channels
+from ..plan import Plan
+from ..positions import (
+    IN_PLACE,
+    NUM_CHANNELS,
+    Run,
+    coordinate_channels,
+    fewest_rows,
+    place_channels,
+    place_rows,
+    prompt_positions,
+)
+from ..worker.encoded_image import EncodedImage
+from ..worker.model import PrunedModel, split_flat, to_device
+
+
+def check_mrope(engine_args: Any) -> None:
+    """Raise ValueError for ways of running that would lose the rows' positions."""
+    if engine_args.pipeline_parallel_size > 1:
+        raise ValueError(
+            "the script plugin cannot prune this model with --pipeline-parallel-size: only the "
+            "first stage would know the positions; use --tensor-parallel-size"
+        )
+    if engine_args.speculative_config is not None:
+        raise ValueError(
+            "the script plugin cannot prune this model with speculative decoding, which reads "
+            "rows and positions on its own; remove --speculative-config"
+        )
+    if engine_args.enable_prompt_embeds:
+        raise ValueError(
+            "the script plugin cannot prune this model beside --enable-prompt-embeds, whose rows "
+            "have no positions; remove it"
+        )
+
+
+def layout_of_runs(runs: Sequence[np.ndarray], num_frames: int) -> Layout:
+    """Layout of an item with these coordinates, [3, rows] of each run."""
+    fewest = len(runs) * max(map(fewest_rows, runs))
+    num_rows = sum(run.shape[1] for run in runs)
+    return Layout(torch.arange(num_rows), num_frames, len(runs) > 1, max(num_frames, fewest))
+
+
+class MRopeProcessor(PruningProcessor):
+    """`PruningProcessor` of these families."""
+
+    modalities = ("image", "video")
+
+    @staticmethod
+    @abstractmethod
+    def runs(hf_config: Any, modality: str, fields: Mapping[str, Any]) -> list[np.ndarray]:
+        """Coordinates, [3, rows] of each run, of an item that was processed."""
+
+    def video_layout(self, fields: Mapping[str, Any]) -> Layout:
+        return _layout(self.runs(self.info.get_hf_config(), "video", fields), "video", fields)
+
+    def placeholder(self, modality: str) -> str:
+        return f"<|vision_start|>{self.token(modality)}<|vision_end|>"
+
+    def _check_prompt(self, processed: Any, plans: Mapping[str, Sequence[Plan | None]]) -> None:
+        """Positions of a pruned item are counted from the text before it."""
+        config = self.info.get_hf_config()
+        around = [None, config.image_token_id, config.video_token_id]
+        tokens = [None, *processed["prompt_token_ids"], None]
+        for modality in plans:
+            spans = processed["mm_placeholders"][modality]
+            for index, (plan, span) in enumerate(zip(plans[modality], spans, strict=True)):
+                start, end = span.offset, span.offset + span.length + 1
+                if plan is not None and (tokens[start] in around or tokens[end] in around):
+                    raise VLLMValidationError(
+                        f"{modality} {index} must stand between <|vision_start|> and "
+                        "<|vision_end|>, as the chat template writes it, to be pruned",
+                        parameter="prompt",
+                    )
+
+
+class MRopePrunedModel(PrunedModel):
+    """`PrunedModel` whose rows carry their coordinates to where the prompt's positions are."""
+
+    supports_multimodal_pruning = True
+    config: Any
+
+    def __init__(self, *, vllm_config: Any, prefix: str = "") -> None:
+        super().__init__(vllm_config=vllm_config, prefix=prefix)
+        expect_position_channels(vllm_config.model_config.multimodal_config)
+        ask_for_position_channels(vllm_config)
+
+    @staticmethod
+    @abstractmethod
+    def runs(hf_config: Any, modality: str, fields: Mapping[str, Any]) -> list[np.ndarray]:
+        """As that of the processor."""
+
+    def item_layout(self, modality: str, fields: Mapping[str, Any]) -> Layout:
+        return _layout(self.runs(self.config, modality, fields), modality, fields)
+
+    def split(self, fields: dict[str, Any], num_items: int) -> Iterator[dict[str, Any]]:
+        (grids,) = (value for name, value in fields.items() if name.endswith("_grid_thw"))
+        return split_flat(fields, grids.prod(-1))
+
+    def embed_whole(self, modality: str, fields: dict[str, Any]) -> Sequence[torch.Tensor]:
+        return [
+            torch.cat([rows, rows.new_full((len(rows), NUM_CHANNELS), IN_PLACE)], dim=1)
+            for rows in super().embed_whole(modality, fields)
+        ]
+
+    def embed_kept(
+        self, modality: str, fields: dict[str, Any], image: EncodedImage, kept: torch.Tensor
+    ) -> torch.Tensor:
+        rows = super().embed_kept(modality, fields, image, kept)
+        runs = self.runs(self.config, modality, fields)
+        where = to_device(coordinate_channels(runs), kept.device).index_select(0, kept)
+        place = to_device(place_channels(len(runs), len(kept)), kept.device)
+        return torch.cat([rows, where.to(rows.dtype), place.to(rows.dtype)], dim=1)
+
+    def get_mrope_input_positions(
+        self, input_tokens: Sequence[int], mm_features: Sequence[Any]
+    ) -> tuple[torch.Tensor, int]:
+        runs = []
+        for feature in sorted(mm_features, key=lambda feature: feature.mm_position.offset):
+            fields = {name: element.data for name, element in feature.data.items()}
+            places = feature.mm_position.extract_embeds_range()
+            coordinates = self.runs(self.config, feature.modality, fields)
+            for (first, last), run in zip(places, coordinates, strict=True):
+                runs.append(Run(first, last + 1 - first, run))
+        return prompt_positions(len(input_tokens), runs)
+
+    def recompute_mrope_positions(
+        self,
+        input_ids: Sequence[int] | torch.Tensor,
+        multimodal_embeddings: Sequence[torch.Tensor],
+        mrope_positions: torch.Tensor,
+        num_computed_tokens: int,
+    ) -> tuple[list[torch.Tensor], torch.Tensor, int]:
+        """Take the channels off the rows of one step and fill in positions from them."""
+        rows = [row[:, :-NUM_CHANNELS] for row in multimodal_embeddings]
+        with gpu_sync_allowed():
+            if rows:
+                device = mrope_positions.device
+                channels = torch.cat([row[:, -NUM_CHANNELS:] for row in multimodal_embeddings])
+                token_ids = torch.as_tensor(input_ids, device=device)
+                is_image = token_ids == self.config.image_token_id
+                is_placeholder = is_image | (token_ids == self.config.video_token_id)
+                mrope_positions = place_rows(
+                    mrope_positions, is_placeholder, channels.to(device), num_computed_tokens
+                )
+            # The last token is text or of a whole item: what is pruned has text behind it.
+            delta = int(mrope_positions[:, -1].max()) + 1 - mrope_positions.shape[1]
+        return rows, mrope_positions, delta
+
+
+def _layout(runs: Sequence[np.ndarray], modality: str, fields: Mapping[str, Any]) -> Layout:
+    return layout_of_runs(runs, int(fields[f"{modality}_grid_thw"].flatten()[0]))
