@@ -100,7 +100,8 @@ class Prompt:
         """Rows of an item as the model returns them, from random features in bfloat16."""
         batch = {name: value[None] for name, value in fields.items()}
         features = torch.randn(total, WIDTH, generator=self.generator).bfloat16()
-        image = EncodedImage.without_states(features, self.model.item_layout(modality, batch))
+        layout = self.model.family.item_layout(self.model.config, modality, batch)
+        image = EncodedImage.without_states(features, layout)
         if len(kept) < total:
             return self.model.embed_kept(modality, batch, image, kept)
         whole = torch.full((total, 8), 255.0).bfloat16()
