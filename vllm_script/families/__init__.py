@@ -9,6 +9,7 @@ beside plugin.py tells how to add one.
 from __future__ import annotations
 
 import importlib
+from typing import Any
 
 from ..family import Family
 
@@ -41,5 +42,10 @@ def registrations() -> list[tuple[str, str]]:
 
 def family_of(pruned_architecture: str) -> Family:
     """Return the family of a pruned model, from its architecture name."""
+    return model_class(pruned_architecture).family
+
+
+def model_class(pruned_architecture: str) -> Any:
+    """Return the class of a pruned model, from its architecture name; imports its module."""
     module = FAMILIES[pruned_architecture.removeprefix("Script")]
-    return getattr(importlib.import_module(f"{__name__}.{module}"), pruned_architecture).family
+    return getattr(importlib.import_module(f"{__name__}.{module}"), pruned_architecture)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from transformers.feature_extraction_utils import BatchFeature
 from vllm.exceptions import VLLMValidationError
@@ -19,6 +19,7 @@ from vllm.multimodal.parse import (
 from vllm.multimodal.processing import BaseMultiModalProcessor, ProcessorInputs
 
 from ..config import ScriptConfig
+from ..family import Family
 from ..layout import Layout
 from ..plan import Plan, image_key
 from ..wire import PackedItem, field_configs, pack, packed_count
@@ -36,9 +37,6 @@ from .pixel_cache import PixelCache, PixelFields
 from .placeholders import placeholder_mask, shortened
 from .planner import at_most, plan_item, query_windows
 from .request import REQUEST_KEY, ScriptRequest, refusal
-
-if TYPE_CHECKING:
-    from ..families.family import Family
 
 
 class PruningProcessor(BaseMultiModalProcessor):

@@ -19,7 +19,7 @@ from vllm.multimodal.inputs import (
 )
 
 from vllm_script.budget import even_shares
-from vllm_script.families import family_of, pruned_name
+from vllm_script.families import model_class, pruned_name
 from vllm_script.worker.encoded_image import EncodedImage
 
 WIDTH = 16
@@ -139,7 +139,7 @@ def models(request, family_checkpoint):
     folder = family_checkpoint(request.param)
     config = AutoConfig.from_pretrained(folder)
     name = pruned_name(config.architectures[0])
-    ours = object.__new__(getattr(family_of(name), name))
+    ours = object.__new__(model_class(name))
     ours.__dict__["config"] = config
     with torch.device("meta"):
         reference = AutoModelForImageTextToText.from_config(config)
