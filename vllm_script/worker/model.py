@@ -28,7 +28,7 @@ from .feature_cache import FeatureCache
 from .selector import Selection, Selector
 from .timers import Timers
 
-_CLIP_PREFIX = "script_clip."
+CLIP_PREFIX = "script_clip."
 """Prefix of CLIP's weights among those that vLLM loads."""
 
 
@@ -64,9 +64,7 @@ class PrunedModel:
             from vllm.model_executor.model_loader.default_loader import DefaultModelLoader
 
             self.script_clip = ClipRelevance(AutoConfig.from_pretrained(config.clip_model))
-            source = DefaultModelLoader.Source(
-                config.clip_model, revision=None, prefix=_CLIP_PREFIX
-            )
+            source = DefaultModelLoader.Source(config.clip_model, revision=None, prefix=CLIP_PREFIX)
             self.secondary_weights = [source]
         hidden_size = hf_config.get_text_config().hidden_size
         embed = partial(input_embeddings, self)
@@ -80,10 +78,10 @@ class PrunedModel:
 
         def stock_weights() -> Iterator[tuple[str, torch.Tensor]]:
             for name, weight in weights:
-                if not name.startswith(_CLIP_PREFIX):
+                if not name.startswith(CLIP_PREFIX):
                     yield name, weight
-                elif found := self.script_clip.load_weight(name.removeprefix(_CLIP_PREFIX), weight):
-                    loaded_here.add(_CLIP_PREFIX + found)
+                elif found := self.script_clip.load_weight(name.removeprefix(CLIP_PREFIX), weight):
+                    loaded_here.add(CLIP_PREFIX + found)
 
         loaded = super().load_weights(stock_weights())  # type: ignore[misc]
         return loaded | loaded_here
