@@ -25,7 +25,7 @@ test-gpu: install
 check: install
 	$(VENV)/ruff check .
 	$(VENV)/ruff format --check .
-	$(VENV)/mypy
+	$(VENV)/python .ci/typecheck.py
 
 serve: install
 	$(VENV)/vllm serve $(MODEL) --plugin script --keep-ratio $(KEEP_RATIO)

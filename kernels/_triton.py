@@ -9,15 +9,14 @@ from typing import Any, Literal, get_args
 
 import torch
 
-triton: Any
-tl: Any
 try:
     import triton
     import triton.language as tl
 
     HAS_TRITON = True
 except ImportError:
-    triton = tl = None
+    triton: Any = None  # type: ignore[no-redef]
+    tl: Any = None  # type: ignore[no-redef]
     HAS_TRITON = False
 
 Backend = Literal["auto", "triton", "torch"]
@@ -32,7 +31,7 @@ def jit(fn: Any) -> Any:
 
 def is_interpreted() -> bool:
     """Whether kernels run in Triton's interpreter: on the CPU, one program after the other."""
-    return triton.knobs.runtime.interpret
+    return bool(triton.knobs.runtime.interpret)
 
 
 def use_triton(backend: Backend, x: torch.Tensor) -> bool:

@@ -136,4 +136,4 @@ def _probabilities(output: Any) -> dict[int, float]:
 def _is_chat(scope: Any) -> bool:
     if scope["type"] != "http" or scope["method"] != "POST":
         return False
-    return scope["path"].removeprefix(scope.get("root_path", "")) == PATH
+    return bool(scope["path"].removeprefix(scope.get("root_path", "")) == PATH)

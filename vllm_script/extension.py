@@ -20,7 +20,8 @@ class ScriptWorker:
 
     def script_take_observations(self) -> dict[str, Any]:
         """Return what was observed since the last call: see `PrunedModel.take_observations`."""
-        return self.get_model().take_observations()  # type: ignore[attr-defined]
+        observed: dict[str, Any] = self.get_model().take_observations()  # type: ignore[attr-defined]
+        return observed
 
     def script_keep_selections(self) -> None:
         """Keep the selections of plans that have an `explain_id` from now on."""

@@ -68,7 +68,7 @@ class Family(Protocol):
 
     def token(self, info: Any, modality: str) -> str:
         """Return the text that stands for an item in a prompt."""
-        return getattr(info.get_hf_processor(), f"{modality}_token")
+        return str(getattr(info.get_hf_processor(), f"{modality}_token"))
 
     def placeholder(self, info: Any, modality: str) -> str:
         """Return that text with what the chat template writes around it."""
@@ -83,4 +83,4 @@ class Family(Protocol):
 
     def feature_width(self, hf_config: Any) -> int:
         """Return the values of a visual token as the model's projector returns it."""
-        return hf_config.get_text_config().hidden_size
+        return int(hf_config.get_text_config().hidden_size)

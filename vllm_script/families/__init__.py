@@ -42,7 +42,8 @@ def registrations() -> list[tuple[str, str]]:
 
 def family_of(pruned_architecture: str) -> Family:
     """Return the family of a pruned model, from its architecture name."""
-    return model_class(pruned_architecture).family
+    family: Family = model_class(pruned_architecture).family
+    return family
 
 
 def model_class(pruned_architecture: str) -> Any:

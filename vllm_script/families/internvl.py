@@ -121,7 +121,8 @@ def _tile_side(hf_config: Any) -> int:
 
 def _num_tiles(processor: Any, height: int, width: int, kwargs: Mapping[str, object]) -> int:
     """Tiles of an image, with its thumbnail: InternVL's processor cuts images by default."""
-    return processor.get_number_of_image_patches(height, width, {"crop_to_patches": True, **kwargs})
+    settings = {"crop_to_patches": True, **kwargs}
+    return int(processor.get_number_of_image_patches(height, width, settings))
 
 
 @lru_cache(maxsize=64)

@@ -39,7 +39,8 @@ class ClipTowerFamily(Family):
     def state_width(self, hf_config: Any) -> int:
         """Return the values of a patch's state, of one layer of the tower or of several."""
         layers = hf_config.vision_feature_layer
-        return hf_config.vision_config.hidden_size * (1 if isinstance(layers, int) else len(layers))
+        num_layers = 1 if isinstance(layers, int) else len(layers)
+        return int(hf_config.vision_config.hidden_size * num_layers)
 
 
 class LlavaFamily(ClipTowerFamily):
@@ -66,7 +67,7 @@ class LlavaFamily(ClipTowerFamily):
 
 def _side(hf_config: Any) -> int:
     """Patches on a side of the tile."""
-    return hf_config.vision_config.image_size // hf_config.vision_config.patch_size
+    return int(hf_config.vision_config.image_size // hf_config.vision_config.patch_size)
 
 
 @lru_cache(maxsize=1)

@@ -40,7 +40,7 @@ def num_frames(fields: Mapping[str, Any]) -> int:
 
     vLLM's batch of a single item has one dimension more in front.
     """
-    return fields["pixel_values_videos"].shape[-4]
+    return int(fields["pixel_values_videos"].shape[-4])
 
 
 def _layout(hf_config: Any, frames: int) -> Layout:

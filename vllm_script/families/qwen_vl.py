@@ -90,12 +90,12 @@ class Qwen3Family(QwenFamily):
 
     def feature_width(self, hf_config: Any) -> int:
         levels = len(hf_config.vision_config.deepstack_visual_indexes)
-        return hf_config.text_config.hidden_size * (1 + levels)
+        return int(hf_config.text_config.hidden_size * (1 + levels))
 
 
 def _token_size(hf_config: Any) -> int:
     """Side in pixels of what becomes one visual token."""
-    return hf_config.vision_config.patch_size * hf_config.vision_config.spatial_merge_size
+    return int(hf_config.vision_config.patch_size * hf_config.vision_config.spatial_merge_size)
 
 
 def _grid(hf_config: Any, modality: str, fields: Mapping[str, Any]) -> tuple[int, int, int]:

@@ -228,9 +228,7 @@ class PruningProcessor(BaseMultiModalProcessor):
         configs_of = super()._get_mm_fields_config
         return put_together(sent, lambda batch: configs_of(batch, stock_kwargs))
 
-    def _kwargs_of(
-        self, items: Any, index: int, stock_kwargs: Mapping[str, object]
-    ) -> Mapping[str, object]:
+    def _kwargs_of(self, items: Any, index: int, stock_kwargs: Mapping[str, object]) -> Any:
         """Arguments for one item: there may be lists of them, such as a speed for each video.
 
         vLLM selects them as if all others were cached.

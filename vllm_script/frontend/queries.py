@@ -83,7 +83,7 @@ def _parts(message: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _part_type(part: Mapping[str, Any]) -> str | None:
     """The type as vLLM reads it: without one, or with a uuid, the key that is present decides."""
-    kind = part.get("type")
+    kind: str | None = part.get("type")
     if kind is None or part.get("uuid") is not None:
         return next((key for key in _MODALITY_OF if key in part), kind)
     return kind

@@ -83,7 +83,7 @@ class PrunedModel:
                 elif found := self.script_clip.load_weight(name.removeprefix(CLIP_PREFIX), weight):
                     loaded_here.add(CLIP_PREFIX + found)
 
-        loaded = super().load_weights(stock_weights())  # type: ignore[misc]
+        loaded: set[str] = super().load_weights(stock_weights())  # type: ignore[misc]
         return loaded | loaded_here
 
     def forget_images(self) -> None:
@@ -125,7 +125,8 @@ class PrunedModel:
 
     def embed_whole(self, modality: str, fields: dict[str, Any]) -> Sequence[torch.Tensor]:
         """Return the rows of a batch of items as stock vLLM has them, a tensor for each item."""
-        return super().embed_multimodal(**fields)  # type: ignore[misc]
+        rows: Sequence[torch.Tensor] = super().embed_multimodal(**fields)  # type: ignore[misc]
+        return rows
 
     def embed_kept(
         self, modality: str, fields: dict[str, Any], image: EncodedImage, kept: torch.Tensor
@@ -234,5 +235,8 @@ def input_embeddings(model: Any, token_ids: torch.Tensor) -> torch.Tensor:
     language_model = model.get_language_model()
     embedding = getattr(getattr(language_model, "model", None), "embed_tokens", None)
     if embedding is None:
-        return language_model.embed_input_ids(token_ids)
-    return getattr(embedding, "base_layer", embedding)(token_ids)
+        embed = language_model.embed_input_ids
+    else:
+        embed = getattr(embedding, "base_layer", embedding)
+    rows: torch.Tensor = embed(token_ids)
+    return rows

@@ -72,7 +72,8 @@ class Selector:
             return None
         if plan.relevance == "clip":
             assert self._clip is not None, "a plan with relevance clip names a CLIP that is loaded"
-            return self._clip(states, plan.query)
+            relevance: torch.Tensor = self._clip(states, plan.query)
+            return relevance
         (query,) = plan.query
         token_ids = to_device(torch.tensor(query), visual_tokens.device)
         return query_relevance(visual_tokens, self._embed(token_ids))
