@@ -79,7 +79,7 @@ class QwenInfo:
 
     def get_mm_max_tokens_per_item(self, seq_len: int, mm_counts: Mapping[str, int]) -> Any:
         """Stock's answer; None, which makes vLLM count in dummies, where no item is left whole."""
-        config = ScriptConfig.from_dict(self.get_hf_config().vllm_script)  # type: ignore[attr-defined]
+        config = ScriptConfig.of(self.get_hf_config())  # type: ignore[attr-defined]
         if config.max_keep_ratio < 1:
             return None
         return super().get_mm_max_tokens_per_item(seq_len, mm_counts)  # type: ignore[misc]

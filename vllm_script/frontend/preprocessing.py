@@ -33,7 +33,7 @@ class Preprocessor(BaseMultiModalProcessor):
 
     def __init__(self, info: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(info, *args, **kwargs)
-        config = ScriptConfig.from_dict(info.get_hf_config().vllm_script)
+        config = ScriptConfig.of(info.get_hf_config())
         self.pixel_cache = PixelCache(config.cache_gb)
         self.counter = ItemCounter()
 

@@ -96,7 +96,7 @@ class PruningProcessor(Preprocessor):
         They are not cached, so that every one of a profiled batch is encoded.
         """
         inputs = super().get_dummy_inputs(*args, **kwargs)
-        config = ScriptConfig.from_dict(self.info.get_hf_config().vllm_script)
+        config = ScriptConfig.of(self.info.get_hf_config())
         config = replace(at_most(config), cache_gb=0)
         request = ScriptRequest(config, "What is shown in the image?", counted=False)
         kwargs = {**inputs.hf_processor_mm_kwargs, REQUEST_KEY: request}

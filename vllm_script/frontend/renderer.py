@@ -16,7 +16,8 @@ from vllm.renderers.chat_utils import ChatTemplateResolutionError
 from vllm.renderers.hf import HfRenderer
 from vllm.renderers.params import ChatParams
 
-from ..config import ScriptConfig, SettingError
+from ..config import ScriptConfig
+from ..setting import SettingError
 from .queries import item_queries, materialize
 from .raw_prompt import MARKS, Scaffolding, learn_scaffolding, raw_item_queries
 from .refusal import refusal
@@ -44,7 +45,7 @@ class ScriptRenderer(HfRenderer):
 
     def __init__(self, config: Any, tokenizer: Any) -> None:
         super().__init__(config, tokenizer)
-        self._script_config = ScriptConfig.from_dict(config.model_config.hf_config.vllm_script)
+        self._script_config = ScriptConfig.of(config.model_config.hf_config)
 
     def render_messages(self, messages: Any, params: Any) -> Any:
         messages, params, note = _take_note(messages, params)

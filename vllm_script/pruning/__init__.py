@@ -7,11 +7,11 @@ nothing a client sends may raise. No vLLM and no layout here: rows in, kept indi
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import fields
 from typing import Any, NamedTuple
 
 import torch
 
+from ..setting import Choice, Number, SettingError, check_value, settings_of
 from .baselines import divprune, random, uniform
 from .frames import frame_by_frame
 from .params import PruningParams
@@ -70,15 +70,17 @@ def select_visual_tokens(
         kept indices [budget] int64, ascending, on visual_tokens' device.
 
     Raises:
-        ValueError: an argument is out of range, of the wrong shape, not finite, or unknown.
+        ValueError: an argument is out of range (then it is a SettingError), of the wrong shape,
+            not finite, or unknown.
     """
     _check_inputs(visual_tokens, budget, relevance)
-    if mode not in MODES:
-        raise ValueError(f"mode must be one of {', '.join(MODES)}, got {mode!r}")
-    known = [field.name for field in fields(PruningParams)]
+    check_value("mode", mode, Choice(MODES), "Visual tokens are chosen by it.")
+    known = [each.key for each in settings_of(PruningParams)]
     for name in params:
         if name not in known:
-            raise ValueError(f"unknown parameter {name!r}, valid are: {', '.join(known)}")
+            raise SettingError(
+                "unknown", f"unknown parameter {name!r}, valid are: {', '.join(known)}"
+            )
     return run_mode(visual_tokens, budget, relevance, mode, PruningParams(**params))
 
 
@@ -126,11 +128,8 @@ def _check_inputs(visual_tokens: torch.Tensor, budget: int, relevance: torch.Ten
             f"visual_tokens must be [N, D] with N >= 1, got shape {shape}; "
             "pass the tokens of one image, tiles flattened"
         )
-    if not isinstance(budget, int) or isinstance(budget, bool) or not 1 <= budget <= shape[0]:
-        raise ValueError(
-            f"budget must be an integer in [1, {shape[0]}], the number of visual tokens, "
-            f"got {budget!r}"
-        )
+    limits = Number(1, shape[0], integer=True)
+    check_value("budget", budget, limits, "So many of the visual tokens are kept.")
     _check_finite("visual_tokens", visual_tokens)
     if relevance is None:
         return

@@ -1,48 +1,50 @@
-"""The parameters of the modes, which are settings of the operator too (config.py)."""
+"""The parameters of the modes. They are settings of the operator too: config.py has the others."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
+from ..setting import Number, Switch, setting, settings_of
+
 
 @dataclass(frozen=True)
 class PruningParams:
     """Parameters of all modes; each mode reads the ones that MODES lists for it."""
 
-    tau: float = 0.1
-    """Similarity at which two tokens are neighbours (script, gsp), in [-1, 1]. The paper has 0.2,
-    absolute, where every real token neighbours every other."""
-
-    tau_relative: bool = True
-    """Count tau from the mean similarity of the graph instead of from 0."""
-
-    gamma: float = 1.0
-    """How much close neighbours outweigh many (script, gsp), in [0, 10]. The paper has 1."""
-
-    pool_ratio: float = 0.5
-    """Part of the tokens GSP leaves to QCSP (script), in [0, 1]; never less than the budget."""
-
-    seed: int = 0
-    """Seed of the random mode, in [0, 2**32 - 1]."""
+    # The paper has tau 0.2, absolute, where every real token neighbours every other, and gamma 1.
+    tau: float = setting(
+        0.1,
+        Number(-1, 1),
+        "Two tokens are neighbours from this cosine similarity up.",
+    )
+    tau_relative: bool = setting(
+        True,
+        Switch(),
+        "The threshold tau counts from the mean similarity of the graph, instead of from 0.",
+    )
+    gamma: float = setting(
+        1.0,
+        Number(0, 10),
+        "How close a token's neighbours are counts this much, beside how many they are.",
+    )
+    pool_ratio: float = setting(
+        0.5,
+        Number(0, 1),
+        "This part of the tokens is left to QCSP by GSP, but never less than the budget. From a "
+        "keep ratio of pool_ratio up, mode script is GSP alone.",
+    )
+    seed: int = setting(
+        0,
+        Number(0, 2**32 - 1, integer=True),
+        "The random choice starts from this seed.",
+    )
 
     def __post_init__(self) -> None:
-        _check_number("tau", self.tau, -1, 1)
-        if not isinstance(self.tau_relative, bool):
-            raise ValueError(f"tau_relative must be true or false, got {self.tau_relative!r}")
-        _check_number("gamma", self.gamma, 0, 10)
-        _check_number("pool_ratio", self.pool_ratio, 0, 1)
-        _check_number("seed", self.seed, 0, 2**32 - 1, integer=True)
+        for each in settings_of(PruningParams):
+            each.check(getattr(self, each.key))
 
     @property
     def graph(self) -> dict[str, Any]:
         """The parameters of GSP's graph, as keyword arguments of `kernels.reduce_graph`."""
         return {"tau": self.tau, "tau_relative": self.tau_relative, "gamma": self.gamma}
-
-
-def _check_number(
-    name: str, value: float, low: float, high: float, *, integer: bool = False
-) -> None:
-    kind, types = ("an integer", int) if integer else ("a number", (int, float))
-    if isinstance(value, bool) or not isinstance(value, types) or not low <= value <= high:
-        raise ValueError(f"{name} must be {kind} in [{low}, {high}], got {value!r}")

@@ -38,7 +38,7 @@ class PrunedModel:
 
     def __init__(self, *, vllm_config: Any, prefix: str = "") -> None:
         super().__init__(vllm_config=vllm_config, prefix=prefix)  # type: ignore[call-arg]
-        config = ScriptConfig.from_dict(vllm_config.model_config.hf_config.vllm_script)
+        config = ScriptConfig.of(vllm_config.model_config.hf_config)
         self._script_config = config
         self._tested: set[str] = set()
         self._hidden_size = vllm_config.model_config.hf_config.get_text_config().hidden_size
