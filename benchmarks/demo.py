@@ -26,12 +26,13 @@ from typing import Any
 
 import openai
 import sklearn.datasets
+import torch
 from PIL import Image
 from transformers import AutoConfig
 
 from vllm_script.config import ScriptConfig
 from vllm_script.families import family_of, pruned_name
-from vllm_script.frontend.queries import image_queries
+from vllm_script.frontend.queries import item_queries
 from vllm_script.plan import make_plan
 from vllm_script.server.aliases import SCRIPT_DEMO, repository_of
 from vllm_script.server.launch import VllmServer
@@ -110,7 +111,7 @@ def demonstrate(
         removed = whole.prompt_tokens - pruned.prompt_tokens
         if removed != before - after:
             sys.exit(f"expected {before} -> {after} visual tokens, but {removed} were removed")
-        (conditioned_on,) = image_queries([message(picture, question)])
+        (conditioned_on,) = item_queries([message(picture, question)])["image"]
         print(f"question             {question}")
         print(f"pruning looked for   {conditioned_on}")
         for name, reply, tokens in (("pruned", pruned, after), ("without pruning", whole, before)):
@@ -163,7 +164,8 @@ def visual_tokens(model: str, image: Image.Image, keep_ratio: float) -> tuple[in
     """Visual tokens of the image before and after pruning, from its size alone."""
     config = AutoConfig.from_pretrained(model)
     family = family_of(pruned_name(config.architectures[0]))
-    layout = family.layout_of(config, image.height, image.width)
+    fields = {"image_sizes": torch.tensor([image.height, image.width])}
+    layout = family.item_layout(config, "image", fields)
     plan = make_plan(ScriptConfig(keep_ratio=keep_ratio), ())
     kept = plan.num_kept(*layout.counts)
     return layout.num_placeholders, kept or layout.num_placeholders

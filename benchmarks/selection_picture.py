@@ -22,7 +22,7 @@ from transformers import AutoConfig
 
 from vllm_script.budget import num_kept
 from vllm_script.explain.drawing import draw_selection
-from vllm_script.families.llava_next import layout_of, patch_views
+from vllm_script.families import family_of, pruned_name
 from vllm_script.server.aliases import SCRIPT_DEMO, repository_of
 
 SCENE = Path(__file__).with_name("scene.png")
@@ -54,8 +54,11 @@ def draw(model: DemoModel, image: Image.Image, question: str, keep_ratio: float)
     if scores is not None:
         relevance[patches] = scores
     config = AutoConfig.from_pretrained(repository_of(SCRIPT_DEMO))
-    layout = layout_of(config, image.height, image.width)
-    views = patch_views(config, layout, image.height, image.width)
+    family = family_of(pruned_name(config.architectures[0]))
+    fields = {"image_sizes": torch.tensor([image.height, image.width])}
+    layout = family.item_layout(config, "image", fields)
+    views = family.views(config, layout, image.height, image.width)
+    assert views is not None, "LLaVA-NeXT takes images"
     panels = draw_selection(image, views, patches[kept], relevance)
     sheet = Image.new("RGB", (panels.width, panels.height + CAPTION), "white")
     line = f'"{question}"  ->  "{answer}"     {budget} of {total} visual tokens kept'

@@ -15,20 +15,20 @@ from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 from vllm.outputs import RequestOutput
 from vllm.sampling_params import SamplingParams
 
-from vllm_script.frontend.request import Inquiry
+from vllm_script.frontend.request import ScriptRequest
 
 from .script_field import attach
 
 
-async def render(chat: Any, request: ChatCompletionRequest, inquiry: Inquiry) -> Any:
+async def render(chat: Any, request: ChatCompletionRequest, script: ScriptRequest) -> Any:
     """The engine's input for one token, or the ErrorResponse that vLLM has for the client.
 
     Args:
         chat: vLLM's handler of chat completions, `app.state.openai_serving_chat`.
-        request: is changed: `inquiry` goes with it, and it asks for one token.
+        request: is changed: `script` goes with it, and it asks for one token.
     """
     request.max_tokens, request.max_completion_tokens, request.n = 1, None, 1
-    attach(request, inquiry)
+    attach(request, script)
     unlogged = copy.copy(chat)  # it logs bodies where --enable-log-requests is given
     unlogged.request_logger = None
     rendered = await unlogged.render_chat_request(request)

@@ -22,7 +22,7 @@ from vllm.sampling_params import SamplingParams
 
 from vllm_script.config import ScriptConfig
 from vllm_script.frontend.metrics import metrics
-from vllm_script.frontend.request import Inquiry
+from vllm_script.frontend.request import ScriptRequest
 from vllm_script.patches import vllm as compat
 
 from .ask import first_token, render
@@ -106,7 +106,7 @@ class Shadow:
     async def _first_token(self, body: Any, script: dict[str, Any]) -> Any:
         request = await asyncio.to_thread(ChatCompletionRequest.model_validate, body)
         chat = self.state.openai_serving_chat
-        prompt = await render(chat, request, Inquiry(script))
+        prompt = await render(chat, request, ScriptRequest(script))
         if isinstance(prompt, ErrorResponse):
             raise RuntimeError(prompt.error.message)
         limit = self.state.engine_client.model_config.max_logprobs

@@ -1,11 +1,14 @@
-"""What is done to one image or video: the plan, and the bytes that stand for it.
+"""What is done to one image or video: the plan, its bytes, and the names that an item is cached by.
 
-The same bytes are hashed into the image's identifier (identity.py) and sent to the worker, which
-reads its orders from nothing else: what is cached under an identifier is what the plan said.
+The bytes of a plan are hashed into the item's identifier, which keys every cache of vLLM's, and
+sent to the worker, which reads what to do from nothing else: what is cached under an identifier is
+what the plan said. Equal plans share, different plans never do, and an item that is left whole
+keeps the identifier that stock vLLM gives it.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -82,3 +85,26 @@ def make_plan(config: ScriptConfig, query: Sequence[tuple[int, ...]]) -> Plan:
         query=tuple(query) if conditioned else (),
         params=PruningParams(**params),
     )
+
+
+def identifier(stock_hash: str, plan: Plan | None) -> str:
+    """Return the identifier of an image, which keys every cache of vLLM's.
+
+    Args:
+        stock_hash: what stock vLLM would use: a hash of content and processor arguments, or the
+            client's uuid.
+        plan: None where pruning leaves it whole.
+    """
+    if plan is None:
+        return stock_hash
+    return f"{stock_hash}-script-{hashlib.blake2b(plan.encode(), digest_size=16).hexdigest()}"
+
+
+def image_key(stock_hash: str, *size: int) -> bytes:
+    """Return the key, 16 bytes, of an image or video before pruning, the same for all plans.
+
+    A client may send pictures of different sizes under one uuid; the size in the key makes sure
+    that what is found under it has the rows that this image's placeholders were counted for.
+    """
+    name = f"{stock_hash}-{'x'.join(map(str, size))}".encode("utf-8", "surrogatepass")
+    return hashlib.blake2b(name, digest_size=16).digest()
