@@ -5,7 +5,7 @@ VENV = .venv/bin
 MODEL ?= llava-next
 KEEP_RATIO ?= 0.11
 
-.PHONY: install demo test test-all test-gpu check serve
+.PHONY: install demo test test-all test-gpu check docs serve
 
 install:
 	python3 .ci/install.py
@@ -26,6 +26,9 @@ check: install
 	$(VENV)/ruff check .
 	$(VENV)/ruff format --check .
 	$(VENV)/python .ci/typecheck.py
+
+docs: install
+	$(VENV)/python -m vllm_script.server.settings_table
 
 serve: install
 	$(VENV)/vllm serve $(MODEL) --plugin script --keep-ratio $(KEEP_RATIO)

@@ -57,7 +57,7 @@ class Shadow:
     @cached_property
     def config(self) -> ScriptConfig:
         """The settings in force."""
-        return ScriptConfig.from_dict(self.state.engine_client.model_config.hf_config.vllm_script)
+        return ScriptConfig.of(self.state.engine_client.model_config.hf_config)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if not _is_chat(scope) or random.random() >= (self.config.shadow or 0):

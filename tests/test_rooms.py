@@ -19,7 +19,7 @@ FOLDERS = {
     "vllm_script.kernels": Path(kernels.__file__).parent,
     "vllm_script.server": Path(server.__file__).parent,
 }
-CONTRACT = {"config", "plan", "budget", "layout", "family", "positions", "wire"}
+CONTRACT = {"setting", "config", "plan", "budget", "layout", "family", "positions", "wire"}
 ROOFS = {"plugin", "extension"}
 API_PROCESS, ENGINE_PROCESS = {"frontend", "server"}, {"worker"}
 ABOVE = ROOFS | {"families", "explain"}
@@ -42,7 +42,9 @@ NEVER = {
 }
 """Room -> rooms that nothing in it imports, at the top of a file or inside a function."""
 
-KNOW_NO_VLLM = ("kernels", "pruning", "config", "plan", "budget", "layout", "family", "positions")
+KNOW_NO_VLLM = (
+    *("kernels", "pruning", "setting", "config", "plan", "budget", "layout", "family", "positions"),
+)
 """Rooms that work without vLLM."""
 
 

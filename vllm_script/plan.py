@@ -15,16 +15,10 @@ from dataclasses import asdict, dataclass
 
 from .budget import num_kept
 from .config import ScriptConfig
-from .pruning import QUERY_MODES, PruningParams
+from .pruning import MODES, PruningParams
 
 # Raise it whenever the same plan would select other tokens than before.
 ALGORITHM_VERSION = 2
-
-_PARAMS_READ = {
-    "script": ("tau", "tau_relative", "gamma", "pool_ratio"),
-    "gsp": ("tau", "tau_relative", "gamma"),
-    "random": ("seed",),
-}
 
 
 @dataclass(frozen=True)
@@ -75,13 +69,13 @@ class Plan:
 
 def reads_query(config: ScriptConfig) -> bool:
     """Whether a selection with these settings depends on the query."""
-    return config.mode in QUERY_MODES and config.relevance != "none"
+    return MODES[config.mode].reads_query and config.relevance != "none"
 
 
 def make_plan(config: ScriptConfig, query: Sequence[tuple[int, ...]]) -> Plan:
     """The plan for an image conditioned on these windows of token ids (none: no query)."""
     conditioned = reads_query(config) and len(query) > 0
-    read = _PARAMS_READ.get(config.mode, ())
+    params = {name: getattr(config.params, name) for name in MODES[config.mode].reads}
     return Plan(
         keep_ratio=None if config.keep_ratio is None else float(config.keep_ratio),
         visual_token_budget=config.visual_token_budget,
@@ -89,7 +83,7 @@ def make_plan(config: ScriptConfig, query: Sequence[tuple[int, ...]]) -> Plan:
         relevance=config.relevance if conditioned else "none",
         clip_model=config.clip_model if conditioned and config.relevance == "clip" else None,
         query=tuple(query) if conditioned else (),
-        params=PruningParams(**{name: getattr(config.params, name) for name in read}),
+        params=PruningParams(**params),
     )
 
 

@@ -7,7 +7,8 @@ import pytest
 from soak.mistakes import SCRIPT_MISTAKES
 from soak.mix import HANG_UP_BUDGET, KINDS, LARGE_SCRIPTS, MAX_IMAGES, SCRIPTS
 
-from vllm_script.config import ScriptConfig, SettingError
+from vllm_script.config import ScriptConfig
+from vllm_script.setting import SettingError
 
 CONFIG = ScriptConfig(clip_model="its own")
 

@@ -63,7 +63,7 @@ class PruningProcessor(BaseMultiModalProcessor):
 
     def __init__(self, info: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(info, *args, **kwargs)
-        self._script_config = ScriptConfig.from_dict(info.get_hf_config().vllm_script)
+        self._script_config = ScriptConfig.of(info.get_hf_config())
         self.pixel_cache = PixelCache(self._script_config.cache_gb)
         self.counter = ItemCounter()
 

@@ -16,7 +16,8 @@ from vllm.renderers.chat_utils import ChatTemplateResolutionError
 from vllm.renderers.hf import HfRenderer
 from vllm.renderers.params import ChatParams
 
-from ..config import ScriptConfig, SettingError
+from ..config import ScriptConfig
+from ..setting import SettingError
 from .queries import (
     MARKS,
     Scaffolding,
@@ -43,7 +44,7 @@ class ScriptRenderer(HfRenderer):
 
     def __init__(self, config: Any, tokenizer: Any) -> None:
         super().__init__(config, tokenizer)
-        self._script_config = ScriptConfig.from_dict(config.model_config.hf_config.vllm_script)
+        self._script_config = ScriptConfig.of(config.model_config.hf_config)
 
     def render_messages(self, messages: Any, params: Any) -> Any:
         messages, params, request = _take_request(messages, params)

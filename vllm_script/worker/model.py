@@ -44,7 +44,7 @@ class PrunedModel:
     def __init__(self, *, vllm_config: Any, prefix: str = "") -> None:
         super().__init__(vllm_config=vllm_config, prefix=prefix)  # type: ignore[call-arg]
         hf_config = vllm_config.model_config.hf_config
-        config = ScriptConfig.from_dict(hf_config.vllm_script)
+        config = ScriptConfig.of(hf_config)
         self._script_config = config
         self._hf_config = hf_config
         self._tested: set[str] = set()
