@@ -63,7 +63,7 @@ def check_rows(name: str, x: torch.Tensor) -> None:
 
 
 def check_features(name: str, x: torch.Tensor) -> None:
-    """As `check_rows`, of a dtype that kernels multiply."""
+    """Raise ValueError unless x is what `check_rows` asks for, of a dtype that kernels multiply."""
     check_rows(name, x)
     if x.dtype not in DTYPES:
         raise ValueError(f"{name} must be float32, float16 or bfloat16, got {x.dtype}")

@@ -28,6 +28,7 @@ from vllm_script.explain.shelf import MOST_KEPT
 from vllm_script.families import family_of
 from vllm_script.frontend.request import ScriptRequest
 from vllm_script.patches import vllm as compat
+from vllm_script.vllm_types import AppState, ChatHandler
 
 from . import stats
 from .ask import first_token, render
@@ -61,7 +62,7 @@ async def explain(request: ChatCompletionRequest, raw_request: Request) -> JSONR
         return await _explain(request, raw_request.app.state)
 
 
-async def _explain(request: ChatCompletionRequest, state: Any) -> JSONResponse:
+async def _explain(request: ChatCompletionRequest, state: AppState) -> JSONResponse:
     explanation = Explanation()
     script = (request.model_extra or {}).get("script")
     chat = state.openai_serving_chat
@@ -89,7 +90,9 @@ def _error(response: ErrorResponse, headers: dict[str, str] | None = None) -> JS
     return JSONResponse(response.model_dump(), response.error.code, headers)
 
 
-async def _selections(chat: Any, prompt: Any, images: list[ExplainedImage]) -> list[dict[str, Any]]:
+async def _selections(
+    chat: ChatHandler, prompt: Any, images: list[ExplainedImage]
+) -> list[dict[str, Any]]:
     """Have the workers select; what they kept of each image, {} of one that is left whole."""
     await chat.engine_client.collective_rpc("script_keep_selections")
     # Of several data-parallel engines the first is the one whose workers are asked.

@@ -24,6 +24,7 @@ from vllm_script.config import ScriptConfig
 from vllm_script.frontend.metrics import metrics
 from vllm_script.frontend.request import ScriptRequest
 from vllm_script.patches import vllm as compat
+from vllm_script.vllm_types import AppState
 
 from .ask import first_token, render
 
@@ -49,7 +50,7 @@ def _extend(app: Any) -> None:
 class Shadow:
     """ASGI middleware: remembers the bodies of a share of chat requests until they are answered."""
 
-    def __init__(self, app: Callable[..., Awaitable[None]], state: Any) -> None:
+    def __init__(self, app: Callable[..., Awaitable[None]], state: AppState) -> None:
         """`state`: the application's, which has vLLM's handlers once it serves."""
         self.app, self.state = app, state
         self._running: asyncio.Task[None] | None = None

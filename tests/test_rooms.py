@@ -19,7 +19,10 @@ FOLDERS = {
     "vllm_script.kernels": Path(kernels.__file__).parent,
     "vllm_script.server": Path(server.__file__).parent,
 }
-CONTRACT = {"setting", "config", "plan", "budget", "layout", "family", "positions", "wire"}
+CONTRACT = {
+    *("setting", "config", "plan", "budget", "layout", "family", "positions", "wire"),
+    "vllm_types",
+}
 ROOFS = {"plugin", "extension"}
 API_PROCESS, ENGINE_PROCESS = {"frontend", "server"}, {"worker"}
 ABOVE = ROOFS | {"families", "explain"}

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import torch
 
 from .layout import Layout
+from .vllm_types import EngineArgs, ProcessingInfo
 
 Views = Mapping[str, torch.Tensor]
 """Boxes [patches, 4] in pixels (left, top, right, bottom) of each view that the encoder has of an
@@ -25,11 +26,11 @@ class Family(Protocol):
     modalities: tuple[str, ...] = ("image",)
     """What is pruned of `image` and `video`; vLLM handles the rest as ever."""
 
-    def check(self, engine_args: Any, hf_config: Any) -> None:
+    def check(self, engine_args: EngineArgs, hf_config: Any) -> None:
         """Raise ValueError, before weights load, for what pruning would get wrong.
 
         Args:
-            engine_args: vLLM's `EngineArgs`, as the operator gave them.
+            engine_args: what the operator gave.
         """
         return None
 
@@ -39,7 +40,7 @@ class Family(Protocol):
 
     @abstractmethod
     def image_layout(
-        self, info: Any, height: int, width: int, kwargs: Mapping[str, object]
+        self, info: ProcessingInfo, height: int, width: int, kwargs: Mapping[str, object]
     ) -> Layout:
         """Return the layout of an image before it is processed; its identifier depends on it.
 
@@ -66,11 +67,11 @@ class Family(Protocol):
         """
         return None
 
-    def token(self, info: Any, modality: str) -> str:
+    def token(self, info: ProcessingInfo, modality: str) -> str:
         """Return the text that stands for an item in a prompt."""
         return str(getattr(info.get_hf_processor(), f"{modality}_token"))
 
-    def placeholder(self, info: Any, modality: str) -> str:
+    def placeholder(self, info: ProcessingInfo, modality: str) -> str:
         """Return that text with what the chat template writes around it."""
         return self.token(info, modality)
 

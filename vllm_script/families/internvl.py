@@ -34,6 +34,7 @@ from vllm.transformers_utils.processors.internvl import (
 from ..family import Family, Views
 from ..frontend.processor import PruningProcessor
 from ..layout import Layout
+from ..vllm_types import ProcessingInfo
 from ..worker.model import PrunedModel, split_flat
 from .boxes import ONE_TILE, TILES, tiled_boxes, whole_boxes
 
@@ -69,7 +70,7 @@ class InternVLFamily(TilesFamily):
         return "1280x720", _image_layout(num_tiles, _tile_side(hf_config) ** 2)
 
     def image_layout(
-        self, info: Any, height: int, width: int, kwargs: Mapping[str, object]
+        self, info: ProcessingInfo, height: int, width: int, kwargs: Mapping[str, object]
     ) -> Layout:
         processor = info.get_hf_processor(**kwargs)
         settings = info.ctx.get_merged_mm_kwargs(kwargs)
@@ -98,14 +99,14 @@ class InternVLChatFamily(TilesFamily):
         return "1280x720", _image_layout(num_tiles, _tile_side(hf_config) ** 2)
 
     def image_layout(
-        self, info: Any, height: int, width: int, kwargs: Mapping[str, object]
+        self, info: ProcessingInfo, height: int, width: int, kwargs: Mapping[str, object]
     ) -> Layout:
         processor = info.get_hf_processor(**kwargs)
         tile_tokens = processor.image_seq_length
         total = processor.get_num_image_tokens(image_width=width, image_height=height)
         return _image_layout(total // tile_tokens, tile_tokens)
 
-    def token(self, info: Any, modality: str) -> str:
+    def token(self, info: ProcessingInfo, modality: str) -> str:
         return f"<{modality}>"
 
 

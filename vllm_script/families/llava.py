@@ -18,6 +18,7 @@ from vllm.multimodal import MULTIMODAL_REGISTRY
 from ..family import Family, Views
 from ..frontend.processor import PruningProcessor
 from ..layout import Layout
+from ..vllm_types import EngineArgs, ProcessingInfo
 from ..worker.encoded_image import EncodedImage
 from ..worker.model import PrunedModel
 from .boxes import ONE_TILE, cropped_boxes, whole_boxes
@@ -26,7 +27,7 @@ from .boxes import ONE_TILE, cropped_boxes, whole_boxes
 class ClipTowerFamily(Family):
     """A family whose visual tokens are the patches of a CLIP or SigLIP tower, one by one."""
 
-    def check(self, engine_args: Any, hf_config: Any) -> None:
+    def check(self, engine_args: EngineArgs, hf_config: Any) -> None:
         """Raise ValueError for a tower that returns more than patches."""
         tower = hf_config.vision_config.model_type
         strategy = hf_config.vision_feature_select_strategy
@@ -49,7 +50,7 @@ class LlavaFamily(ClipTowerFamily):
         return f"{side}x{side}", self.item_layout(hf_config, "image", {})
 
     def image_layout(
-        self, info: Any, height: int, width: int, kwargs: Mapping[str, object]
+        self, info: ProcessingInfo, height: int, width: int, kwargs: Mapping[str, object]
     ) -> Layout:
         return self.item_layout(info.get_hf_config(), "image", {})
 

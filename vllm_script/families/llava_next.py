@@ -17,6 +17,7 @@ from vllm.multimodal import MULTIMODAL_REGISTRY
 from ..family import Views
 from ..frontend.processor import PruningProcessor
 from ..layout import Layout
+from ..vllm_types import ProcessingInfo
 from ..worker.encoded_image import EncodedImage
 from ..worker.model import PrunedModel
 from .anyres import Anyres, merged_patch_numbers
@@ -31,7 +32,7 @@ class LlavaNextFamily(ClipTowerFamily):
         return f"{width}x{height}", _layout(Anyres.of(hf_config), height, width)
 
     def image_layout(
-        self, info: Any, height: int, width: int, kwargs: Mapping[str, object]
+        self, info: ProcessingInfo, height: int, width: int, kwargs: Mapping[str, object]
     ) -> Layout:
         """Return the base tile's rows, then the grid's with newlines."""
         return _layout(Anyres.of(info.get_hf_config()), height, width)

@@ -17,6 +17,7 @@ from vllm.multimodal import MULTIMODAL_REGISTRY
 from ..family import Family
 from ..frontend.processor import PruningProcessor
 from ..layout import Layout
+from ..vllm_types import ProcessingInfo
 from ..worker.model import PrunedModel
 
 
@@ -27,7 +28,7 @@ class LlavaNextVideoFamily(Family):
         return "8 frames", _layout(hf_config, 8)
 
     def image_layout(
-        self, info: Any, height: int, width: int, kwargs: Mapping[str, object]
+        self, info: ProcessingInfo, height: int, width: int, kwargs: Mapping[str, object]
     ) -> Layout:
         raise AssertionError("vLLM takes no images for LLaVA-NeXT-Video")
 

@@ -18,6 +18,7 @@ from vllm.multimodal import MULTIMODAL_REGISTRY
 from ..family import Family, Views
 from ..frontend.processor import PruningProcessor
 from ..layout import Layout
+from ..vllm_types import ProcessingInfo
 from ..worker.model import PrunedModel
 from .anyres import NEWLINE, Anyres, merged_patch_numbers
 from .boxes import ONE_TILE, TILES, whole_boxes
@@ -35,7 +36,7 @@ class LlavaOnevisionFamily(Family):
         return "1280x720", _image_layout(Anyres.of(hf_config), 720, 1280)
 
     def image_layout(
-        self, info: Any, height: int, width: int, kwargs: Mapping[str, object]
+        self, info: ProcessingInfo, height: int, width: int, kwargs: Mapping[str, object]
     ) -> Layout:
         """Return the base tile's rows, then the grid's with newlines."""
         return _image_layout(Anyres.of(info.get_hf_config()), height, width)

@@ -30,6 +30,7 @@ from ..positions import (
     place_rows,
     prompt_positions,
 )
+from ..vllm_types import EngineArgs, ProcessingInfo
 from ..worker.encoded_image import EncodedImage
 from ..worker.model import PrunedModel, split_flat
 from ..worker.selector import to_device
@@ -47,7 +48,7 @@ class MRopeFamily(Family):
 
     modalities = ("image", "video")
 
-    def check(self, engine_args: Any, hf_config: Any) -> None:
+    def check(self, engine_args: EngineArgs, hf_config: Any) -> None:
         """Raise ValueError for ways of running that would lose the rows' positions."""
         if engine_args.pipeline_parallel_size > 1:
             raise ValueError(
@@ -73,7 +74,7 @@ class MRopeFamily(Family):
         num_frames = int(fields[f"{modality}_grid_thw"].flatten()[0])
         return layout_of_runs(self.runs(hf_config, modality, fields), num_frames)
 
-    def placeholder(self, info: Any, modality: str) -> str:
+    def placeholder(self, info: ProcessingInfo, modality: str) -> str:
         return f"<|vision_start|>{self.token(info, modality)}<|vision_end|>"
 
 

@@ -22,6 +22,7 @@ from vllm.multimodal.inputs import (
 )
 
 from ..plan import Plan, identifier, image_key
+from ..vllm_types import Items
 
 CARRIED_KEY = "script_items"
 """Key of the processor's keyword arguments under which `Carried` travels from step to step."""
@@ -35,10 +36,10 @@ class PlannedItem:
     """How it is pruned; None to leave it whole."""
 
     identifier: str
-    """Its name in vLLM's caches."""
+    """Name of the item in vLLM's caches."""
 
     cache_key: bytes
-    """Its key in our caches, which hold it before pruning; empty where it is to be kept out."""
+    """Key of the item in our caches, which hold it before pruning; empty where it is kept out."""
 
 
 @dataclass(frozen=True)
@@ -59,14 +60,13 @@ def take_carried(kwargs: Mapping[str, Any]) -> tuple[Carried, dict[str, Any]]:
 
 
 def planned_items(
-    plans: Sequence[Plan | None], stock_hashes: Sequence[str], items: Any, *, caching: bool
+    plans: Sequence[Plan | None], stock_hashes: Sequence[str], items: Items, *, caching: bool
 ) -> list[PlannedItem]:
     """Name each item of one modality by its plan.
 
     Args:
         plans: of each item, None to leave it whole.
         stock_hashes: the identifiers that stock vLLM would use.
-        items: vLLM's parsed items.
         caching: whether our caches are on; an item that is left whole, or came as a reference to
             one sent before, is kept out of them in any case.
     """

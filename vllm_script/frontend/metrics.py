@@ -16,6 +16,7 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from ..layout import Layout
 from ..plan import Plan
+from ..vllm_types import Items, PlaceholderRange
 from .items import PlannedItem
 
 MAX_VIDEOS = 16384
@@ -170,17 +171,16 @@ class ItemCounter:
 
     def count(
         self,
-        items: Any,
+        items: Items,
         planned: Sequence[PlannedItem],
-        spans: Sequence[Any],
+        spans: Sequence[PlaceholderRange],
         layout_of: Callable[[int], Layout | None],
         query_source: str,
     ) -> None:
         """Count a request's items of one modality.
 
         Args:
-            items: vLLM's parsed items.
-            spans: vLLM's placeholder ranges of the items.
+            spans: where the items stand in the prompt.
             layout_of: returns the layout of an item by its index; None of a video.
             query_source: where the request's conditioning texts come from: `turn` or `request`.
         """

@@ -22,6 +22,7 @@ from ..config import ScriptConfig
 from ..family import Family
 from ..layout import Layout
 from ..plan import Plan, image_key
+from ..vllm_types import Items
 from ..wire import PackedItem, field_configs, pack, packed_count
 from .items import (
     CARRIED_KEY,
@@ -175,7 +176,9 @@ class PruningProcessor(BaseMultiModalProcessor):
 
     # What these methods do of their own, in the same order.
 
-    def _image_layout(self, items: Any, index: int, kwargs: Mapping[str, object]) -> Layout | None:
+    def _image_layout(
+        self, items: Items, index: int, kwargs: Mapping[str, object]
+    ) -> Layout | None:
         """Layout of an image by its size; None where that is not known, and of a video."""
         if not isinstance(items, ImageProcessorItems) or items.get(index) is None:
             return None
@@ -183,7 +186,7 @@ class PruningProcessor(BaseMultiModalProcessor):
         return self.family.image_layout(self.info, size.height, size.width, kwargs)
 
     def _plans(
-        self, items: Any, request: ScriptRequest, kwargs: Mapping[str, object]
+        self, items: Items, request: ScriptRequest, kwargs: Mapping[str, object]
     ) -> list[Plan | None]:
         """Plans of a request's items of one modality; None of an item that is left whole."""
         modality = items.modality
@@ -211,7 +214,7 @@ class PruningProcessor(BaseMultiModalProcessor):
         return plans
 
     def _process(
-        self, items: Any, planned: Sequence[PlannedItem], stock_kwargs: Mapping[str, object]
+        self, items: Items, planned: Sequence[PlannedItem], stock_kwargs: Mapping[str, object]
     ) -> BatchFeature:
         """Process items one by one, with their plans.
 
@@ -228,7 +231,7 @@ class PruningProcessor(BaseMultiModalProcessor):
         configs_of = super()._get_mm_fields_config
         return put_together(sent, lambda batch: configs_of(batch, stock_kwargs))
 
-    def _kwargs_of(self, items: Any, index: int, stock_kwargs: Mapping[str, object]) -> Any:
+    def _kwargs_of(self, items: Items, index: int, stock_kwargs: Mapping[str, object]) -> Any:
         """Arguments for one item: there may be lists of them, such as a speed for each video.
 
         vLLM selects them as if all others were cached.
@@ -290,7 +293,7 @@ class PruningProcessor(BaseMultiModalProcessor):
         self,
         request: ScriptRequest,
         plans: Sequence[Plan | None],
-        images: Any,
+        images: Items,
         kwargs: Mapping[str, object],
     ) -> None:
         """Show the request's watcher what is done to each image."""

@@ -27,7 +27,7 @@ _MODALITY_OF = {kind: modality for modality, kinds in _MEDIA_PARTS.items() for k
 
 
 def materialize(messages: Sequence[Any]) -> list[Any]:
-    """The same messages with contents that can be read twice: some are one-shot iterators."""
+    """Return the messages with contents that can be read twice: some come as one-shot iterators."""
     return [
         {**message, "content": list(message["content"])} if _has_parts(message) else message
         for message in messages
