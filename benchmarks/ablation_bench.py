@@ -19,19 +19,17 @@ from collections import defaultdict
 from importlib.metadata import version
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-
 import numpy as np
 import torch
-from accuracy.in_process import DemoModel, Encoded
-from accuracy.results import Results
-from accuracy.settings import WHOLE, Setting
-from accuracy.tables import ablation
-from accuracy.variants import DEFAULT, VARIANTS, Variant, select
-from script_demo.held_out import held_out
-from script_demo.pictures import draw
 from tqdm import tqdm
 
+from vllm_script.benchmarks.accuracy.in_process import DemoModel, Encoded
+from vllm_script.benchmarks.accuracy.results import Results
+from vllm_script.benchmarks.accuracy.settings import WHOLE, Setting
+from vllm_script.benchmarks.accuracy.tables import ablation
+from vllm_script.benchmarks.accuracy.variants import DEFAULT, VARIANTS, Variant, select
+from vllm_script.benchmarks.scenes.held_out import held_out
+from vllm_script.benchmarks.scenes.pictures import draw
 from vllm_script.budget import num_kept
 from vllm_script.server.aliases import SCRIPT_DEMO, repository_of
 

@@ -33,17 +33,15 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-
 import openai
-from accuracy.asking import Endpoint, ask_all, read_answers
-from accuracy.plot import plot
-from accuracy.questions import Item, demo_questions, folder_questions
-from accuracy.results import Results, score
-from accuracy.settings import RATIOS, SOURCES, WHOLE, Setting, grid
-from accuracy.tables import report
 from tqdm import tqdm
 
+from vllm_script.benchmarks.accuracy.asking import Endpoint, ask_all, read_answers
+from vllm_script.benchmarks.accuracy.plot import plot
+from vllm_script.benchmarks.accuracy.questions import Item, demo_questions, folder_questions
+from vllm_script.benchmarks.accuracy.results import Results, score
+from vllm_script.benchmarks.accuracy.settings import RATIOS, SOURCES, WHOLE, Setting, grid
+from vllm_script.benchmarks.accuracy.tables import report
 from vllm_script.pruning import MODES
 from vllm_script.server.aliases import SCRIPT_DEMO
 from vllm_script.server.launch import VllmServer

@@ -22,12 +22,11 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-
 import torch
-from serve.checkpoints import written
-from serve.requests import TEXT
 from serve_bench import machine
+
+from vllm_script.benchmarks.serving.checkpoints import written
+from vllm_script.benchmarks.serving.requests import TEXT
 
 SIZE = 672
 """Side in pixels of a picture: five tiles."""

@@ -22,13 +22,11 @@ from pathlib import Path
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-
-from kernel.cost import cost_of, measured_peak
-from kernel.inputs import make_inputs, shapes
-from kernel.ops import passes_gate, runs
-from kernel.table import print_header, print_row, progress
-from kernel.timing import measure
+from vllm_script.benchmarks.kernel.cost import cost_of, measured_peak
+from vllm_script.benchmarks.kernel.inputs import make_inputs, shapes
+from vllm_script.benchmarks.kernel.ops import passes_gate, runs
+from vllm_script.benchmarks.kernel.table import print_header, print_row, progress
+from vllm_script.benchmarks.kernel.timing import measure
 
 
 def main() -> None:

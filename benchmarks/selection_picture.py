@@ -8,18 +8,15 @@ script-demo through transformers in this process, with the plugin's defaults.
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import numpy as np
 import torch
-from accuracy.in_process import DemoModel
-from accuracy.variants import DEFAULT, select
 from PIL import Image, ImageDraw
 from transformers import AutoConfig
 
+from vllm_script.benchmarks.accuracy.in_process import DemoModel
+from vllm_script.benchmarks.accuracy.variants import DEFAULT, select
 from vllm_script.budget import num_kept
 from vllm_script.explain.drawing import draw_selection
 from vllm_script.families.llava_next import layout_of, patch_views

@@ -20,30 +20,43 @@ have it written. Videos are sent as frames: --model qwen3-vl-20m --sizes 16x336x
 from __future__ import annotations
 
 import argparse
-import datetime
 import os
-import platform
-import shlex
-import signal
-import sys
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-
 import openai
-from serve.cells import SCRIPT, STOCK, UNUSED, Cell, Load, grid, off_cells
-from serve.checkpoints import RANDOM, written
-from serve.checks import WrongOutputs
-from serve.fleet import Fleet, default_flags
-from serve.measure import SETTLE_SECONDS, Measurement, Plan
-from serve.plot import plot
-from serve.requests import picture_files, size_of
-from serve.results import Results
-from serve.tables import report
-from tqdm import tqdm
+
+from vllm_script.benchmarks.checkpoints import NAMED, written
+from vllm_script.benchmarks.common import (
+    accelerator,
+    ending_well,
+    parser_of,
+    publish,
+    split_arguments,
+)
+from vllm_script.benchmarks.serving.cells import (
+    SCRIPT,
+    STOCK,
+    UNUSED,
+    Cell,
+    Load,
+    grid,
+    off_cells,
+)
+from vllm_script.benchmarks.serving.checks import WrongOutputs
+from vllm_script.benchmarks.serving.expected import Expected
+from vllm_script.benchmarks.serving.fleet import Fleet, default_flags
+from vllm_script.benchmarks.serving.measure import (
+    SETTLE_SECONDS,
+    Measurement,
+    Terms,
+    measure_all,
+)
+from vllm_script.benchmarks.serving.plot import plot
+from vllm_script.benchmarks.serving.requests import picture_files, size_of
+from vllm_script.benchmarks.serving.results import Results, describe
+from vllm_script.benchmarks.serving.tables import report
 
 QUICK: dict[str, Any] = dict(
     sizes=["672x672"], concurrency=[1, 4], rates=[], keep_ratios=[0.11], requests=2, repetitions=2
@@ -52,54 +65,39 @@ QUICK: dict[str, Any] = dict(
 
 def main() -> None:
     args = parse_arguments()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that servers are stopped
     on_cpu = not accelerator()
     model = args.model or ("cpu-108m" if on_cpu else "llava-next-7b")
-    args.out.mkdir(parents=True, exist_ok=True)
-    results = Results(args.out / "results.jsonl")
     urls = {STOCK: args.url_a, SCRIPT: args.url_b} if args.url_a else {}
     if on_cpu:
         os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "4")  # GiB of each server
     flags = [*default_flags(on_cpu), *args.server_flags]
-    about = describe(args, model, flags)
-    try:
+    lengths = (args.input_tokens, args.output_tokens, args.seed)
+    shown = f"{model}, random weights" if model in NAMED else Path(model).name
+    about = describe(shown, *lengths, None if urls else flags)
+    args.out.mkdir(parents=True, exist_ok=True)
+    with ending_well(WrongOutputs, ValueError, OSError, RuntimeError, openai.OpenAIError):
+        results = Results(args.out / "results.jsonl")
         results.check_same_run(about)
         cells = cells_of(args, off=[SCRIPT] if urls else [SCRIPT, UNUSED])
-        checkpoint = str(written(model))
         folders = {args.pictures.name: args.pictures} if args.pictures else {}
-        lengths = (args.input_tokens, args.output_tokens)
-        plan = Plan(checkpoint, folders, *lengths, args.seed, args.out, about)
-        with (
-            tqdm(unit="tokens", unit_scale=True, smoothing=0, dynamic_ncols=True) as bar,
-            Fleet(checkpoint, flags, urls, bar.set_postfix_str) as fleet,
-        ):
-            Measurement(plan, fleet, results, bar).run(cells)
-    except WrongOutputs as error:
-        sys.exit(f"{Path(__file__).name}: wrong outputs: {error}")
-    except (ValueError, OSError, RuntimeError, openai.OpenAIError) as error:
-        sys.exit(f"{Path(__file__).name}: {error}")
-    except KeyboardInterrupt:
-        sys.exit(130)
-    text = report(results, SETTLE_SECONDS)
-    (args.out / "report.md").write_text(text, encoding="utf-8")
+        terms = Terms(*lengths, args.out, about, folders)
+        expected = Expected(written(model))
+        fleet = Fleet(expected.model, flags, urls)
+        measure_all([Measurement(terms, expected, cells, fleet, results)])
     plot(results, args.out)
-    print(f"\n{text}\nwritten to {args.out}")
+    publish(args.out, report(results, SETTLE_SECONDS))
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    summary, details = __doc__.split("\n", 1)
-    parser = argparse.ArgumentParser(
-        description=summary,
-        epilog=details,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    """Read the command line, and check what argparse cannot."""
+    parser = parser_of(__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/serve"), help="folder of results")
     parser.add_argument("--quick", action="store_true", help="a few small cells")
     where = parser.add_argument_group("what answers")
     where.add_argument(
         "--model",
         help="checkpoint, folder or repository, or a shape to write with random weights: "
-        f"{', '.join(RANDOM)}. Default: the first on a CPU, the second on a GPU",
+        f"{', '.join(NAMED)}. Default: the first on a CPU, the second on a GPU",
     )
     where.add_argument("--url-a", help="a running server without the plugin; then start none")
     where.add_argument("--url-b", help="a running server of the same model with --plugin script")
@@ -144,9 +142,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     size.add_argument("--launches", type=int, default=4, help="fresh pairs of servers for --off")
     size.add_argument("--seed", type=int, default=0)
-    own, flags = list(sys.argv[1:] if argv is None else argv), []
-    if "--" in own:
-        own, flags = own[: own.index("--")], own[own.index("--") + 1 :]
+    own, flags = split_arguments(argv)
     if "--quick" in own:
         parser.set_defaults(**QUICK)
     args = parser.parse_args(own)
@@ -177,42 +173,6 @@ def cells_of(args: argparse.Namespace, off: Sequence[str]) -> list[Cell]:
     loads = (args.concurrency, args.rates, args.keep_ratios)
     cells = grid(pictures, *loads, args.requests, args.repetitions)
     return cells + (off_cells(pictures[0], args.launches, off) if args.off else [])
-
-
-def accelerator() -> str | None:
-    """Name of the GPU that vLLM would use; None on a CPU."""
-    from vllm.platforms import current_platform
-
-    return None if current_platform.is_cpu() else current_platform.get_device_name()
-
-
-def describe(args: argparse.Namespace, model: str, flags: Sequence[str]) -> dict[str, Any]:
-    """What a reader needs to judge and to repeat the run."""
-    packages = ("vllm-script", "vllm", "torch", "transformers")
-    shown = ["python", "benchmarks/" + Path(__file__).name, *sys.argv[1:]]
-    environment = {k: v for k, v in sorted(os.environ.items()) if k.startswith(("VLLM_", "OMP_"))}
-    return {
-        "model": f"{model}, random weights" if model in RANDOM else Path(model).name,
-        "text_tokens": args.input_tokens,
-        "output_tokens": args.output_tokens,
-        "seed": args.seed,
-        "machine": "servers elsewhere" if args.url_a else machine(),
-        "server_flags": "" if args.url_a else shlex.join(flags),
-        "environment": ", ".join(f"{k}={v}" for k, v in environment.items()),
-        "versions": ", ".join(f"{name} {version(name)}" for name in packages),
-        "date": datetime.date.today().isoformat(),
-        "command": shlex.join(shown),
-    }
-
-
-def machine() -> str:
-    """GPU, or processor and number of cores."""
-    if gpu := accelerator():
-        return gpu
-    names = Path("/proc/cpuinfo")
-    lines = names.read_text().splitlines() if names.exists() else []
-    models = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return f"{models[0] if models else platform.machine()}, {os.cpu_count()} cores"
 
 
 if __name__ == "__main__":

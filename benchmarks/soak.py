@@ -32,19 +32,17 @@ from contextlib import AbstractContextManager, nullcontext
 from importlib.metadata import version
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-
 import httpx
-from serve.expected import Expected
-from soak.balance import Check, balance, caches_filled, idle
-from soak.load import Load
-from soak.logs import log_checks
-from soak.memory import RETURN_FREED, SHORTEST, growth_check
-from soak.mix import MAX_IMAGES, Mix
-from soak.recorder import Recorder, server_process
-from soak.report import report
 from tqdm import tqdm
 
+from vllm_script.benchmarks.serving.expected import Expected
+from vllm_script.benchmarks.soaking.balance import Check, balance, caches_filled, idle
+from vllm_script.benchmarks.soaking.load import Load
+from vllm_script.benchmarks.soaking.logs import log_checks
+from vllm_script.benchmarks.soaking.memory import RETURN_FREED, SHORTEST, growth_check
+from vllm_script.benchmarks.soaking.mix import MAX_IMAGES, Mix
+from vllm_script.benchmarks.soaking.recorder import Recorder, server_process
+from vllm_script.benchmarks.soaking.report import report
 from vllm_script.server.aliases import SCRIPT_DEMO, repository_of
 from vllm_script.server.launch import VllmServer
 

@@ -6,14 +6,17 @@ import base64
 import io
 import json
 import mimetypes
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-DEMO_MODEL = Path(__file__).resolve().parent.parent / "demo_model"
+from PIL import Image
+
+from ..scenes.held_out import held_out
+from ..scenes.pictures import draw
+
 FILE = "questions.jsonl"
 DEFAULT_MEDIA = {"image": "image/png", "video": "video/mp4"}
 """Of files whose name does not say."""
@@ -55,11 +58,6 @@ class Item:
 
 def demo_questions(split: str, num_questions: int) -> Iterator[Item]:
     """Yield the held-out questions of script-demo; `split` is dev or test."""
-    sys.path.insert(0, str(DEMO_MODEL))
-    from PIL import Image
-    from script_demo.held_out import held_out
-    from script_demo.pictures import draw
-
     for index, (scene, question) in enumerate(held_out(split, num_questions)):
         png = io.BytesIO()
         Image.fromarray(draw(scene)[0]).save(png, "PNG")

@@ -1,0 +1,136 @@
+"""Checkpoints with random weights, in the folder layout of the published ones, of every family.
+
+They have the real configuration classes, processors and chat-template structure, so vLLM serves
+them like the real models: token counts, positions, caches and timings mean something, answers do
+not. Weights are a function of family, sizes and seed.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from . import internvl, llava, qwen_vl
+from .parts import Clip, Sizes
+
+WRITERS: dict[str, Callable[[Path, int, Sizes], None]] = {
+    "llava-next": llava.write_llava_next,
+    "llava-1.5": llava.write_llava_1_5,
+    "llava-onevision": llava.write_llava_onevision,
+    "qwen2-vl": qwen_vl.write_qwen2_vl,
+    "qwen2.5-vl": qwen_vl.write_qwen2_5_vl,
+    "qwen3-vl": qwen_vl.write_qwen3_vl,
+    "internvl": internvl.write_internvl,
+    "internvl-chat": internvl.write_internvl_chat,
+    "llava-next-video": llava.write_llava_next_video,
+}
+TINY = Sizes(
+    **dict(width=64, mlp=128, layers=2, heads=2, tile=84),
+    **dict(vision_width=64, vision_mlp=128, vision_layers=2, vision_heads=2),
+)
+"""For tests."""
+CPU_20M = Sizes(
+    **dict(width=512, mlp=1376, layers=6, heads=8, tile=384, grid=6, visual_tokens=2048),
+    **dict(vision_width=128, vision_mlp=256, vision_layers=4, vision_heads=2),
+)
+"""For timing on a CPU: a language model of 20 million parameters, tower and tiles in proportion."""
+CPU_CLIP = Clip(width=256, mlp=512, layers=4, heads=4, vocabulary=512, projection=256)
+TINY_LLAVA = replace(
+    TINY,
+    vision_heads=4,
+    clip=Clip(
+        **dict(width=64, mlp=128, layers=2, heads=4, vocabulary=0, projection=64), positions=16
+    ),
+)
+SIZES: dict[str, dict[str, Sizes]] = {
+    "llava-next": {
+        "tiny": TINY_LLAVA,
+        # Enough of a language model that prefill is what an unpruned prompt waits for.
+        "demo": Sizes(
+            **dict(width=512, mlp=1024, layers=8, heads=16, tile=336),
+            **dict(vision_width=256, vision_mlp=512, vision_layers=4, vision_heads=16),
+        ),
+        "cpu-20m": replace(CPU_20M, tile=336, vocabulary=512, clip=CPU_CLIP, streamed=True),
+        # A language model of 108 million parameters.
+        "cpu-108m": Sizes(
+            **dict(width=1024, mlp=2976, layers=8, heads=16, tile=336, vocabulary=512),
+            **dict(vision_width=256, vision_mlp=512, vision_layers=4, vision_heads=4),
+            clip=CPU_CLIP,
+            streamed=True,
+        ),
+        # Every tensor of LLaVA-NeXT-7B (Vicuna) and of its CLIP ViT-L/14 at 336 pixels: 15 GB.
+        "llava-next-7b": Sizes(
+            **dict(width=4096, mlp=11008, layers=32, heads=32, tile=336, vocabulary=32064),
+            **dict(vision_width=1024, vision_mlp=4096, vision_layers=23, vision_heads=16),
+            clip=Clip(
+                **dict(width=768, mlp=3072, layers=12, heads=12, vocabulary=49408, projection=768)
+            ),
+            context=4096,
+            streamed=True,
+        ),
+    },
+    "llava-1.5": {"tiny": TINY_LLAVA},
+    "internvl-chat": {"tiny": TINY},  # internvl in another format: its timing would be the same
+}
+"""Family -> name -> sizes. Those with a tile of 336 have LLaVA-NeXT's real geometry: a 672x672
+picture is 2,928 visual tokens."""
+SIZES = {family: SIZES.get(family, {"tiny": TINY, "cpu-20m": CPU_20M}) for family in WRITERS}
+
+FAMILY_MODELS = {
+    family: "cpu-20m" if family == "llava-next" else f"{family}-20m"
+    for family, sizes in SIZES.items()
+    if "cpu-20m" in sizes
+}
+"""Family -> name of its model for timing, whose language model has 20 million parameters."""
+NAMED = {
+    "cpu-108m": ("llava-next", "cpu-108m"),
+    "llava-next-7b": ("llava-next", "llava-next-7b"),
+    **{name: (family, "cpu-20m") for family, name in FAMILY_MODELS.items()},
+    "llava-next-random": ("llava-next", "demo"),
+}
+"""Name -> family and sizes of what `written` writes when it is first asked for."""
+MODELS = Path(".models")
+"""Where it writes them."""
+
+
+def write(folder: Path, family: str, sizes: str = "tiny", seed: int = 0) -> None:
+    """Write a checkpoint.
+
+    The folder appears when it is complete; what an interrupted call has left is written anew.
+
+    Args:
+        family: one of `WRITERS`.
+        sizes: one of the family's `SIZES`.
+
+    Raises:
+        ValueError: the family has no such sizes.
+        FileExistsError: there is something in the folder.
+    """
+    if sizes not in SIZES[family]:
+        known = ", ".join(SIZES[family])
+        raise ValueError(f"{family} has no sizes {sizes}; it has {known}")
+    if folder.exists() and any(folder.iterdir()):
+        raise FileExistsError(f"{folder} is not empty; choose another folder")
+    draft = folder.with_name(f"{folder.name}.part")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)  # for what a model's constructor draws
+        WRITERS[family](draft, seed, SIZES[family][sizes])
+    draft.replace(folder)
+
+
+def written(model: str) -> str:
+    """The checkpoint of that name; one with random weights is written if it is not there yet."""
+    if model not in NAMED or Path(model).exists():
+        return model
+    folder = MODELS / model
+    if not folder.exists():
+        print(f"writing {model} with random weights to {folder} ...", file=sys.stderr)
+        write(folder, *NAMED[model])
+    return str(folder)
