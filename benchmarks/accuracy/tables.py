@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
+from ..common import bullets, markdown
 from .results import Results
 from .scoring import Difference, paired_difference, share
 from .settings import WHOLE
@@ -13,11 +14,8 @@ from .settings import WHOLE
 
 def report(results: Results, method: str, ratio: float) -> str:
     """All tables; `method` at `ratio` is the one that is broken down and compared."""
-    about = [f"- {name}: {value}" for name, value in results.about.items()]
-    whole = share(results.whole)
     parts = [
-        "\n".join(about),
-        f"All tokens: {_interval(whole)} of {len(results.whole)} questions.",
+        *_head(results),
         "## Accuracy against keep ratio\n\n" + _by_ratio(results),
         f"## By kind of question, at keep ratio {ratio:g}\n\n" + _by_kind(results, ratio),
         f"## {method} against the others, on the same questions, at keep ratio {ratio:g}\n\n"
@@ -28,7 +26,6 @@ def report(results: Results, method: str, ratio: float) -> str:
 
 def ablation(results: Results, default: str) -> str:
     """Each method's accuracy at each ratio, with its paired difference to the method `default`."""
-    about = "\n".join(f"- {name}: {value}" for name, value in results.about.items())
     base = results.of_method(default)
     header = ["changed", *(f"{ratio:g}" for ratio in results.ratios)]
     rows = [[default, *(_interval(share(base[ratio])) for ratio in results.ratios)]]
@@ -37,8 +34,13 @@ def ablation(results: Results, default: str) -> str:
         gaps = [paired_difference(right[ratio], base[ratio]) for ratio in results.ratios]
         if method != default:
             rows.append([method, *map(_gap, gaps)])
+    return "\n\n".join([*_head(results), markdown(header, rows)]) + "\n"
+
+
+def _head(results: Results) -> list[str]:
+    """What was measured, and the accuracy of all tokens."""
     whole = f"All tokens: {_interval(share(results.whole))} of {len(results.whole)} questions."
-    return "\n\n".join([about, whole, _table(header, rows)]) + "\n"
+    return [bullets(results.about), whole]
 
 
 def _by_ratio(results: Results) -> str:
@@ -48,7 +50,7 @@ def _by_ratio(results: Results) -> str:
         of_method = results.of_method(method)
         rows.append([method, *(_interval(share(of_method[ratio])) for ratio in results.ratios)])
     tokens = [["(mean prompt tokens)", *(_tokens(results, ratio) for ratio in results.ratios)]]
-    return _table(header, rows + tokens)
+    return markdown(header, rows + tokens)
 
 
 def _by_kind(results: Results, ratio: float) -> str:
@@ -59,7 +61,7 @@ def _by_kind(results: Results, ratio: float) -> str:
         right = results.of_method(method)[ratio]
         rows.append([method, *(f"{right[mask].mean():.3f}" for mask in masks)])
     asked = ["(questions)", *(str(mask.sum()) for mask in masks)]
-    return _table(["method", *kinds], [*rows, asked])
+    return markdown(["method", *kinds], [*rows, asked])
 
 
 def _paired(results: Results, method: str, ratio: float) -> str:
@@ -70,7 +72,7 @@ def _paired(results: Results, method: str, ratio: float) -> str:
     for name, other in others.items():
         gap = paired_difference(right, other)
         rows.append([name, _gap(gap), f"{gap.p:.2g}"])
-    return _table(["other", "difference (95 %)", "McNemar's p"], rows)
+    return markdown(["other", "difference (95 %)", "McNemar's p"], rows)
 
 
 def _tokens(results: Results, ratio: float) -> str:
@@ -85,8 +87,3 @@ def _gap(gap: Difference) -> str:
 def _interval(value: Sequence[float]) -> str:
     mean, low, high = value
     return f"{mean:.3f} ({low:.3f}-{high:.3f})"
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -22,9 +22,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..scrape import Scrape
 from .ledger import Ledger
 from .requests import Request
-from .samples import Scrape, growth
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def balance(before: Scrape, after: Scrape, ledger: Ledger, hang_up: Request) -> 
     """All sums; `hang_up`: one of the requests that are hung up on, all of which count alike."""
 
     def grown(name: str, **labels: str) -> int:
-        return growth(before, after, name, **labels)
+        return _growth(before, after, name, **labels)
 
     ((total, kept),) = hang_up.pruned
     images = grown("script_images_total")
@@ -129,11 +129,16 @@ def _refusals(before: Scrape, after: Scrape, ledger: Ledger) -> list[Check]:
     return [
         _same(
             f"refusals, {reason}",
-            growth(before, after, name, reason=reason),
+            _growth(before, after, name, reason=reason),
             ledger.refusals[reason],
         )
         for reason in reasons
     ]
+
+
+def _growth(before: Scrape, after: Scrape, name: str, **labels: str) -> int:
+    """By how much a counter has grown."""
+    return round(after.sum(name, **labels) - before.sum(name, **labels))
 
 
 def _same(name: str, counted: int, expected: int) -> Check:

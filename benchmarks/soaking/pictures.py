@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import random
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from PIL import Image
+
+from ..common import data_url
 
 SIZES = ((1.0, 1.0), (2.0, 2.0), (2.6, 1.7), (0.9, 1.4), (4.0, 3.0), (0.3, 2.0), (3.0, 0.6))
 """Width and height in tiles of the model: square, wide and tall, smaller than a tile and larger
@@ -21,8 +20,9 @@ KNOWN = 40
 
 @dataclass(frozen=True)
 class Picture:
+    """A picture to send, its size in pixels."""
+
     width: int
-    """In pixels, as `height`."""
     height: int
     url: str
     """A data URL, JPEG."""
@@ -68,7 +68,4 @@ class Album:
         waves = generator.uniform(0, 40, (3, 2)) / max(width, height)
         smooth = np.stack([np.sin(a * x + b * y) for a, b in waves], -1)
         pixels = 127 + 90 * smooth + generator.normal(0, 15, smooth.shape)
-        data = io.BytesIO()
-        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(data, "JPEG")
-        url = "data:image/jpeg;base64," + base64.b64encode(data.getvalue()).decode()
-        return Picture(width, height, url)
+        return Picture(width, height, data_url(pixels.clip(0, 255).astype(np.uint8)))

@@ -9,10 +9,8 @@ from typing import Any, TextIO
 import psutil
 from tqdm import tqdm
 
-from vllm_script.server.launch import VllmServer
-
+from ..scrape import Scrape
 from .ledger import Ledger
-from .samples import Scrape
 
 MIB = 2**20
 
@@ -55,13 +53,6 @@ class Recorder:
     def sizes(self) -> list[tuple[int, float]]:
         """(requests so far, MiB of all processes) of every look."""
         return [(line["requests"], sum(line["memory_mib"].values())) for line in self.samples]
-
-
-def server_process(server: VllmServer) -> psutil.Process:
-    """The first process of a server that this one started, by the port among its arguments."""
-    children = psutil.Process().children()
-    (process,) = (child for child in children if str(server.port) in child.cmdline())
-    return process
 
 
 def memory_mib(server: psutil.Process) -> dict[str, float]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..common import bullets, markdown
 from .balance import Check
 from .ledger import Ledger
 from .memory import REASON
@@ -21,9 +22,9 @@ def report(
     verdict = (
         f"**{failed} of {len(checks)} checks failed.**" if failed else "**All checks passed.**"
     )
-    parts = ["# Soak", "\n".join(f"- {name}: {value}" for name, value in about.items()), verdict]
+    parts = ["# Soak", bullets(about), verdict]
     rows = [[c.name, "yes" if c.passed else "NO", c.found] for c in checks]
-    parts.append("## Verdict\n\n" + _table(["what must hold", "holds", "found"], rows))
+    parts.append("## Verdict\n\n" + markdown(["what must hold", "holds", "found"], rows))
     if ledger.errors:
         parts.append("## First errors\n\n" + "\n".join(f"- {error}" for error in ledger.errors))
     parts.append("## Requests\n\n" + _requests(ledger))
@@ -36,7 +37,7 @@ def _requests(ledger: Ledger) -> str:
     for kind, sent in sorted(ledger.sent.items()):
         outcomes = sorted((s, n) for (k, s), n in ledger.statuses.items() if k == kind)
         rows.append([kind, str(sent), ", ".join(f"{n} x {status}" for status, n in outcomes)])
-    return _table([f"{ledger.sent.total()} requests", "sent", "outcomes"], rows)
+    return markdown([f"{ledger.sent.total()} requests", "sent", "outcomes"], rows)
 
 
 def _over_time(samples: Sequence[Mapping[str, Any]]) -> str:
@@ -54,9 +55,4 @@ def _over_time(samples: Sequence[Mapping[str, Any]]) -> str:
         ]
         for line in samples[step - 1 :: step]
     ]
-    return _table([*header, *(f"{name}, MiB" for name in names)], rows)
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return markdown([*header, *(f"{name}, MiB" for name in names)], rows)

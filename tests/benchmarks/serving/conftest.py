@@ -1,6 +1,5 @@
 """Results without servers."""
 
-
 import pytest
 
 from vllm_script.benchmarks.serving.cells import SCRIPT, STOCK, Arm, Cell, Load

@@ -1,14 +1,10 @@
-"""Make the parts of soak.py importable."""
-
-from pathlib import Path
+"""What is asked."""
 
 import pytest
 
-BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
-
-from vllm_script.benchmarks.serving.expected import Expected  # noqa: E402
-from vllm_script.benchmarks.soaking.mix import Mix  # noqa: E402
-from vllm_script.server.aliases import repository_of  # noqa: E402
+from vllm_script.benchmarks.serving.expected import Expected
+from vllm_script.benchmarks.soaking.mix import Mix
+from vllm_script.server.aliases import repository_of
 
 
 @pytest.fixture(scope="session")

@@ -2,11 +2,11 @@
 
 import pytest
 
+from vllm_script.benchmarks.scrape import Scrape
 from vllm_script.benchmarks.soaking.balance import balance, caches_filled, idle
 from vllm_script.benchmarks.soaking.client import HUNG_UP, Outcome
 from vllm_script.benchmarks.soaking.ledger import Ledger, asks_again
 from vllm_script.benchmarks.soaking.requests import TOKENIZE, Request
-from vllm_script.benchmarks.soaking.samples import Scrape
 
 HANG_UP = Request("hang-up", {}, prompt_tokens=60, pruned=((1008, 50),), hang_up=1.0)
 TWO = Request("two", {}, prompt_tokens=250, pruned=((1008, 111), (256, 28)))
@@ -36,14 +36,7 @@ GROWN = {
 
 
 def scrape(values):
-    lines = []
-    for name, value in values.items():
-        kind = "gauge" if "bytes" in name or "num_" in name or "perc" in name else "counter"
-        family = name.partition("{")[0].removesuffix("_total")
-        family = family.removesuffix("_count") if "_count" in name else family
-        kind = "histogram" if "_count" in name else kind
-        lines += [f"# TYPE {family} {kind}", f"{name} {value}"]
-    return Scrape("\n".join(dict.fromkeys(lines)) + "\n")
+    return Scrape("".join(f"{name} {value}\n" for name, value in values.items()))
 
 
 @pytest.fixture

@@ -5,15 +5,14 @@ import subprocess
 import sys
 
 import pytest
-from soak import __path__ as parts
 
-SCRIPT = f"{parts[0]}.py"
+from vllm_script.benchmarks import soak
 
 
 @pytest.mark.slow
 def test_half_a_minute(tmp_path):
     arguments = ("--minutes", "0.5", "--every", "2", "--cache-gb", "0.006", "--out", tmp_path)
-    command = [sys.executable, SCRIPT, *arguments]
+    command = [sys.executable, soak.__file__, *arguments]
     run = subprocess.run(command, capture_output=True, text=True)
     assert run.returncode == 0, run.stdout + run.stderr[-2000:]
     assert "All checks passed" in (tmp_path / "report.md").read_text()

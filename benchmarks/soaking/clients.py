@@ -9,18 +9,18 @@ from collections.abc import Callable
 
 import httpx
 
+from ..scrape import Scrape
 from .client import Outcome, send
 from .ledger import Ledger, asks_again
 from .mix import Mix
 from .requests import Request
-from .samples import Scrape
 
 IDLE_SECONDS = 120
 """Within so long after the last request, the engine must have nothing left to do."""
 
 
-class Load:
-    """Clients of one server.
+class Clients:
+    """The clients of one server.
 
     Args:
         root: the server's address, without /v1.
@@ -62,10 +62,12 @@ class Load:
         return before, await self._idle()
 
     async def scrape(self) -> Scrape:
+        """Look at /metrics."""
         reply = await self._http.get(f"{self._root}/metrics", timeout=IDLE_SECONDS)
         return Scrape(reply.raise_for_status().text)
 
     async def send(self, request: Request) -> Outcome:
+        """Send one request."""
         return await send(self._http, self._root, request)
 
     async def _client(self, rng: random.Random, end: float) -> None:
