@@ -5,6 +5,8 @@ import pathlib
 
 from setuptools import setup
 
+BENCH = ["matplotlib", "scikit-learn", "scipy"]
+
 setup(
     name="vllm-script",
     version="0.1.0",
@@ -46,17 +48,9 @@ setup(
     },
     install_requires=["vllm>=0.32,<0.33", "torch", "triton", "transformers", "fastapi"],
     extras_require={
-        # hypothesis: property tests. scikit-learn: ships the demo's photograph. matplotlib: plots
-        # of the benchmarks; what else they need comes with vLLM.
-        "dev": [
-            "pytest",
-            "hypothesis",
-            "scikit-learn",
-            "scipy",
-            "matplotlib",
-            "ruff==0.17.6",
-            "mypy==2.4.1",
-        ],
+        # What the benchmarks need beside what comes with vLLM; scikit-learn has a photograph.
+        "bench": BENCH,
+        "dev": [*BENCH, "pytest", "hypothesis", "ruff==0.17.6", "mypy==2.4.1"],
     },
     entry_points={
         "vllm.general_plugins": ["script = vllm_script.plugin:register"],
