@@ -27,32 +27,14 @@ from typing import Any
 
 import openai
 
+from vllm_script.benchmarks import common
 from vllm_script.benchmarks.checkpoints import NAMED, written
-from vllm_script.benchmarks.common import (
-    accelerator,
-    ending_well,
-    parser_of,
-    publish,
-    split_arguments,
-)
-from vllm_script.benchmarks.serving.cells import (
-    SCRIPT,
-    STOCK,
-    UNUSED,
-    Cell,
-    Load,
-    grid,
-    off_cells,
-)
+from vllm_script.benchmarks.common import accelerator, ending_well, parser_of, publish
+from vllm_script.benchmarks.serving.cells import SCRIPT, STOCK, UNUSED, Cell, Load, grid, off_cells
 from vllm_script.benchmarks.serving.checks import WrongOutputs
 from vllm_script.benchmarks.serving.expected import Expected
 from vllm_script.benchmarks.serving.fleet import Fleet, default_flags
-from vllm_script.benchmarks.serving.measure import (
-    SETTLE_SECONDS,
-    Measurement,
-    Terms,
-    measure_all,
-)
+from vllm_script.benchmarks.serving.measure import SETTLE_SECONDS, Measurement, Terms, measure_all
 from vllm_script.benchmarks.serving.plot import plot
 from vllm_script.benchmarks.serving.requests import picture_files, size_of
 from vllm_script.benchmarks.serving.results import Results, describe
@@ -93,56 +75,33 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = parser_of(__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/serve"), help="folder of results")
     parser.add_argument("--quick", action="store_true", help="a few small cells")
-    where = parser.add_argument_group("what answers")
-    where.add_argument(
-        "--model",
-        help="checkpoint, folder or repository, or a shape to write with random weights: "
-        f"{', '.join(NAMED)}. Default: the first on a CPU, the second on a GPU",
-    )
-    where.add_argument("--url-a", help="a running server without the plugin; then start none")
-    where.add_argument("--url-b", help="a running server of the same model with --plugin script")
-    load = parser.add_argument_group("what is asked")
-    load.add_argument(
-        "--sizes",
-        nargs="+",
-        default=["672x672", "336x336"],
-        help="of random pictures, WIDTHxHEIGHT, or videos, FRAMESxWIDTHxHEIGHT; all loads on the "
-        "first, the first on the others",
-    )
-    load.add_argument("--pictures", type=Path, help="folder of pictures, instead of random ones")
-    load.add_argument(
-        "--keep-ratios", type=float, nargs="+", default=[0.11, 0.5], help="each is an arm"
-    )
-    load.add_argument(
-        "--concurrency",
-        type=int,
-        nargs="+",
-        default=[1, 2, 4, 8, 16, 32],
-        help="requests at a time, a cell each",
-    )
-    load.add_argument(
-        "--rates",
-        nargs="*",
-        type=rate_of,
-        default=[Load(rate=0.7, of_stock=True)],
-        help="requests/s with Poisson arrivals, a cell each; 0.7x is a multiple of the most that "
-        "stock served",
-    )
-    load.add_argument("--input-tokens", type=int, default=32, help="of the text of a request")
-    load.add_argument("--output-tokens", type=int, default=16, help="of an answer, whatever it is")
-    size = parser.add_argument_group("how long it is measured")
-    size.add_argument(
-        "--requests", type=int, default=4, help="of a block, and at least as many as come at once"
-    )
-    size.add_argument("--repetitions", type=int, default=3, help="blocks of each arm of a cell")
-    size.add_argument(
-        "--off",
-        action="store_true",
-        help="also compare stock with the plugin at keep ratio 1.0, and installed and not used",
-    )
-    size.add_argument("--launches", type=int, default=4, help="fresh pairs of servers for --off")
-    size.add_argument("--seed", type=int, default=0)
-    own, flags = split_arguments(argv)
+    add = parser.add_argument_group("what answers").add_argument
+    random = f"checkpoint, or random weights to write: {', '.join(NAMED)}"
+    add("--model", help=f"{random}. Default: the first on a CPU, the second on a GPU")
+    add("--url-a", help="a running server without the plugin; then start none")
+    add("--url-b", help="a running server of the same model with --plugin script")
+    add = parser.add_argument_group("what is asked").add_argument
+    sizes = "of random pictures, WIDTHxHEIGHT, or videos, FRAMESxWIDTHxHEIGHT; all loads on the "
+    sizes += "first, the first on the others"
+    add("--sizes", nargs="+", default=["672x672", "336x336"], help=sizes)
+    add("--pictures", type=Path, help="folder of pictures, instead of random ones")
+    add("--keep-ratios", type=float, nargs="+", default=[0.11, 0.5], help="each is an arm")
+    at_once = [1, 2, 4, 8, 16, 32]
+    add("--concurrency", type=int, nargs="+", default=at_once, help="at a time, a cell each")
+    rates = "requests/s with Poisson arrivals, a cell each; 0.7x is a multiple of the most that "
+    rates += "stock served"
+    default = [Load(rate=0.7, of_stock=True)]
+    add("--rates", nargs="*", type=rate_of, default=default, help=rates)
+    add("--input-tokens", type=int, default=32, help="of the text of a request")
+    add("--output-tokens", type=int, default=16, help="of an answer, whatever it is")
+    add = parser.add_argument_group("how long it is measured").add_argument
+    add("--requests", type=int, default=4, help="of a block, at least as many as come at once")
+    add("--repetitions", type=int, default=3, help="blocks of each arm of a cell")
+    off = "also compare stock with the plugin at keep ratio 1.0, and installed and not used"
+    add("--off", action="store_true", help=off)
+    add("--launches", type=int, default=4, help="fresh pairs of servers for --off")
+    add("--seed", type=int, default=0)
+    own, flags = common.split_arguments(argv)
     if "--quick" in own:
         parser.set_defaults(**QUICK)
     args = parser.parse_args(own)

@@ -6,7 +6,9 @@ import base64
 import io
 import json
 import mimetypes
-from collections.abc import Iterator
+import re
+import string
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -54,6 +56,17 @@ class Item:
             media = mimetypes.guess_type(self.picture.name)[0] or DEFAULT_MEDIA[self.modality]
         encoded = ",".join(base64.b64encode(data).decode() for data in files)
         return f"data:{media};base64,{encoded}"
+
+
+def is_right(answer: str, accepted: Sequence[str]) -> bool:
+    """Whether it equals an accepted answer but for case, articles and punctuation."""
+    return normalise(answer) in {normalise(text) for text in accepted}
+
+
+def normalise(text: str) -> str:
+    """Lower case, without articles, punctuation at the ends of words, and extra spaces."""
+    words = [word.strip(string.punctuation) for word in text.lower().split()]
+    return re.sub(r"\b(a|an|the)\b", " ", " ".join(words)).strip()
 
 
 def demo_questions(split: str, num_questions: int) -> Iterator[Item]:

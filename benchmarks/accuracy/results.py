@@ -11,8 +11,7 @@ import numpy as np
 
 from ..common import read_lines, write_lines
 from .asking import Answers
-from .questions import Item
-from .scoring import is_right
+from .questions import Item, is_right
 from .settings import WHOLE, Setting
 
 

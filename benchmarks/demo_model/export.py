@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from transformers import PretrainedConfig
 
+from ..checkpoints.parts import published_name
 from ..scenes.tiling import PATCH, image_processor_settings
 from ..scenes.words import IMAGE
 from .model import FEATURE_LAYER, MAX_CLIP_TEXT, MAX_PROMPT, ROPE_THETA, Demo
@@ -27,12 +28,6 @@ UNSAID = (
 )  # fmt: skip
 """Entries of transformers' configurations that say nothing about these models."""
 PROCESSOR = "LlavaNextProcessor"
-LLAVA_NAMES = (
-    ("model.vision_tower.", "vision_tower.vision_model."),
-    ("model.language_model.", "language_model.model."),
-    ("model.", ""),
-)
-"""Prefixes of our modules and of the published checkpoints; the first that fits counts."""
 
 
 def export(demo: Demo, tokenizer: Tokenizer, folder: Path) -> Path:
@@ -45,10 +40,7 @@ def export(demo: Demo, tokenizer: Tokenizer, folder: Path) -> Path:
 def _write_llava(demo: Demo, tokenizer: Tokenizer, folder: Path) -> None:
     config = _config(demo.llava.config, "LlavaNextForConditionalGeneration")
     config["text_config"] |= {"rope_theta": ROPE_THETA, "architectures": ["LlamaForCausalLM"]}
-    weights = {}
-    for name, value in demo.llava.named_parameters():
-        before, after = next(pair for pair in LLAVA_NAMES if name.startswith(pair[0]))
-        weights[after + name.removeprefix(before)] = value
+    weights = {published_name(name): value for name, value in demo.llava.named_parameters()}
     _write_model(folder, config, weights)
     _write_tokenizer(folder, tokenizer, BOS, EOS, MAX_PROMPT, [IMAGE], CHAT_TEMPLATE)
     _write_json(

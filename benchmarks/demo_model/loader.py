@@ -1,9 +1,7 @@
 """Batches made in worker processes. Batch i of a stage is the same whoever makes it, and when."""
 
-from collections.abc import Iterator
-
 import numpy as np
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 from ..scenes.scene import scene_of
 from ..scenes.splits import SPLITS, seed_of
@@ -17,7 +15,7 @@ class BatchSource(Dataset):
     """The batches of a stage by number."""
 
     def __init__(self, stage: Stage, order: int, tools: Tools, batch: int, total: int) -> None:
-        """`order` is the stage's place in the recipe, `total` the scenes of its whole run."""
+        """`order` is the stage's place among the stages, `total` the scenes of its whole run."""
         self.stage, self.tools, self.batch, self.total = stage, tools, batch, total
         self.first_scene = order * SEEDS_PER_STAGE
         assert self.first_scene + total <= min(
@@ -31,19 +29,6 @@ class BatchSource(Dataset):
         return self.stage.make(self.tools, scenes, number * self.batch / self.total, rng)
 
 
-class Onwards(Sampler[int]):
-    """Counts from one number to another."""
-
-    def __init__(self, start: int, stop: int) -> None:
-        self.numbers = range(start, stop)
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self.numbers)
-
-    def __len__(self) -> int:
-        return len(self.numbers)
-
-
 def train_batches(
     source: BatchSource, start: int, stop: int, workers: int, pin: bool
 ) -> DataLoader:
@@ -51,7 +36,7 @@ def train_batches(
     return DataLoader(
         source,
         batch_size=None,
-        sampler=Onwards(start, stop),
+        sampler=range(start, stop),
         num_workers=workers,
         prefetch_factor=PREFETCH if workers else None,
         multiprocessing_context="fork" if workers else None,

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from ..common import environment, machine, read_lines, repeatable, write_lines
+from ..intervals import Interval, paired_ratio, percentiles
 from .cells import STOCK, Arm, Cell
 from .driver import Block
-from .ratios import Ratio, paired_ratio, percentiles
 
 Line = dict[str, Any]
 
@@ -182,7 +182,7 @@ def _mean_of_requests(blocks: Sequence[Block], name: str, count: int) -> float |
     return sum(block.grown.get(name, 0.0) for block in blocks) / count or None
 
 
-def ttft_ratio(above: Line, below: Line) -> Ratio:
+def ttft_ratio(above: Line, below: Line) -> Interval:
     """Time to first token of one arm to another's.
 
     By request where they run one after the other; else by block, for they wait for each other.
@@ -193,14 +193,14 @@ def ttft_ratio(above: Line, below: Line) -> Ratio:
     return paired_ratio(*([float(np.median(times)) for times in own] for own in blocks))
 
 
-def throughput_ratio(above: Line, below: Line) -> Ratio:
+def throughput_ratio(above: Line, below: Line) -> Interval:
     """Requests/s of one arm to another's, by block."""
     return paired_ratio(
         *([block["requests_per_s"] for block in line["blocks"]] for line in (above, below))
     )
 
 
-def ratio_of_launches(pairs: Sequence[tuple[Line, Line]]) -> Ratio:
+def ratio_of_launches(pairs: Sequence[tuple[Line, Line]]) -> Interval:
     """TTFT ratio over several launches, each of which is one observation.
 
     What differs between two servers for as long as they live, no number of requests averages out.

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import math
 import textwrap
 from collections.abc import Sequence
 
 from ..common import bullets, markdown
+from ..intervals import PERCENTILES
 from .cells import STOCK
-from .ratios import PERCENTILES, Ratio
 from .requests import size_of
 from .results import Line, Results, ratio_of_launches, throughput_ratio, ttft_ratio
 
+POINTS = "/".join(f"p{p}" for p in PERCENTILES)
 NOTES = """\
 Both servers are up; one is driven at a time, the arms in turns (A B B A ...), with {settle} s
 between blocks, and {idle}. What is said in times is a geometric mean of paired ratios, in brackets
@@ -69,7 +69,7 @@ def _family_row(stock: Line, other: Line) -> list[str]:
         f"{other['server']}, keep {other['keep_ratio']:g}",
         ", ".join(f"{line['visual_kv_tokens']:g}" for line in (stock, other)),
         ", ".join(f"{line['ttft_ms']['p50']:.0f}" for line in (stock, other)),
-        with_interval(ttft_ratio(other, stock), 2),
+        ttft_ratio(other, stock).shown(".2f"),
         ", ".join(f"{part:.0f}" for part in parts if part is not None),
     ]
 
@@ -94,8 +94,7 @@ def _idle(lines: Sequence[Line]) -> str:
 
 
 def _latency(results: Results, lines: Sequence[Line]) -> str:
-    points = "/".join(f"p{p}" for p in PERCENTILES)
-    header = ["load", "arm", "requests", *(f"{n} {points}, ms" for n in ("TTFT", "TPOT", "E2E"))]
+    header = ["load", "arm", "requests", *(f"{n} {POINTS}, ms" for n in ("TTFT", "TPOT", "E2E"))]
     header += ["requests/s", "most seen at once", "TTFT times shorter", "requests/s times stock's"]
     rows = []
     for line in lines:
@@ -107,7 +106,7 @@ def _latency(results: Results, lines: Sequence[Line]) -> str:
             rows.append([*row, "", ""])
             continue
         ratios = ttft_ratio(stock, line), throughput_ratio(line, stock)
-        rows.append([*row, *(with_interval(ratio, 2) for ratio in ratios)])
+        rows.append([*row, *(ratio.shown(".2f") for ratio in ratios)])
     return markdown(header, rows)
 
 
@@ -154,15 +153,14 @@ def _again(lines: Sequence[Line]) -> str:
         + [f"{line['spans_ms'][name]:.1f}" for name in names]
         for line in lines
     ]
-    points = "/".join(f"p{p}" for p in PERCENTILES)
-    table = markdown(["arm", "requests", f"TTFT {points}, ms", *(f"{n}, ms" for n in names)], rows)
+    table = markdown(["arm", "requests", f"TTFT {POINTS}, ms", *(f"{n}, ms" for n in names)], rows)
     spent = first["spans_ms"]["preprocess"] + first["spans_ms"]["encoder"]
     ratio = ttft_ratio(first, second)
     saved = sum(_mean_ttft_ms(line) * sign for line, sign in ((first, 1), (second, -1)))
     return (
         f"{table}\n\nPreprocess is the image processor alone, here. The second question is "
         f"answered {saved:.0f} ms sooner, {100 * saved / spent:.0f} % of what preprocess and "
-        f"encoder took for the first. TTFT times shorter: {with_interval(ratio, 2)}."
+        f"encoder took for the first. TTFT times shorter: {ratio.shown('.2f')}."
     )
 
 
@@ -183,7 +181,7 @@ def _off(lines: Sequence[Line]) -> str:
         inside = "yes" if ratio.low <= 1 <= ratio.high else "no"
         each = ", ".join(f"{ttft_ratio(*pair).value:.3f}" for pair in pairs)
         requests = _counts([n for line in mine for n in line["requests"]])
-        rows.append([arm, requests, with_interval(ratio, 4), inside, each])
+        rows.append([arm, requests, ratio.shown(".4f"), inside, each])
     header = ["arm", "requests", "TTFT to stock's (95 %)", "contains 1", "launch by launch"]
     note = (
         "Each launch is a fresh pair of servers; the interval is over launches if there are more."
@@ -204,11 +202,3 @@ def _points(values: dict[str, float]) -> str:
     return " / ".join(
         f"{value:.0f}" if value >= 100 else f"{value:.1f}" for value in values.values()
     )
-
-
-def with_interval(ratio: Ratio, digits: int) -> str:
-    """The ratio, and in brackets its interval if it has one."""
-    value = f"{ratio.value:.{digits}f}"
-    if math.isnan(ratio.low):
-        return value
-    return f"{value} ({ratio.low:.{digits}f} to {ratio.high:.{digits}f})"

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from vllm_script.benchmarks.accuracy.questions import demo_questions, folder_questions
+from vllm_script.benchmarks.accuracy.questions import demo_questions, folder_questions, is_right
 
 LINE = {"image": "a.png", "question": "What color is the bus?", "answer": "red"}
 
@@ -64,3 +64,19 @@ def test_demo_questions_are_seeded_and_of_every_kind():
     assert first == again
     assert len({item.kind for item in first}) == 6
     assert not {item.picture for item in first} & {i.picture for i in demo_questions("test", 12)}
+
+
+@pytest.mark.parametrize(
+    ("answer", "accepted", "right"),
+    [
+        ("Red.", ["red"], True),
+        ("the left", ["left"], True),
+        ("A bus", ["truck", "bus"], True),
+        ("reddish", ["red"], False),
+        ("red and blue", ["red"], False),
+        ("", ["red"], False),
+        ("U.S.", ["u.s"], True),
+    ],
+)
+def test_is_right(answer, accepted, right):
+    assert is_right(answer, accepted) == right
