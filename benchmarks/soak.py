@@ -56,7 +56,7 @@ ENVIRONMENT = {
     "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB, where there is no GPU
     **RETURN_FREED,
 }
-"""Of the server."""
+"""Environment of the server."""
 
 
 def main() -> None:

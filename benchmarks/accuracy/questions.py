@@ -21,7 +21,7 @@ from ..scenes.pictures import draw
 
 FILE = "questions.jsonl"
 DEFAULT_MEDIA = {"image": "image/png", "video": "video/mp4"}
-"""Of files whose name does not say."""
+"""Media types of files whose names do not say."""
 
 
 @dataclass(frozen=True)
@@ -31,13 +31,13 @@ class Item:
     id: str
     question: str
     answers: tuple[str, ...]
-    """Any of them is right."""
+    """Accepted answers."""
     kind: str
     """What the accuracy is broken down by."""
     picture: bytes | Path
     """A PNG, or a file that is read when it is asked about; a folder has the frames of a video."""
     modality: str = "image"
-    """Or video."""
+    """image or video."""
 
     @cached_property
     def part(self) -> dict[str, Any]:

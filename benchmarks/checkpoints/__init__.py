@@ -33,12 +33,12 @@ TINY = Sizes(
     **dict(width=64, mlp=128, layers=2, heads=2, tile=84),
     **dict(vision_width=64, vision_mlp=128, vision_layers=2, vision_heads=2),
 )
-"""For tests."""
+"""Sizes for tests."""
 CPU_20M = Sizes(
     **dict(width=512, mlp=1376, layers=6, heads=8, tile=384, grid=6, visual_tokens=2048),
     **dict(vision_width=128, vision_mlp=256, vision_layers=4, vision_heads=2),
 )
-"""For timing on a CPU: a language model of 20 million parameters, tower and tiles in proportion."""
+"""Sizes for timing on a CPU: a language model of 20 million parameters, the rest in proportion."""
 CPU_CLIP = Clip(width=256, mlp=512, layers=4, heads=4, vocabulary=512, projection=256)
 TINY_LLAVA = replace(
     TINY,

@@ -9,7 +9,8 @@ from . import parts
 
 MERGE = 2
 MIN_TOKENS = 4
-"""Of an image; of every second frame of a video, of all its frames in Qwen3-VL. So is the most."""
+"""Fewest visual tokens of an image. A bound, this and the most, holds for every second frame of a
+video, in Qwen3-VL for all frames together."""
 
 SPECIAL_TOKENS = [
     *("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>"),

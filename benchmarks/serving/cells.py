@@ -65,7 +65,7 @@ class Cell:
     arms: tuple[Arm, ...]
     """The first one is what the others are compared with."""
     requests: int
-    """Of one block, where the load does not ask for more."""
+    """Requests of one block, where the load does not ask for more."""
     repetitions: int
     """Blocks of each arm."""
     launch: int = 0

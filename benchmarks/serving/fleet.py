@@ -31,15 +31,16 @@ class Target:
     """A server that answers."""
 
     kind: str
+    """One of FLAGS, or a method of vLLM's own pruning."""
     root: str
-    """Its address, without /v1."""
+    """Address of the server, without /v1."""
     model: str
     """Name that it serves the model under."""
     processes: tuple[psutil.Process, ...] = ()
-    """Its processes, where they are ours."""
+    """Processes of the server, where they are ours."""
 
     def cpu_seconds(self) -> float:
-        """Processor time that it has used."""
+        """Processor time that the server has used."""
         return sum(sum(process.cpu_times()[:2]) for process in self.processes)
 
 

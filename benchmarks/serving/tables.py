@@ -111,7 +111,7 @@ def _latency(results: Results, lines: Sequence[Line]) -> str:
 
 
 def _tokens(lines: Sequence[Line]) -> str:
-    """From the first load, for no other changes them."""
+    """Token counts of each arm, from the first load, for no other changes them."""
     header = ["arm", "prompt tokens", "visual KV tokens a request", "fewer", "fit in the KV cache"]
     lines = [line for line in lines if line["cell"] == lines[0]["cell"]]
     stock, rows = _stock(lines), []
@@ -125,7 +125,7 @@ def _tokens(lines: Sequence[Line]) -> str:
 
 
 def _split(lines: Sequence[Line]) -> str:
-    """From the first load: at concurrency 1 nobody waits for others."""
+    """Parts of the time to first token, from the first load, in which nobody waits for others."""
     lines = [line for line in lines if line["cell"] == lines[0]["cell"]]
     names = list(lines[0]["split_ms"])
     rows = []

@@ -16,7 +16,7 @@ SECONDS = 300
 """Without an answer for so long, a request has failed."""
 
 HUNG_UP = -1
-"""In place of a status, where the client did not wait for one."""
+"""Stands in place of a status, where the client did not wait for one."""
 
 
 @dataclass(frozen=True)

@@ -18,18 +18,20 @@ class Ledger:
         self.sent: Counter[str] = Counter()
         """Requests by kind."""
         self.statuses: Counter[tuple[str, str]] = Counter()
-        """By kind and outcome: a status, or "hung up"."""
+        """Requests by kind and outcome: a status, or "hung up"."""
         self.num_errors = 0
         self.errors: list[str] = []
-        """The first of them."""
+        """The first errors, word for word."""
         self.images = 0
-        """Pruned ones of requests that the processor is sure to have seen; so are the next two."""
+        """Pruned images of requests that the processor is sure to have seen."""
         self.tokens_in = 0
+        """Visual tokens of those images before pruning."""
         self.tokens_kept = 0
+        """Visual tokens of those images after pruning."""
         self.prompt_tokens = 0
-        """Of prompts that the engine is sure to have read."""
+        """Tokens of the prompts that the engine is sure to have read."""
         self.refusals: Counter[str] = Counter()
-        """By reason."""
+        """Refusals by the plugin, by reason."""
         self.hang_ups = 0
         self.hang_ups_answered = 0
         self.resent = 0

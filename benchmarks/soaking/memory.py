@@ -9,7 +9,7 @@ from statistics import median
 from .balance import Check
 
 MOST_GROWTH = 0.01
-"""Of the second third's median."""
+"""Largest growth of memory that passes, as a part of the second third's median."""
 RETURN_FREED = {
     "MALLOC_ARENA_MAX": "1",
     "MALLOC_MMAP_THRESHOLD_": "131072",

@@ -13,9 +13,9 @@ class Request:
     """What a client does, and what a server that is right answers."""
 
     kind: str
-    """Its row in the report."""
+    """Row of the report that it is counted in."""
     body: dict[str, Any]
-    """JSON."""
+    """What is sent, as JSON."""
     path: str = CHAT
     status: int = 200
     """HTTP status that must come back."""
