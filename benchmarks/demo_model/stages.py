@@ -53,7 +53,7 @@ RANDOM_SHARE = 0.15
 """How often things lose rows too; kept low, or pruning would cost nothing whatever it drops."""
 
 
-def make_clip(
+def _make_clip(
     tools: Tools, scenes: list[Scene], progress: float, rng: np.random.Generator
 ) -> Batch:
     keep = KEPT_PATCHES if progress < WHOLE_FROM else PATCHES
@@ -61,7 +61,7 @@ def make_clip(
     return pictures, texts_of(scenes, labels, tools.clip, rng)
 
 
-def clip_loss(demo: Demo, tools: Tools, batch: Batch) -> torch.Tensor:
+def _clip_loss(demo: Demo, tools: Tools, batch: Batch) -> torch.Tensor:
     pictures, texts = batch
     states = patch_states(demo, pictures)
     return (
@@ -71,7 +71,7 @@ def clip_loss(demo: Demo, tools: Tools, batch: Batch) -> torch.Tensor:
     )
 
 
-def measure_clip(demo: Demo, tools: Tools, batch: Batch) -> Metrics:
+def _measure_clip(demo: Demo, tools: Tools, batch: Batch) -> Metrics:
     pictures, texts = batch
     states = patch_states(demo, pictures)
     return dense_metrics(demo, pictures, states) | phrase_metrics(demo, pictures, texts, states)
@@ -83,13 +83,13 @@ CLIP = Stage(
     cost=1.0,
     batch_factor=1,
     rates={"tower": 1e-3, "text": 1e-3},
-    make=make_clip,
-    loss=clip_loss,
-    measure=measure_clip,
+    make=_make_clip,
+    loss=_clip_loss,
+    measure=_measure_clip,
 )
 
 
-def make_symbols(
+def _make_symbols(
     tools: Tools, scenes: list[Scene], progress: float, rng: np.random.Generator
 ) -> Batch:
     pictures, labels = pictures_of(scenes, PATCHES, rng, blank=True)
@@ -105,12 +105,12 @@ def make_symbols(
     return pictures, prompts_of(scenes, labels, asked, tools.tokenizer, keep, rng)
 
 
-def symbols_loss(demo: Demo, tools: Tools, batch: Batch) -> torch.Tensor:
+def _symbols_loss(demo: Demo, tools: Tools, batch: Batch) -> torch.Tensor:
     pictures, prompts = batch
     return F.cross_entropy(*answer_logits(demo, prompts, _ideal_rows(demo, tools, pictures)))
 
 
-def measure_symbols(demo: Demo, tools: Tools, batch: Batch) -> Metrics:
+def _measure_symbols(demo: Demo, tools: Tools, batch: Batch) -> Metrics:
     pictures, prompts = batch
     return answer_metrics(
         prompts, *answer_logits(demo, prompts, _ideal_rows(demo, tools, pictures))
@@ -136,26 +136,26 @@ SYMBOLS = Stage(
     batch_factor=2,
     # At 1e-3 and above the start that initialise.py gives is forgotten before it is of use.
     rates={"language": 5e-4, "projector": 5e-4},
-    make=make_symbols,
-    loss=symbols_loss,
-    measure=measure_symbols,
+    make=_make_symbols,
+    loss=_symbols_loss,
+    measure=_measure_symbols,
 )
 
 
-def make_projector(
+def _make_projector(
     tools: Tools, scenes: list[Scene], progress: float, rng: np.random.Generator
 ) -> Batch:
     pictures, _ = pictures_of(scenes, PATCHES, rng)
     return (pictures,)
 
 
-def projector_loss(demo: Demo, tools: Tools, batch: Batch) -> torch.Tensor:
+def _projector_loss(demo: Demo, tools: Tools, batch: Batch) -> torch.Tensor:
     (pictures,) = batch
     projected = demo.projector(patch_states(demo, pictures)[:, 1:])
     return naming_loss(demo, pictures, projected, tools.word_ids)
 
 
-def measure_projector(demo: Demo, tools: Tools, batch: Batch) -> Metrics:
+def _measure_projector(demo: Demo, tools: Tools, batch: Batch) -> Metrics:
     (pictures,) = batch
     projected = demo.projector(patch_states(demo, pictures)[:, 1:])
     return naming_metrics(demo, pictures, projected, tools.word_ids)
@@ -167,13 +167,13 @@ PROJECTOR = Stage(
     cost=1.5,
     batch_factor=1,
     rates={"projector": 1e-3},
-    make=make_projector,
-    loss=projector_loss,
-    measure=measure_projector,
+    make=_make_projector,
+    loss=_projector_loss,
+    measure=_measure_projector,
 )
 
 
-def make_joint(
+def _make_joint(
     tools: Tools, scenes: list[Scene], progress: float, rng: np.random.Generator
 ) -> Batch:
     pictures, labels = pictures_of(scenes, PATCHES, rng)
@@ -182,7 +182,7 @@ def make_joint(
     return pictures, texts_of(scenes, labels, tools.clip, rng), prompts
 
 
-def joint_loss(demo: Demo, tools: Tools, batch: Batch) -> torch.Tensor:
+def _joint_loss(demo: Demo, tools: Tools, batch: Batch) -> torch.Tensor:
     pictures, texts, prompts = batch
     states = patch_states(demo, pictures)
     rows = visual_rows(demo, states)
@@ -195,7 +195,7 @@ def joint_loss(demo: Demo, tools: Tools, batch: Batch) -> torch.Tensor:
     )
 
 
-def measure_joint(demo: Demo, tools: Tools, batch: Batch) -> Metrics:
+def _measure_joint(demo: Demo, tools: Tools, batch: Batch) -> Metrics:
     pictures, _, prompts = batch
     rows = visual_rows(demo, patch_states(demo, pictures))
     return answer_metrics(prompts, *answer_logits(demo, prompts, rows))
@@ -218,9 +218,9 @@ JOINT = Stage(
     cost=6.0,
     batch_factor=1,
     rates={"language": 4e-4, "projector": 4e-4, "tower": 2e-4, "text": 2e-4},
-    make=make_joint,
-    loss=joint_loss,
-    measure=measure_joint,
+    make=_make_joint,
+    loss=_joint_loss,
+    measure=_measure_joint,
 )
 
 
