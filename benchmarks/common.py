@@ -32,9 +32,7 @@ def parser_of(doc: str) -> argparse.ArgumentParser:
     """An argument parser whose help is a module's docstring, its lines as they are."""
     summary, details = doc.split("\n", 1)
     return argparse.ArgumentParser(
-        description=summary,
-        epilog=details,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description=summary, epilog=details, formatter_class=argparse.RawDescriptionHelpFormatter
     )
 
 

@@ -74,11 +74,7 @@ def describe(name: str, calls: list[tuple[int, int]]) -> str:
 
 
 def measure(
-    model: str,
-    settings: dict[str, Any] | None,
-    method: str,
-    num_requests: int,
-    batched_tokens: int,
+    model: str, settings: dict[str, Any] | None, method: str, num_requests: int, batched_tokens: int
 ) -> list[tuple[int, int]]:
     """(images, most bytes allocated in it at a time) of every call of that method of the model."""
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"

@@ -63,10 +63,7 @@ def main() -> None:
     args = parse_arguments()
     args.out.mkdir(parents=True, exist_ok=True)
     about = describe(args)
-    with (
-        ending_well(httpx.HTTPError, ValueError, OSError, RuntimeError),
-        serving(args) as server,
-    ):
+    with ending_well(httpx.HTTPError, ValueError, OSError, RuntimeError), serving(args) as server:
         checks, text = asyncio.run(soak(args, server, about))
     publish(args.out, text)
     sys.exit(any(not check.passed for check in checks))

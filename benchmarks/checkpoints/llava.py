@@ -142,10 +142,7 @@ def write_llava_onevision(folder: Path, seed: int, sizes: parts.Sizes) -> None:
         "patch_size": ONEVISION_PATCH,
         "vision_use_head": False,
     }
-    features = {
-        "vision_feature_select_strategy": "full",
-        "vision_aspect_ratio": "anyres_max_9",
-    }
+    features = {"vision_feature_select_strategy": "full", "vision_aspect_ratio": "anyres_max_9"}
     config = LlavaOnevisionConfig(
         text_config={"model_type": "qwen2", **parts.text_sizes(vocabulary, sizes)},
         vision_config=vision,

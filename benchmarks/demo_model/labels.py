@@ -68,9 +68,7 @@ def _things_shown(tiles: np.ndarray, num_things: int) -> np.ndarray:
     counts = np.bincount(cells.ravel(), minlength=num_patches * kinds).reshape(num_patches, kinds)
     shown = counts[:, 1:]
     return np.where(
-        shown.max(1) >= MIN_PIXELS,
-        shown.argmax(1),
-        np.where(shown.any(1), UNSURE, NOTHING),
+        shown.max(1) >= MIN_PIXELS, shown.argmax(1), np.where(shown.any(1), UNSURE, NOTHING)
     )
 
 

@@ -117,10 +117,7 @@ def _columns(
 ) -> np.ndarray:
     """Return [6, length] int64: token, row, branch, position, target, question of one prompt."""
     start = len(before)
-    blocks = [
-        _block(before, 0, 0),
-        _block([IMAGE_ID] * len(rows), 0, start + places, row=rows),
-    ]
+    blocks = [_block(before, 0, 0), _block([IMAGE_ID] * len(rows), 0, start + places, row=rows)]
     first_position = start + int(places[-1]) + 1
     branch = position = 0
     for index, question in enumerate(asked):

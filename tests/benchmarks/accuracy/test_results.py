@@ -1,8 +1,10 @@
 """From answers to tables, and back from the file."""
 
+from pathlib import Path
+
 import numpy as np
 
-from vllm_script.benchmarks.accuracy.asking import read_answers
+from vllm_script import benchmarks
 from vllm_script.benchmarks.accuracy.plot import plot
 from vllm_script.benchmarks.accuracy.questions import Item
 from vllm_script.benchmarks.accuracy.results import Results, score
@@ -75,7 +77,7 @@ def test_plot(tmp_path):
     assert (tmp_path / "accuracy.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_line_that_was_cut_short_is_asked_again(tmp_path):
-    path = tmp_path / "answers.jsonl"
-    path.write_text('{"item": "1", "setting": "gsp @ 0.5", "answer": "red"}\n{"item": "2", "se')
-    assert list(read_answers(path)) == [("1", "gsp @ 0.5")]
+def test_committed_report_follows_from_its_lines():
+    path = Path(benchmarks.__file__).parent / "results" / "2026-11-23-accuracy.jsonl"
+    text = report(Results.load(path), "script clip", 0.11)
+    assert text == path.with_suffix(".md").read_text()

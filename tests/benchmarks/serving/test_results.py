@@ -1,9 +1,11 @@
 """From blocks to the file and the report, and resuming."""
 
 import json
+from pathlib import Path
 
 import pytest
 
+from vllm_script import benchmarks
 from vllm_script.benchmarks.serving.cells import SCRIPT, Arm, Cell, Load
 from vllm_script.benchmarks.serving.plot import plot
 from vllm_script.benchmarks.serving.results import (
@@ -114,3 +116,8 @@ def test_plot(results, tmp_path):
     plot(results, tmp_path)
     for name in ("throughput.png", "ttft.png"):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_committed_report_follows_from_its_lines():
+    path = Path(benchmarks.__file__).parent / "results" / "2026-11-24-off.jsonl"
+    assert report(Results(path), 1.5) == path.with_suffix(".md").read_text()
