@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from . import internvl, llava, qwen_vl
-from .parts import Clip, Sizes
+from .parts import Clip, Sizes, Stack
 
 WRITERS: dict[str, Callable[[Path, int, Sizes], None]] = {
     "llava-next": llava.write_llava_next,
@@ -29,58 +29,40 @@ WRITERS: dict[str, Callable[[Path, int, Sizes], None]] = {
     "internvl-chat": internvl.write_internvl_chat,
     "llava-next-video": llava.write_llava_next_video,
 }
-TINY = Sizes(
-    **dict(width=64, mlp=128, layers=2, heads=2, tile=84),
-    **dict(vision_width=64, vision_mlp=128, vision_layers=2, vision_heads=2),
-)
+TINY = Sizes(Stack(64, 128, 2, 2), Stack(64, 128, 2, 2), tile=84)
 """Sizes for tests."""
-CPU_20M = Sizes(
-    **dict(width=512, mlp=1376, layers=6, heads=8, tile=384, grid=6, visual_tokens=2048),
-    **dict(vision_width=128, vision_mlp=256, vision_layers=4, vision_heads=2),
-)
-"""Sizes for timing on a CPU: a language model of 20 million parameters, the rest in proportion."""
-CPU_CLIP = Clip(width=256, mlp=512, layers=4, heads=4, vocabulary=512, projection=256)
 TINY_LLAVA = replace(
-    TINY,
-    vision_heads=4,
-    clip=Clip(
-        **dict(width=64, mlp=128, layers=2, heads=4, vocabulary=0, projection=64), positions=16
-    ),
+    TINY, vision=Stack(64, 128, 2, 4), clip=Clip(Stack(64, 128, 2, 4), 0, 64, positions=16)
 )
-SIZES: dict[str, dict[str, Sizes]] = {
-    "llava-next": {
-        "tiny": TINY_LLAVA,
-        # Enough of a language model that prefill is what an unpruned prompt waits for.
-        "demo": Sizes(
-            **dict(width=512, mlp=1024, layers=8, heads=16, tile=336),
-            **dict(vision_width=256, vision_mlp=512, vision_layers=4, vision_heads=16),
-        ),
-        "cpu-20m": replace(CPU_20M, tile=336, vocabulary=512, clip=CPU_CLIP, streamed=True),
-        # A language model of 108 million parameters.
-        "cpu-108m": Sizes(
-            **dict(width=1024, mlp=2976, layers=8, heads=16, tile=336, vocabulary=512),
-            **dict(vision_width=256, vision_mlp=512, vision_layers=4, vision_heads=4),
-            clip=CPU_CLIP,
-            streamed=True,
-        ),
-        # Every tensor of LLaVA-NeXT-7B (Vicuna) and of its CLIP ViT-L/14 at 336 pixels: 15 GB.
-        "llava-next-7b": Sizes(
-            **dict(width=4096, mlp=11008, layers=32, heads=32, tile=336, vocabulary=32064),
-            **dict(vision_width=1024, vision_mlp=4096, vision_layers=23, vision_heads=16),
-            clip=Clip(
-                **dict(width=768, mlp=3072, layers=12, heads=12, vocabulary=49408, projection=768)
-            ),
-            context=4096,
-            streamed=True,
-        ),
-    },
+CPU_20M = Sizes(Stack(512, 1376, 6, 8), Stack(128, 256, 4, 2), tile=384, grid=6, visual_tokens=2048)
+"""Sizes for timing on a CPU: a language model of 20 million parameters, the rest in proportion."""
+CPU_CLIP = Clip(Stack(256, 512, 4, 4), vocabulary=512, projection=256)
+LLAVA_20M = replace(CPU_20M, tile=336, vocabulary=512, clip=CPU_CLIP, streamed=True)
+LLAVA_NEXT = {
+    "tiny": TINY_LLAVA,
+    # Enough of a language model that prefill is what an unpruned prompt waits for.
+    "demo": Sizes(Stack(512, 1024, 8, 16), Stack(256, 512, 4, 16), tile=336),
+    "cpu-20m": LLAVA_20M,
+    # A language model of 108 million parameters.
+    "cpu-108m": replace(LLAVA_20M, language=Stack(1024, 2976, 8, 16), vision=Stack(256, 512, 4, 4)),
+    # Every tensor of LLaVA-NeXT-7B (Vicuna) and of its CLIP ViT-L/14 at 336 pixels: 15 GB.
+    "llava-next-7b": Sizes(
+        Stack(4096, 11008, 32, 32),
+        Stack(1024, 4096, 23, 16),
+        tile=336,
+        context=4096,
+        vocabulary=32064,
+        clip=Clip(Stack(768, 3072, 12, 12), vocabulary=49408, projection=768),
+        streamed=True,
+    ),
+}
+SIZES = {family: {"tiny": TINY, "cpu-20m": CPU_20M} for family in WRITERS} | {
+    "llava-next": LLAVA_NEXT,
     "llava-1.5": {"tiny": TINY_LLAVA},
     "internvl-chat": {"tiny": TINY},  # internvl in another format: its timing would be the same
 }
 """Family -> name -> sizes. Those with a tile of 336 have LLaVA-NeXT's real geometry: a 672x672
 picture is 2,928 visual tokens."""
-SIZES = {family: SIZES.get(family, {"tiny": TINY, "cpu-20m": CPU_20M}) for family in WRITERS}
-
 FAMILY_MODELS = {
     family: "cpu-20m" if family == "llava-next" else f"{family}-20m"
     for family, sizes in SIZES.items()

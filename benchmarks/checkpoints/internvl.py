@@ -117,10 +117,10 @@ def _model(vocab_size: int, seed: int, sizes: parts.Sizes) -> Any:
     config = InternVLConfig(
         text_config=Qwen2Config(**parts.text_sizes(vocab_size, sizes)),
         vision_config=dict(
-            hidden_size=sizes.vision_width,
-            intermediate_size=sizes.vision_mlp,
-            num_hidden_layers=sizes.vision_layers,
-            num_attention_heads=sizes.vision_heads,
+            hidden_size=sizes.vision.width,
+            intermediate_size=sizes.vision.mlp,
+            num_hidden_layers=sizes.vision.layers,
+            num_attention_heads=sizes.vision.heads,
             image_size=[_tile(sizes), _tile(sizes)],
             patch_size=[PATCH, PATCH],
             attention_bias=True,

@@ -134,10 +134,10 @@ def write_llava_onevision(folder: Path, seed: int, sizes: parts.Sizes) -> None:
     pinpoints = [[height, width] for height in sides for width in sides]
     vision = {
         "model_type": "siglip_vision_model",
-        "hidden_size": sizes.vision_width,
-        "intermediate_size": sizes.vision_mlp,
-        "num_hidden_layers": sizes.vision_layers,
-        "num_attention_heads": sizes.vision_heads,
+        "hidden_size": sizes.vision.width,
+        "intermediate_size": sizes.vision.mlp,
+        "num_hidden_layers": sizes.vision.layers,
+        "num_attention_heads": sizes.vision.heads,
         "image_size": sizes.tile,
         "patch_size": ONEVISION_PATCH,
         "vision_use_head": False,
@@ -218,10 +218,10 @@ def _write_clip(
     end = SPECIAL_TOKENS.index(CLIP_EOS)
     text = dict(
         vocab_size=vocabulary,
-        hidden_size=clip.width,
-        intermediate_size=clip.mlp,
-        num_hidden_layers=clip.layers,
-        num_attention_heads=clip.heads,
+        hidden_size=clip.text.width,
+        intermediate_size=clip.text.mlp,
+        num_hidden_layers=clip.text.layers,
+        num_attention_heads=clip.text.heads,
         max_position_embeddings=clip.positions,
         bos_token_id=SPECIAL_TOKENS.index(CLIP_BOS),
         eos_token_id=end,
@@ -250,10 +250,10 @@ def _write_tokenizer(folder: Path, context: int, vocabulary: int, bos: str, eos:
 def _vision_config(sizes: parts.Sizes, tile: int, patch: int, projection: int) -> dict[str, Any]:
     return dict(
         model_type="clip_vision_model",
-        hidden_size=sizes.vision_width,
-        intermediate_size=sizes.vision_mlp,
-        num_hidden_layers=sizes.vision_layers + 1,  # LLaVA reads the last layer but one
-        num_attention_heads=sizes.vision_heads,
+        hidden_size=sizes.vision.width,
+        intermediate_size=sizes.vision.mlp,
+        num_hidden_layers=sizes.vision.layers + 1,  # LLaVA reads the last layer but one
+        num_attention_heads=sizes.vision.heads,
         image_size=tile,
         patch_size=patch,
         projection_dim=projection,
@@ -261,7 +261,7 @@ def _vision_config(sizes: parts.Sizes, tile: int, patch: int, projection: int) -
 
 
 def _projection(sizes: parts.Sizes) -> int:
-    return sizes.clip.projection if sizes.clip else sizes.vision_width
+    return sizes.clip.projection if sizes.clip else sizes.vision.width
 
 
 def _pinpoints(tile: int) -> list[list[int]]:

@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors.torch import save_file
@@ -31,15 +31,23 @@ is written on the wall? The picture shows a building with trees in front of it a
 USER: ASSISTANT: Answer with one word. Compare the first picture with the second one."""
 
 
-@dataclass(frozen=True)
-class Clip:
-    """Sizes of the text side of a CLIP model, whose vision side is the model's tower."""
+class Stack(NamedTuple):
+    """Sizes of a transformer."""
 
     width: int
     mlp: int
+    """Width inside its MLPs."""
     layers: int
     heads: int
+
+
+@dataclass(frozen=True)
+class Clip:
+    """The text side of a CLIP model, whose vision side is a checkpoint's tower."""
+
+    text: Stack
     vocabulary: int
+    """Entries of its tokenizer, as in `Sizes`."""
     projection: int
     """Width of the space in which CLIP compares pictures and texts."""
     positions: int = 77
@@ -50,22 +58,10 @@ class Clip:
 class Sizes:
     """Sizes of a checkpoint; what is not here is the family's own."""
 
-    width: int
-    """Width of the language model; vLLM on CPU asks for heads of 32 or more."""
-    mlp: int
-    """Width of the language model's MLPs."""
-    layers: int
-    """Layers of the language model."""
-    heads: int
-    """Attention heads of the language model."""
-    vision_width: int
-    """Width of the vision tower."""
-    vision_mlp: int
-    """Width of the vision tower's MLPs."""
-    vision_layers: int
-    """Layers of the vision tower that are read; LLaVA's towers have one more."""
-    vision_heads: int
-    """Attention heads of the vision tower."""
+    language: Stack
+    """The language model; vLLM on CPU asks for heads of 32 or more."""
+    vision: Stack
+    """The vision tower, of whose layers those are counted that are read: LLaVA has one more."""
     tile: int
     """Side in pixels of what the tower sees at a time, where it has a fixed size."""
     grid: int = 4
@@ -85,18 +81,18 @@ class Sizes:
     @property
     def half_head(self) -> int:
         """Rotations of a head of the language model."""
-        return self.width // self.heads // 2
+        return self.language.width // self.language.heads // 2
 
 
 def text_sizes(vocabulary: int, sizes: Sizes) -> dict[str, Any]:
     """Arguments of a language model's configuration; `vocabulary`: entries of its tokenizer."""
     return dict(
         vocab_size=vocabulary,
-        hidden_size=sizes.width,
-        intermediate_size=sizes.mlp,
-        num_hidden_layers=sizes.layers,
-        num_attention_heads=sizes.heads,
-        num_key_value_heads=sizes.heads,
+        hidden_size=sizes.language.width,
+        intermediate_size=sizes.language.mlp,
+        num_hidden_layers=sizes.language.layers,
+        num_attention_heads=sizes.language.heads,
+        num_key_value_heads=sizes.language.heads,
         max_position_embeddings=sizes.context,
         tie_word_embeddings=False,
     )
@@ -230,7 +226,7 @@ def stream_model(folder: Path, model: Any, rename: Callable[[str], str] = str) -
     tensors = {rename(name): value.shape for name, value in model.state_dict().items()}
     tensors = {name: size for name, size in tensors.items() if not name.endswith("position_ids")}
     groups = list(_files(tensors))
-    index = {}
+    index: dict[str, str] = {}
     total = sum(map(_bytes, tensors.values()))
     with tqdm(total=total, unit="B", unit_scale=True) as bar:
         for number, names in enumerate(groups, start=1):

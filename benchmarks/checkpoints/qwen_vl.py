@@ -48,9 +48,9 @@ def write_qwen2_vl(folder: Path, seed: int, sizes: parts.Sizes) -> None:
     from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
     vision = dict(
-        embed_dim=sizes.vision_width,
-        hidden_size=sizes.width,
-        mlp_ratio=sizes.vision_mlp // sizes.vision_width,
+        embed_dim=sizes.vision.width,
+        hidden_size=sizes.language.width,
+        mlp_ratio=sizes.vision.mlp // sizes.vision.width,
         patch_size=14,
     )
     config = _config(Qwen2VLConfig, folder, sizes, vision)
@@ -63,7 +63,7 @@ def write_qwen2_5_vl(folder: Path, seed: int, sizes: parts.Sizes) -> None:
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
     vision = _later_vision(sizes, patch=14) | dict(
-        tokens_per_second=2, window_size=112, fullatt_block_indexes=[sizes.vision_layers - 1]
+        tokens_per_second=2, window_size=112, fullatt_block_indexes=[sizes.vision.layers - 1]
     )
     config = _config(Qwen2_5_VLConfig, folder, sizes, vision)
     parts.save_model(folder, parts.seeded(Qwen2_5_VLForConditionalGeneration(config), seed))
@@ -75,9 +75,9 @@ def write_qwen3_vl(folder: Path, seed: int, sizes: parts.Sizes) -> None:
     from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
     vision = _later_vision(sizes, patch=16) | dict(
-        depth=sizes.vision_layers + 1, num_position_embeddings=64, deepstack_visual_indexes=[0, 1]
+        depth=sizes.vision.layers + 1, num_position_embeddings=64, deepstack_visual_indexes=[0, 1]
     )
-    text = {"head_dim": 2 * sizes.half_head, "num_hidden_layers": sizes.layers + 1}
+    text = {"head_dim": 2 * sizes.half_head, "num_hidden_layers": sizes.language.layers + 1}
     other = sizes.half_head * 5 // 16
     config = _config(Qwen3VLConfig, folder, sizes, vision, text, other, mrope_interleaved=True)
     parts.save_model(folder, parts.seeded(Qwen3VLForConditionalGeneration(config), seed))
@@ -87,9 +87,9 @@ def write_qwen3_vl(folder: Path, seed: int, sizes: parts.Sizes) -> None:
 def _later_vision(sizes: parts.Sizes, patch: int) -> dict[str, Any]:
     """Arguments of the vision tower's configuration as Qwen2.5-VL and Qwen3-VL name them."""
     return dict(
-        hidden_size=sizes.vision_width,
-        intermediate_size=sizes.vision_mlp,
-        out_hidden_size=sizes.width,
+        hidden_size=sizes.vision.width,
+        intermediate_size=sizes.vision.mlp,
+        out_hidden_size=sizes.language.width,
         patch_size=patch,
     )
 
@@ -125,8 +125,8 @@ def _config(
             rope_parameters={"rope_type": "default", "rope_theta": 10000.0, **section, **rope},
         ),
         vision_config={
-            "depth": sizes.vision_layers,
-            "num_heads": sizes.vision_heads,
+            "depth": sizes.vision.layers,
+            "num_heads": sizes.vision.heads,
             "spatial_merge_size": MERGE,
             "temporal_patch_size": 2,
             **vision,

@@ -13,9 +13,10 @@ from vllm_script.benchmarks.checkpoints import SIZES, llava, parts
 CPU_108M = SIZES["llava-next"]["cpu-108m"]
 SMALL = replace(
     CPU_108M,
-    **dict(width=64, mlp=128, layers=2, heads=2, vocabulary=600),
-    **dict(vision_width=32, vision_mlp=64, vision_heads=2),
-    clip=replace(CPU_108M.clip, width=32, mlp=64, heads=2, projection=32),
+    language=parts.Stack(64, 128, 2, 2),
+    vision=parts.Stack(32, 64, 4, 2),
+    vocabulary=600,
+    clip=replace(CPU_108M.clip, text=parts.Stack(32, 64, 4, 2), projection=32),
 )
 
 
