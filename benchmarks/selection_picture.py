@@ -49,7 +49,9 @@ def main() -> None:
         sheets = []
         for question in SCENE_QUESTIONS:
             (explained,) = explainer.explain([data_url(picture)], question, {})
-            sheets.append(captioned(explained, question, ask(client, picture, question, {}).text))
+            sheets.append(
+                captioned(explained, question, ask(client, picture, question, {}).text.strip())
+            )
     below_each_other(sheets).quantize(128).save(args.out, optimize=True)
 
 

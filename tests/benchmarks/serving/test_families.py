@@ -65,7 +65,7 @@ def test_report(tmp_path, lines):
 def test_command(family_checkpoint, tmp_path, monkeypatch):
     """Stock, the plugin and vLLM's own pruning have the token counts that are expected."""
     monkeypatch.setattr(family_bench, "accelerator", lambda: None)
-    monkeypatch.setattr(family_bench, "written", lambda model: family_checkpoint("qwen3-vl"))
+    monkeypatch.setattr(family_bench, "written", lambda model: str(family_checkpoint("qwen3-vl")))
     sizes = ("--sizes", "192x128", "4x192x128", "--requests", "2", "--repetitions", "1")
     own = ("family_bench.py", "--families", "qwen3-vl", "--out", str(tmp_path))
     monkeypatch.setattr("sys.argv", [*own, *sizes])
