@@ -1,9 +1,11 @@
-"""All package metadata. `kernels/` and `server/` install below `vllm_script`: a top-level package
-called `kernels` in site-packages would shadow Hugging Face's, which transformers imports."""
+"""All package metadata. `kernels/`, `server/` and `benchmarks/` install below `vllm_script`: a
+top-level package called `kernels` would shadow Hugging Face's, which transformers imports."""
 
 import pathlib
 
 from setuptools import setup
+
+BENCH = ["matplotlib", "scikit-learn", "scipy"]
 
 setup(
     name="vllm-script",
@@ -15,11 +17,20 @@ setup(
     python_requires=">=3.10",
     package_dir={
         "vllm_script": "vllm_script",
+        "vllm_script.benchmarks": "benchmarks",
         "vllm_script.kernels": "kernels",
         "vllm_script.server": "server",
     },
     packages=[
         "vllm_script",
+        # Not demo_model/: training is done in a checkout.
+        "vllm_script.benchmarks",
+        "vllm_script.benchmarks.accuracy",
+        "vllm_script.benchmarks.checkpoints",
+        "vllm_script.benchmarks.kernel",
+        "vllm_script.benchmarks.scenes",
+        "vllm_script.benchmarks.serving",
+        "vllm_script.benchmarks.soaking",
         "vllm_script.kernels",
         "vllm_script.explain",
         "vllm_script.families",
@@ -32,21 +43,14 @@ setup(
     ],
     package_data={
         "vllm_script": ["py.typed", "script_demo/*", "script_demo/clip/*"],
+        "vllm_script.benchmarks": ["scene.png"],
         "vllm_script.server": ["grafana.json"],
     },
     install_requires=["vllm>=0.32,<0.33", "torch", "triton", "transformers", "fastapi"],
     extras_require={
-        # hypothesis: property tests. scikit-learn: ships the demo's photograph. matplotlib: plots
-        # of the benchmarks; what else they need comes with vLLM.
-        "dev": [
-            "pytest",
-            "hypothesis",
-            "scikit-learn",
-            "scipy",
-            "matplotlib",
-            "ruff==0.17.6",
-            "mypy==2.4.1",
-        ],
+        # What the benchmarks need beside what comes with vLLM; scikit-learn has a photograph.
+        "bench": BENCH,
+        "dev": [*BENCH, "pytest", "hypothesis", "ruff==0.17.6", "mypy==2.4.1"],
     },
     entry_points={
         "vllm.general_plugins": ["script = vllm_script.plugin:register"],

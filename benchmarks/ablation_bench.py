@@ -10,28 +10,22 @@ is measured by accuracy_bench.py. Writes OUT/ablation-SPLIT.jsonl and .md.
 from __future__ import annotations
 
 import argparse
-import datetime
 import itertools
-import os
-import shlex
-import sys
 from collections import defaultdict
-from importlib.metadata import version
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import numpy as np
 import torch
-from accuracy.in_process import DemoModel, Encoded
-from accuracy.results import Results
-from accuracy.settings import WHOLE, Setting
-from accuracy.tables import ablation
-from accuracy.variants import DEFAULT, VARIANTS, Variant, select
-from script_demo.held_out import held_out
-from script_demo.pictures import draw
 from tqdm import tqdm
 
+from vllm_script.benchmarks.accuracy.in_process import DemoModel, Encoded
+from vllm_script.benchmarks.accuracy.results import Results
+from vllm_script.benchmarks.accuracy.settings import WHOLE, Setting
+from vllm_script.benchmarks.accuracy.tables import ablation
+from vllm_script.benchmarks.accuracy.variants import DEFAULT, VARIANTS, Variant, select
+from vllm_script.benchmarks.common import machine, parser_of, repeatable
+from vllm_script.benchmarks.scenes.held_out import held_out
+from vllm_script.benchmarks.scenes.pictures import draw
 from vllm_script.budget import num_kept
 from vllm_script.server.aliases import SCRIPT_DEMO, repository_of
 
@@ -63,7 +57,8 @@ def main() -> None:
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    """Read the command line."""
+    parser = parser_of(__doc__)
     demo = Path(repository_of(SCRIPT_DEMO) or "")
     parser.add_argument("--model", type=Path, default=demo, help="folder that train.py wrote")
     parser.add_argument("--split", choices=("dev", "test"), default="dev")
@@ -75,14 +70,12 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def describe(args: argparse.Namespace) -> dict[str, str]:
-    packages = ("vllm-script", "torch", "transformers")
+    """What a reader needs to judge and to repeat the run."""
     return {
         "model": SCRIPT_DEMO,
         "questions": f"{args.questions} of the {args.split} split",
-        "date": datetime.date.today().isoformat(),
-        "versions": ", ".join(f"{name} {version(name)}" for name in packages),
-        "machine": f"{args.threads} of {os.cpu_count()} CPU cores, float32",
-        "command": shlex.join(["python", "benchmarks/ablation_bench.py", *sys.argv[1:]]),
+        "machine": f"{machine()}, {args.threads} threads on the CPU, float32",
+        **repeatable(("vllm-script", "torch", "transformers")),
     }
 
 

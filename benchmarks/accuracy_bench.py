@@ -20,30 +20,32 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import datetime
 import json
 import os
-import platform
 import shlex
-import signal
 import sys
 from collections.abc import Iterable
 from contextlib import nullcontext
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-
 import openai
-from accuracy.asking import Endpoint, ask_all, read_answers
-from accuracy.plot import plot
-from accuracy.questions import Item, demo_questions, folder_questions
-from accuracy.results import Results, score
-from accuracy.settings import RATIOS, SOURCES, WHOLE, Setting, grid
-from accuracy.tables import report
 from tqdm import tqdm
 
+from vllm_script.benchmarks.accuracy.asking import Endpoint, ask_all, read_answers
+from vllm_script.benchmarks.accuracy.plot import plot
+from vllm_script.benchmarks.accuracy.questions import Item, demo_questions, folder_questions
+from vllm_script.benchmarks.accuracy.results import Results, score
+from vllm_script.benchmarks.accuracy.settings import RATIOS, SOURCES, WHOLE, Setting, grid
+from vllm_script.benchmarks.accuracy.tables import report
+from vllm_script.benchmarks.common import (
+    ending_well,
+    machine,
+    parser_of,
+    publish,
+    repeatable,
+    split_arguments,
+)
 from vllm_script.pruning import MODES
 from vllm_script.server.aliases import SCRIPT_DEMO
 from vllm_script.server.launch import VllmServer
@@ -51,8 +53,7 @@ from vllm_script.server.launch import VllmServer
 
 def main() -> None:
     args = parse_arguments()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the server is stopped
-    try:
+    with ending_well(ValueError, OSError, RuntimeError, openai.OpenAIError):
         items = read_questions(args)
         sources = args.sources or SOURCES
         settings = [WHOLE] if args.stock else grid(args.ratios, args.modes, sources)
@@ -60,8 +61,6 @@ def main() -> None:
         about = describe(args, len(items))
         check_same_run(args.out / "run.json", about)
         results = measure(args, items, settings, about)
-    except (ValueError, OSError, openai.OpenAIError) as error:
-        sys.exit(f"{Path(__file__).name}: {error}")
     results.save(args.out / "results.jsonl")
     if args.stock:
         print(f"accuracy {results.whole.mean():.3f} of {len(items)} questions")
@@ -70,18 +69,13 @@ def main() -> None:
     ratio = min(results.ratios, key=lambda ratio: abs(ratio - args.compare_at))
     method = args.compare if args.compare in results.methods else results.methods[0]
     text = report(results, method, ratio)
-    (args.out / "report.md").write_text(text, encoding="utf-8")
     plot(results, args.out / "accuracy.png")
-    print(f"\n{text}\nwritten to {args.out}")
+    publish(args.out, text)
 
 
 def parse_arguments() -> argparse.Namespace:
-    summary, details = __doc__.split("\n", 1)
-    parser = argparse.ArgumentParser(
-        description=summary,
-        epilog=details,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    """Read the command line."""
+    parser = parser_of(__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/accuracy"), help="folder of results")
     where = parser.add_argument_group("what answers")
     where.add_argument("--model", default=SCRIPT_DEMO, help="model to serve, or its name at --url")
@@ -101,9 +95,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     grids.add_argument("--compare", default="script clip", help="method compared with the others")
     grids.add_argument("--compare-at", type=float, default=0.11, help="keep ratio for that")
-    own, flags = sys.argv[1:], []
-    if "--" in own:
-        own, flags = own[: own.index("--")], own[own.index("--") + 1 :]
+    own, flags = split_arguments(None)
     args = parser.parse_args(own)
     args.server_flags = flags
     return args
@@ -133,15 +125,11 @@ def read_questions(args: argparse.Namespace) -> list[Item]:
 def describe(args: argparse.Namespace, num_questions: int) -> dict[str, Any]:
     """What a reader needs to judge and to repeat the run."""
     questions = args.questions.name if args.questions else f"{SCRIPT_DEMO} {args.split} split"
-    packages = ("vllm-script", "vllm", "torch", "transformers")
-    shown = ["python", "benchmarks/" + Path(__file__).name, *sys.argv[1:]]
     return {
         "model": args.model,
         "questions": f"{num_questions} of {questions}",
-        "date": datetime.date.today().isoformat(),
-        "versions": ", ".join(f"{name} {version(name)}" for name in packages),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores" if not args.url else "a server",
-        "command": shlex.join(shown),
+        "machine": "a server" if args.url else machine(),
+        **repeatable(),
     }
 
 

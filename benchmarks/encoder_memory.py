@@ -10,31 +10,27 @@ peak: the encoder alone, and for the plugin also the whole step with selection a
 
 from __future__ import annotations
 
-import argparse
-import datetime
 import json
 import os
 import sys
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-
 import torch
-from serve.checkpoints import written
-from serve.requests import TEXT
-from serve_bench import machine
+
+from vllm_script.benchmarks.checkpoints import written
+from vllm_script.benchmarks.common import machine, parser_of, repeatable
+from vllm_script.benchmarks.serving.requests import TEXT
 
 SIZE = 672
 """Side in pixels of a picture: five tiles."""
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = parser_of(__doc__)
     parser.add_argument("--model", default="cpu-108m", help="checkpoint, or a shape to write")
     parser.add_argument("--keep-ratio", type=float, default=0.11)
     parser.add_argument("--requests", type=int, default=32, help="pictures sent at once")
@@ -43,12 +39,10 @@ def main() -> None:
     )
     parser.add_argument("--json", type=Path, help="file to add a line to")
     args = parser.parse_args()
-    model = str(written(args.model))
+    model = written(args.model)
     result = {
         "machine": machine(),
-        "versions": {name: version(name) for name in ("vllm", "torch")},
-        "date": datetime.date.today().isoformat(),
-        "command": " ".join(["python", "benchmarks/" + Path(__file__).name, *sys.argv[1:]]),
+        **repeatable(("vllm", "torch")),
         "requests": args.requests,
         "batched_tokens": args.batched_tokens,
     }
@@ -80,11 +74,7 @@ def describe(name: str, calls: list[tuple[int, int]]) -> str:
 
 
 def measure(
-    model: str,
-    settings: dict[str, Any] | None,
-    method: str,
-    num_requests: int,
-    batched_tokens: int,
+    model: str, settings: dict[str, Any] | None, method: str, num_requests: int, batched_tokens: int
 ) -> list[tuple[int, int]]:
     """(images, most bytes allocated in it at a time) of every call of that method of the model."""
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"

@@ -12,23 +12,18 @@ and a measured matrix product would need for them; more than 100 % came from a c
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import platform
-import shlex
 import subprocess
-import sys
 from pathlib import Path
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-
-from kernel.cost import cost_of, measured_peak
-from kernel.inputs import make_inputs, shapes
-from kernel.ops import passes_gate, runs
-from kernel.table import print_header, print_row, progress
-from kernel.timing import measure
+from vllm_script.benchmarks.common import parser_of, repeatable
+from vllm_script.benchmarks.kernel.cost import cost_of, measured_peak
+from vllm_script.benchmarks.kernel.inputs import make_inputs, shapes
+from vllm_script.benchmarks.kernel.ops import passes_gate, runs
+from vllm_script.benchmarks.kernel.timing import measure, print_header, print_row, progress
 
 
 def main() -> None:
@@ -67,9 +62,8 @@ def main() -> None:
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    """Read the command line."""
+    parser = parser_of(__doc__)
     parser.add_argument("--quick", action="store_true", help="two sizes, one keep ratio")
     parser.add_argument("--json", type=Path, metavar="FILE", help="append the rows to it")
     parser.add_argument("--op", nargs="*", help="these ops alone, as the table names them")
@@ -79,10 +73,7 @@ def parse_arguments() -> argparse.Namespace:
 def environment(device: torch.device, dtype: torch.dtype) -> dict[str, str]:
     """What a number needs beside it."""
     about = {
-        "date": datetime.date.today().isoformat(),
-        "command": shlex.join(["python", *sys.argv]),
-        "torch": torch.__version__,
-        "triton": triton_version(),
+        **repeatable(("torch", "triton")),
         "python": platform.python_version(),
         "dtype": str(dtype),
     }
@@ -94,14 +85,6 @@ def environment(device: torch.device, dtype: torch.dtype) -> dict[str, str]:
     else:
         about |= {"cpu": platform.machine(), "threads": str(torch.get_num_threads())}
     return about
-
-
-def triton_version() -> str:
-    try:
-        import triton
-    except ImportError:
-        return "not installed"
-    return triton.__version__
 
 
 if __name__ == "__main__":

@@ -2,75 +2,72 @@
 
     python benchmarks/selection_picture.py OUT.png [--keep-ratio 0.11]
 
-script-demo through transformers in this process, with the plugin's defaults.
+It starts `vllm serve script-demo --plugin script --script-explain` for that.
 """
 
 from __future__ import annotations
 
-import argparse
-import sys
+import base64
+import io
 from pathlib import Path
+from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-
-import numpy as np
-import torch
-from accuracy.in_process import DemoModel
-from accuracy.variants import DEFAULT, select
+import openai
 from PIL import Image, ImageDraw
-from transformers import AutoConfig
 
-from vllm_script.budget import num_kept
-from vllm_script.explain.drawing import draw_selection
-from vllm_script.families import family_of, pruned_name
-from vllm_script.server.aliases import SCRIPT_DEMO, repository_of
+from vllm_script.benchmarks.common import ending_well, parser_of
+from vllm_script.benchmarks.demo import (
+    ENVIRONMENT,
+    SCENE,
+    SCENE_QUESTIONS,
+    ask,
+    data_url,
+    show_waiting,
+)
+from vllm_script.server.aliases import SCRIPT_DEMO
+from vllm_script.server.explain_client import ExplainClient
+from vllm_script.server.launch import VllmServer
 
-SCENE = Path(__file__).with_name("scene.png")
-QUESTIONS = ("What color is the cross?", "Which digit is yellow?")
 CAPTION = 22
+"""Height in pixels of the line over a drawing."""
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = parser_of(__doc__)
     parser.add_argument("out", type=Path, help="PNG to write")
     parser.add_argument("--keep-ratio", type=float, default=0.11)
     args = parser.parse_args()
-    model = DemoModel(Path(repository_of(SCRIPT_DEMO) or ""))
-    image = Image.open(SCENE).convert("RGB")
-    sheets = [draw(model, image, question, args.keep_ratio) for question in QUESTIONS]
+    flags = ["--plugin", "script", "--keep-ratio", str(args.keep_ratio), "--script-explain"]
+    flags += ["--enforce-eager", "--dtype", "float32", "--served-model-name", "demo"]
+    picture = Image.open(SCENE).convert("RGB")
+    with (
+        ending_well(RuntimeError, ValueError),
+        VllmServer(SCRIPT_DEMO, *flags, env=ENVIRONMENT, progress=show_waiting) as server,
+    ):
+        client = openai.OpenAI(base_url=server.url, api_key="none", max_retries=0)
+        explainer = ExplainClient(server.url, None, None)
+        sheets = []
+        for question in SCENE_QUESTIONS:
+            (explained,) = explainer.explain([data_url(picture)], question, {})
+            sheets.append(
+                captioned(explained, question, ask(client, picture, question, {}).text.strip())
+            )
     below_each_other(sheets).quantize(128).save(args.out, optimize=True)
 
 
-def draw(model: DemoModel, image: Image.Image, question: str, keep_ratio: float) -> Image.Image:
-    """Panels for one question, under a line with the question and the pruned model's answer."""
-    encoded = model.encode(np.asarray(image), question)
-    total, patches = len(encoded.rows), encoded.patches
-    budget = num_kept(total, len(patches), keep_ratio=keep_ratio) or total
-    scores = model.relevance(encoded, question, DEFAULT.source)
-    tokens = encoded.features[patches]
-    kept = select(DEFAULT, tokens, budget, scores, encoded.tiles)
-    (answer,) = model.answers(encoded, [encoded.places[kept]])
-    relevance = torch.full((len(encoded.states),), torch.nan)
-    if scores is not None:
-        relevance[patches] = scores
-    config = AutoConfig.from_pretrained(repository_of(SCRIPT_DEMO))
-    family = family_of(pruned_name(config.architectures[0]))
-    fields = {"image_sizes": torch.tensor([image.height, image.width])}
-    layout = family.item_layout(config, "image", fields)
-    views = family.views(config, layout, image.height, image.width)
-    assert views is not None, "LLaVA-NeXT takes images"
-    panels = draw_selection(image, views, patches[kept], relevance)
-    sheet = Image.new("RGB", (panels.width, panels.height + CAPTION), "white")
-    line = f'"{question}"  ->  "{answer}"     {budget} of {total} visual tokens kept'
-    ImageDraw.Draw(sheet).text((8, 6), line, fill="black")
-    sheet.paste(panels, (0, CAPTION))
+def captioned(explained: dict[str, Any], question: str, answer: str) -> Image.Image:
+    """The server's drawing, under a line with the question and the pruned model's answer."""
+    drawing = Image.open(io.BytesIO(base64.b64decode(explained["png"])))
+    sheet = Image.new("RGB", (drawing.width, drawing.height + CAPTION), "white")
+    kept = f"{explained['kept']} of {explained['visual_tokens']} visual tokens kept"
+    ImageDraw.Draw(sheet).text((8, 6), f'"{question}"  ->  "{answer}"     {kept}', fill="black")
+    sheet.paste(drawing, (0, CAPTION))
     return sheet
 
 
 def below_each_other(sheets: list[Image.Image]) -> Image.Image:
     """Stack pictures of one width."""
-    height = sum(sheet.height for sheet in sheets)
-    stack = Image.new("RGB", (sheets[0].width, height), "white")
+    stack = Image.new("RGB", (sheets[0].width, sum(sheet.height for sheet in sheets)), "white")
     top = 0
     for sheet in sheets:
         stack.paste(sheet, (0, top))

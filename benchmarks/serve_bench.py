@@ -20,30 +20,25 @@ have it written. Videos are sent as frames: --model qwen3-vl-20m --sizes 16x336x
 from __future__ import annotations
 
 import argparse
-import datetime
 import os
-import platform
-import shlex
-import signal
-import sys
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-
 import openai
-from serve.cells import SCRIPT, STOCK, UNUSED, Cell, Load, grid, off_cells
-from serve.checkpoints import RANDOM, written
-from serve.checks import WrongOutputs
-from serve.fleet import Fleet, default_flags
-from serve.measure import SETTLE_SECONDS, Measurement, Plan
-from serve.plot import plot
-from serve.requests import picture_files, size_of
-from serve.results import Results
-from serve.tables import report
-from tqdm import tqdm
+
+from vllm_script.benchmarks import common
+from vllm_script.benchmarks.checkpoints import NAMED, written
+from vllm_script.benchmarks.common import accelerator, ending_well, parser_of, publish
+from vllm_script.benchmarks.serving.cells import SCRIPT, STOCK, UNUSED, Cell, Load, grid, off_cells
+from vllm_script.benchmarks.serving.checks import WrongOutputs
+from vllm_script.benchmarks.serving.expected import Expected
+from vllm_script.benchmarks.serving.fleet import Fleet, default_flags
+from vllm_script.benchmarks.serving.measure import SETTLE_SECONDS, Measurement, Terms, measure_all
+from vllm_script.benchmarks.serving.plot import plot
+from vllm_script.benchmarks.serving.requests import picture_files, size_of
+from vllm_script.benchmarks.serving.results import Results, describe
+from vllm_script.benchmarks.serving.tables import report
 
 QUICK: dict[str, Any] = dict(
     sizes=["672x672"], concurrency=[1, 4], rates=[], keep_ratios=[0.11], requests=2, repetitions=2
@@ -52,101 +47,61 @@ QUICK: dict[str, Any] = dict(
 
 def main() -> None:
     args = parse_arguments()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that servers are stopped
     on_cpu = not accelerator()
     model = args.model or ("cpu-108m" if on_cpu else "llava-next-7b")
-    args.out.mkdir(parents=True, exist_ok=True)
-    results = Results(args.out / "results.jsonl")
     urls = {STOCK: args.url_a, SCRIPT: args.url_b} if args.url_a else {}
     if on_cpu:
         os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "4")  # GiB of each server
     flags = [*default_flags(on_cpu), *args.server_flags]
-    about = describe(args, model, flags)
-    try:
+    lengths = (args.input_tokens, args.output_tokens, args.seed)
+    shown = f"{model}, random weights" if model in NAMED else Path(model).name
+    about = describe(shown, *lengths, None if urls else flags)
+    args.out.mkdir(parents=True, exist_ok=True)
+    with ending_well(WrongOutputs, ValueError, OSError, RuntimeError, openai.OpenAIError):
+        results = Results(args.out / "results.jsonl")
         results.check_same_run(about)
         cells = cells_of(args, off=[SCRIPT] if urls else [SCRIPT, UNUSED])
-        checkpoint = str(written(model))
         folders = {args.pictures.name: args.pictures} if args.pictures else {}
-        lengths = (args.input_tokens, args.output_tokens)
-        plan = Plan(checkpoint, folders, *lengths, args.seed, args.out, about)
-        with (
-            tqdm(unit="tokens", unit_scale=True, smoothing=0, dynamic_ncols=True) as bar,
-            Fleet(checkpoint, flags, urls, bar.set_postfix_str) as fleet,
-        ):
-            Measurement(plan, fleet, results, bar).run(cells)
-    except WrongOutputs as error:
-        sys.exit(f"{Path(__file__).name}: wrong outputs: {error}")
-    except (ValueError, OSError, RuntimeError, openai.OpenAIError) as error:
-        sys.exit(f"{Path(__file__).name}: {error}")
-    except KeyboardInterrupt:
-        sys.exit(130)
-    text = report(results, SETTLE_SECONDS)
-    (args.out / "report.md").write_text(text, encoding="utf-8")
+        terms = Terms(*lengths, args.out, about, folders)
+        expected = Expected(written(model))
+        fleet = Fleet(expected.model, flags, urls)
+        measure_all([Measurement(terms, expected, cells, fleet, results)])
     plot(results, args.out)
-    print(f"\n{text}\nwritten to {args.out}")
+    publish(args.out, report(results, SETTLE_SECONDS))
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    summary, details = __doc__.split("\n", 1)
-    parser = argparse.ArgumentParser(
-        description=summary,
-        epilog=details,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    """Read the command line, and check what argparse cannot."""
+    parser = parser_of(__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/serve"), help="folder of results")
     parser.add_argument("--quick", action="store_true", help="a few small cells")
-    where = parser.add_argument_group("what answers")
-    where.add_argument(
-        "--model",
-        help="checkpoint, folder or repository, or a shape to write with random weights: "
-        f"{', '.join(RANDOM)}. Default: the first on a CPU, the second on a GPU",
-    )
-    where.add_argument("--url-a", help="a running server without the plugin; then start none")
-    where.add_argument("--url-b", help="a running server of the same model with --plugin script")
-    load = parser.add_argument_group("what is asked")
-    load.add_argument(
-        "--sizes",
-        nargs="+",
-        default=["672x672", "336x336"],
-        help="of random pictures, WIDTHxHEIGHT, or videos, FRAMESxWIDTHxHEIGHT; all loads on the "
-        "first, the first on the others",
-    )
-    load.add_argument("--pictures", type=Path, help="folder of pictures, instead of random ones")
-    load.add_argument(
-        "--keep-ratios", type=float, nargs="+", default=[0.11, 0.5], help="each is an arm"
-    )
-    load.add_argument(
-        "--concurrency",
-        type=int,
-        nargs="+",
-        default=[1, 2, 4, 8, 16, 32],
-        help="requests at a time, a cell each",
-    )
-    load.add_argument(
-        "--rates",
-        nargs="*",
-        type=rate_of,
-        default=[Load(rate=0.7, of_stock=True)],
-        help="requests/s with Poisson arrivals, a cell each; 0.7x is a multiple of the most that "
-        "stock served",
-    )
-    load.add_argument("--input-tokens", type=int, default=32, help="of the text of a request")
-    load.add_argument("--output-tokens", type=int, default=16, help="of an answer, whatever it is")
-    size = parser.add_argument_group("how long it is measured")
-    size.add_argument(
-        "--requests", type=int, default=4, help="of a block, and at least as many as come at once"
-    )
-    size.add_argument("--repetitions", type=int, default=3, help="blocks of each arm of a cell")
-    size.add_argument(
-        "--off",
-        action="store_true",
-        help="also compare stock with the plugin at keep ratio 1.0, and installed and not used",
-    )
-    size.add_argument("--launches", type=int, default=4, help="fresh pairs of servers for --off")
-    size.add_argument("--seed", type=int, default=0)
-    own, flags = list(sys.argv[1:] if argv is None else argv), []
-    if "--" in own:
-        own, flags = own[: own.index("--")], own[own.index("--") + 1 :]
+    add = parser.add_argument_group("what answers").add_argument
+    random = f"checkpoint, or random weights to write: {', '.join(NAMED)}"
+    add("--model", help=f"{random}. Default: the first on a CPU, the second on a GPU")
+    add("--url-a", help="a running server without the plugin; then start none")
+    add("--url-b", help="a running server of the same model with --plugin script")
+    add = parser.add_argument_group("what is asked").add_argument
+    sizes = "of random pictures, WIDTHxHEIGHT, or videos, FRAMESxWIDTHxHEIGHT; all loads on the "
+    sizes += "first, the first on the others"
+    add("--sizes", nargs="+", default=["672x672", "336x336"], help=sizes)
+    add("--pictures", type=Path, help="folder of pictures, instead of random ones")
+    add("--keep-ratios", type=float, nargs="+", default=[0.11, 0.5], help="each is an arm")
+    at_once = [1, 2, 4, 8, 16, 32]
+    add("--concurrency", type=int, nargs="+", default=at_once, help="at a time, a cell each")
+    rates = "requests/s with Poisson arrivals, a cell each; 0.7x is a multiple of the most that "
+    rates += "stock served"
+    default = [Load(rate=0.7, of_stock=True)]
+    add("--rates", nargs="*", type=rate_of, default=default, help=rates)
+    add("--input-tokens", type=int, default=32, help="of the text of a request")
+    add("--output-tokens", type=int, default=16, help="of an answer, whatever it is")
+    add = parser.add_argument_group("how long it is measured").add_argument
+    add("--requests", type=int, default=4, help="of a block, at least as many as come at once")
+    add("--repetitions", type=int, default=3, help="blocks of each arm of a cell")
+    off = "also compare stock with the plugin at keep ratio 1.0, and installed and not used"
+    add("--off", action="store_true", help=off)
+    add("--launches", type=int, default=4, help="fresh pairs of servers for --off")
+    add("--seed", type=int, default=0)
+    own, flags = common.split_arguments(argv)
     if "--quick" in own:
         parser.set_defaults(**QUICK)
     args = parser.parse_args(own)
@@ -177,42 +132,6 @@ def cells_of(args: argparse.Namespace, off: Sequence[str]) -> list[Cell]:
     loads = (args.concurrency, args.rates, args.keep_ratios)
     cells = grid(pictures, *loads, args.requests, args.repetitions)
     return cells + (off_cells(pictures[0], args.launches, off) if args.off else [])
-
-
-def accelerator() -> str | None:
-    """Name of the GPU that vLLM would use; None on a CPU."""
-    from vllm.platforms import current_platform
-
-    return None if current_platform.is_cpu() else current_platform.get_device_name()
-
-
-def describe(args: argparse.Namespace, model: str, flags: Sequence[str]) -> dict[str, Any]:
-    """What a reader needs to judge and to repeat the run."""
-    packages = ("vllm-script", "vllm", "torch", "transformers")
-    shown = ["python", "benchmarks/" + Path(__file__).name, *sys.argv[1:]]
-    environment = {k: v for k, v in sorted(os.environ.items()) if k.startswith(("VLLM_", "OMP_"))}
-    return {
-        "model": f"{model}, random weights" if model in RANDOM else Path(model).name,
-        "text_tokens": args.input_tokens,
-        "output_tokens": args.output_tokens,
-        "seed": args.seed,
-        "machine": "servers elsewhere" if args.url_a else machine(),
-        "server_flags": "" if args.url_a else shlex.join(flags),
-        "environment": ", ".join(f"{k}={v}" for k, v in environment.items()),
-        "versions": ", ".join(f"{name} {version(name)}" for name in packages),
-        "date": datetime.date.today().isoformat(),
-        "command": shlex.join(shown),
-    }
-
-
-def machine() -> str:
-    """GPU, or processor and number of cores."""
-    if gpu := accelerator():
-        return gpu
-    names = Path("/proc/cpuinfo")
-    lines = names.read_text().splitlines() if names.exists() else []
-    models = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return f"{models[0] if models else platform.machine()}, {os.cpu_count()} cores"
 
 
 if __name__ == "__main__":

@@ -19,32 +19,33 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import datetime
 import json
-import os
-import platform
 import random
 import shlex
-import signal
 import sys
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from importlib.metadata import version
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-
 import httpx
-from serve.expected import Expected
-from soak.balance import Check, balance, caches_filled, idle
-from soak.load import Load
-from soak.logs import log_checks
-from soak.memory import RETURN_FREED, SHORTEST, growth_check
-from soak.mix import MAX_IMAGES, Mix
-from soak.recorder import Recorder, server_process
-from soak.report import report
 from tqdm import tqdm
 
+from vllm_script.benchmarks.common import (
+    ending_well,
+    machine,
+    parser_of,
+    process_at,
+    publish,
+    repeatable,
+)
+from vllm_script.benchmarks.serving.expected import Expected
+from vllm_script.benchmarks.soaking.balance import Check, balance, caches_filled, idle
+from vllm_script.benchmarks.soaking.clients import Clients
+from vllm_script.benchmarks.soaking.logs import log_checks
+from vllm_script.benchmarks.soaking.memory import RETURN_FREED, SHORTEST, growth_check
+from vllm_script.benchmarks.soaking.mix import MAX_IMAGES, Mix
+from vllm_script.benchmarks.soaking.recorder import Recorder
+from vllm_script.benchmarks.soaking.report import report
 from vllm_script.server.aliases import SCRIPT_DEMO, repository_of
 from vllm_script.server.launch import VllmServer
 
@@ -55,33 +56,22 @@ ENVIRONMENT = {
     "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB, where there is no GPU
     **RETURN_FREED,
 }
-"""Of the server."""
+"""Environment of the server."""
 
 
 def main() -> None:
     args = parse_arguments()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the server is stopped
     args.out.mkdir(parents=True, exist_ok=True)
     about = describe(args)
-    try:
-        with serving(args) as server:
-            checks, text = asyncio.run(soak(args, server, about))
-    except (httpx.HTTPError, ValueError, OSError, RuntimeError) as error:
-        sys.exit(f"{Path(__file__).name}: {error!r}")
-    except KeyboardInterrupt:
-        sys.exit(130)
-    (args.out / "report.md").write_text(text, encoding="utf-8")
-    print(f"\n{text}\nwritten to {args.out}")
+    with ending_well(httpx.HTTPError, ValueError, OSError, RuntimeError), serving(args) as server:
+        checks, text = asyncio.run(soak(args, server, about))
+    publish(args.out, text)
     sys.exit(any(not check.passed for check in checks))
 
 
 def parse_arguments() -> argparse.Namespace:
-    summary, details = __doc__.split("\n", 1)
-    parser = argparse.ArgumentParser(
-        description=summary,
-        epilog=f"{details}\n    {shlex.join(server_flags(CACHE_GB))}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    """Read the command line."""
+    parser = parser_of(f"{__doc__}\n    {shlex.join(server_flags(CACHE_GB))}")
     parser.add_argument("--out", type=Path, default=Path("runs/soak"), help="folder of results")
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--clients", type=int, default=8, help="requests at a time")
@@ -120,9 +110,10 @@ async def soak(
     """The run, its verdict and its report."""
     root = (args.url or server.url).rstrip("/").removesuffix("/v1")  # type: ignore[union-attr]
     mix = Mix(Expected(repository_of(args.model) or args.model), "soak", KEEP_RATIO, CONTEXT)
-    load = Load(root, mix, args.clients, args.seed)
+    clients = Clients(root, mix, args.clients, args.seed)
+    ledger = clients.ledger
     (first,) = mix.question(random.Random(args.seed))
-    answer = await load.send(first)
+    answer = await clients.send(first)
     if answer.prompt_tokens != first.prompt_tokens:
         raise RuntimeError(f"the first question, {first.prompt_tokens} tokens, got {answer}")
     seconds = 60 * args.minutes
@@ -130,40 +121,34 @@ async def soak(
         (args.out / "samples.jsonl").open("w", encoding="utf-8") as lines,
         tqdm(total=round(seconds), unit="s", dynamic_ncols=True) as bar,
     ):
-        recorder = Recorder(load.ledger, server and server_process(server), lines, bar)
-        before, after = await load.run(seconds, args.every, recorder.look)
-    again = await load.send(first)
+        recorder = Recorder(ledger, server and process_at(server.port), lines, bar)
+        before, after = await clients.run(seconds, args.every, recorder.look)
+    again = await clients.send(first)
     (hang_up,) = mix.hang_up(random.Random(0))
     checks = [
-        Check("wrong outcomes of requests", not load.ledger.errors, str(load.ledger.num_errors)),
+        Check("wrong outcomes of requests", not ledger.errors, str(ledger.num_errors)),
         Check("the first question has the first answer", again == answer, repr(again.text)),
         idle(after),
-        *balance(before, after, load.ledger, hang_up),
+        *balance(before, after, ledger, hang_up),
         *caches_filled(after, int(args.cache_gb * 2**30)),
     ]
     if server:
         (args.out / "server.log").write_text(server.log(), encoding="utf-8")
-        checks += log_checks(server.log(), load.ledger.resent)
+        checks += log_checks(server.log(), ledger.resent)
         if args.minutes >= SHORTEST:
             checks.append(growth_check(recorder.sizes))
-    return checks, report(about, checks, load.ledger, recorder.samples)
+    return checks, report(about, checks, ledger, recorder.samples)
 
 
 def describe(args: argparse.Namespace) -> dict[str, str]:
     """What a reader needs to judge and to repeat the run."""
-    packages = ("vllm-script", "vllm", "torch", "transformers")
-    shown = ["python", "benchmarks/" + Path(__file__).name, *sys.argv[1:]]
     return {
         "model": args.model,
         "clients": str(args.clients),
         "server flags": shlex.join(server_flags(args.cache_gb)),
         "server environment": ", ".join(f"{k}={v}" for k, v in ENVIRONMENT.items()),
-        "machine": "a server elsewhere"
-        if args.url
-        else f"{platform.machine()}, {os.cpu_count()} cores",
-        "versions": ", ".join(f"{name} {version(name)}" for name in packages),
-        "date": datetime.date.today().isoformat(),
-        "command": shlex.join(shown),
+        "machine": "a server elsewhere" if args.url else machine(),
+        **repeatable(),
     }
 
 

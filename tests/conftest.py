@@ -6,7 +6,6 @@ session, and the others stop with their module.
 
 import os
 import pathlib
-import subprocess
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -42,34 +41,24 @@ ENGINE_FLAGS = (
 
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory):
-    """checkpoint(family) -> folder of a random-weight model with tiles of 6 x 6 patches."""
+    """checkpoint(family) -> folder of a small model with random weights."""
+    from vllm_script.benchmarks.checkpoints import write
+
     folders = {}
 
-    def write(family):
+    def written(family):
         if family not in folders:
             folders[family] = tmp_path_factory.mktemp("models") / family
-            script = ROOT / "benchmarks" / "tiny_model.py"
-            command = [sys.executable, script, folders[family], "--family", family, "--tile", "84"]
-            subprocess.run([*command, "--clip"], check=True)
+            write(folders[family], family)
         return folders[family]
 
-    return write
+    return written
 
 
 @pytest.fixture(scope="session")
-def family_checkpoint(tmp_path_factory):
-    """family_checkpoint(family) -> folder of a model with random weights."""
-    folders = {}
-
-    def write(family):
-        if family not in folders:
-            folders[family] = tmp_path_factory.mktemp("families") / family
-            script = ROOT / "benchmarks" / "tiny_family.py"
-            command = [sys.executable, script, folders[family], "--family", family]
-            subprocess.run(command, check=True)
-        return folders[family]
-
-    return write
+def family_checkpoint(checkpoint):
+    """As `checkpoint`; tests of all families ask for it by this name."""
+    return checkpoint
 
 
 @pytest.fixture(scope="session")

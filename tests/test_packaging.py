@@ -1,4 +1,4 @@
-"""What an installation makes importable: `vllm_script`, never a top-level `kernels` or `server`.
+"""What an installation makes importable: `vllm_script`, and no package of ours beside it.
 
 A package called `kernels` would shadow Hugging Face's, which transformers imports.
 """
@@ -14,10 +14,19 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 REPORT = """
 import importlib.util, sys
 sys.path[:0] = sys.argv[1:]
-for name in ("vllm_script", "vllm_script.kernels", "vllm_script.server", "kernels", "server"):
+ours = ("kernels", "server", "benchmarks", "benchmarks.serving", "benchmarks.checkpoints")
+for name in ("vllm_script", *(f"vllm_script.{name}" for name in ours), *ours[:3]):
     spec = importlib.util.find_spec(name)
     print(name, spec and spec.origin)
 """
+PACKAGES = {
+    "vllm_script",
+    "vllm_script.benchmarks",
+    "vllm_script.benchmarks.checkpoints",
+    "vllm_script.benchmarks.serving",
+    "vllm_script.kernels",
+    "vllm_script.server",
+}
 
 
 def importable(cwd, *path, flags=()):
@@ -33,7 +42,7 @@ def wheel_folder(tmp_path_factory):
     """The wheel, built from a copy of the sources and unpacked."""
     work = tmp_path_factory.mktemp("wheel")
     source = work / "source"
-    wanted = shutil.ignore_patterns(".*", "build", "tests", "benchmarks", "*.egg-info")
+    wanted = shutil.ignore_patterns(".*", "build", "tests", "runs", "*.egg-info")
     shutil.copytree(ROOT, source, ignore=wanted)
     pip = [sys.executable, "-m", "pip", "-q", "--disable-pip-version-check"]
     build = [*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", work, source]
@@ -46,10 +55,12 @@ def wheel_folder(tmp_path_factory):
 
 def test_wheel(wheel_folder, tmp_path):
     found = importable(tmp_path, wheel_folder)
-    assert found.keys() == {"vllm_script", "vllm_script.kernels", "vllm_script.server"}
+    assert found.keys() == PACKAGES
     assert all(wheel_folder in origin.parents for origin in found.values())
-    for data in ("py.typed", "server/grafana.json"):
+    for data in ("py.typed", "server/grafana.json", "benchmarks/scene.png"):
         assert (wheel_folder / "vllm_script" / data).exists()
+    for left_out in ("results", "demo_model"):
+        assert not (wheel_folder / "vllm_script" / "benchmarks" / left_out).exists()
     top_level = {path.name for path in wheel_folder.iterdir() if path.suffix != ".dist-info"}
     assert top_level == {"vllm_script", "bin"}
     assert [path.name for path in (wheel_folder / "bin").iterdir()] == ["vllm-script"]
@@ -64,8 +75,9 @@ def test_wheel_has_the_entry_points(wheel_folder):
 @pytest.mark.parametrize("cwd", ["/", ROOT], ids=["elsewhere", "in the repository"])
 def test_editable_install(cwd):
     found = importable(cwd)
-    assert found.keys() == {"vllm_script", "vllm_script.kernels", "vllm_script.server"}
-    assert found["vllm_script.kernels"] == ROOT / "kernels" / "__init__.py"
+    assert found.keys() == PACKAGES
+    for folder in ("benchmarks", "kernels"):
+        assert found[f"vllm_script.{folder}"] == ROOT / folder / "__init__.py"
 
 
 def test_these_tests_do_not_see_the_repository_root():

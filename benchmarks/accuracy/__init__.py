@@ -1,1 +1,1 @@
-"""Parts of accuracy_bench.py."""
+"""Parts of accuracy_bench.py and ablation_bench.py: questions, answers, and what they are worth."""

@@ -15,6 +15,7 @@ from typing import Any
 import openai
 from tqdm import tqdm
 
+from ..common import read_lines
 from .questions import Item
 from .settings import Setting
 
@@ -24,15 +25,7 @@ Answers = dict[tuple[str, str], dict[str, Any]]
 
 def read_answers(path: Path) -> Answers:
     """Answers of an earlier run; none if there was none. A line cut short is asked again."""
-    answers: Answers = {}
-    if path.exists():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                entry = json.loads(line)
-            except ValueError:
-                continue
-            answers[entry["item"], entry["setting"]] = entry
-    return answers
+    return {(entry["item"], entry["setting"]): entry for entry in read_lines(path)}
 
 
 class Endpoint:
@@ -44,6 +37,7 @@ class Endpoint:
         self.model, self.max_tokens, self.stock = model, max_tokens, stock
 
     async def ask(self, item: Item, setting: Setting) -> dict[str, Any]:
+        """The answer to one question in one setting, and the length of its prompt."""
         content: Any = [item.part, {"type": "text", "text": item.question}]
         reply = await self.client.chat.completions.create(
             model=self.model,

@@ -6,7 +6,6 @@ served is measured by accuracy_bench.py.
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,10 +18,8 @@ from vllm_script.kernels import query_relevance
 from vllm_script.relevance.clip import ClipRelevance
 from vllm_script.relevance.windows import clip_windows
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "demo_model"))
-
-from script_demo.answering import MAX_ANSWER, Answerer  # noqa: E402
-from script_demo.tiling import PATCHES, rows_of  # noqa: E402
+from ..scenes.answering import MAX_ANSWER, Answerer
+from ..scenes.tiling import PATCHES, rows_of
 
 
 @dataclass(frozen=True)

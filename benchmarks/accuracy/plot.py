@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ..intervals import share
 from .results import Results
-from .scoring import share
 
 
 def plot(results: Results, path: Path) -> None:

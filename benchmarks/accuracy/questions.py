@@ -6,17 +6,22 @@ import base64
 import io
 import json
 import mimetypes
-import sys
-from collections.abc import Iterator
+import re
+import string
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-DEMO_MODEL = Path(__file__).resolve().parent.parent / "demo_model"
+from PIL import Image
+
+from ..scenes.held_out import held_out
+from ..scenes.pictures import draw
+
 FILE = "questions.jsonl"
 DEFAULT_MEDIA = {"image": "image/png", "video": "video/mp4"}
-"""Of files whose name does not say."""
+"""Media types of files whose names do not say."""
 
 
 @dataclass(frozen=True)
@@ -26,13 +31,13 @@ class Item:
     id: str
     question: str
     answers: tuple[str, ...]
-    """Any of them is right."""
+    """Accepted answers."""
     kind: str
     """What the accuracy is broken down by."""
     picture: bytes | Path
     """A PNG, or a file that is read when it is asked about; a folder has the frames of a video."""
     modality: str = "image"
-    """Or video."""
+    """image or video."""
 
     @cached_property
     def part(self) -> dict[str, Any]:
@@ -53,13 +58,19 @@ class Item:
         return f"data:{media};base64,{encoded}"
 
 
+def is_right(answer: str, accepted: Sequence[str]) -> bool:
+    """Whether it equals an accepted answer but for case, articles and punctuation."""
+    return normalise(answer) in {normalise(text) for text in accepted}
+
+
+def normalise(text: str) -> str:
+    """Lower case, without articles, punctuation at the ends of words, and extra spaces."""
+    words = [word.strip(string.punctuation) for word in text.lower().split()]
+    return re.sub(r"\b(a|an|the)\b", " ", " ".join(words)).strip()
+
+
 def demo_questions(split: str, num_questions: int) -> Iterator[Item]:
     """Yield the held-out questions of script-demo; `split` is dev or test."""
-    sys.path.insert(0, str(DEMO_MODEL))
-    from PIL import Image
-    from script_demo.held_out import held_out
-    from script_demo.pictures import draw
-
     for index, (scene, question) in enumerate(held_out(split, num_questions)):
         png = io.BytesIO()
         Image.fromarray(draw(scene)[0]).save(png, "PNG")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -10,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from ..common import read_lines, write_lines
 from .asking import Answers
-from .questions import Item
-from .scoring import is_right
+from .questions import Item, is_right
 from .settings import WHOLE, Setting
 
 
@@ -31,6 +30,7 @@ class Results:
 
     @property
     def whole(self) -> np.ndarray:
+        """Right or wrong [n] with all tokens."""
         return self.right[WHOLE]
 
     @property
@@ -54,11 +54,12 @@ class Results:
             digits = "".join("01"[int(hit)] for hit in right)
             tokens = round(self.prompt_tokens[setting], 1)
             lines.append(asdict(setting) | {"prompt_tokens": tokens, "right": digits})
-        path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+        write_lines(path, lines)
 
     @classmethod
     def load(cls, path: Path) -> Results:
-        about, kinds, *lines = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+        """Read what `save` has written."""
+        about, kinds, *lines = read_lines(path)
         results = cls(about, kinds["kinds"], {})
         for line in lines:
             setting = Setting(line["keep_ratio"], line["mode"], line["relevance"])

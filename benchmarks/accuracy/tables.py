@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-
 import numpy as np
 
+from ..common import bullets, markdown
+from ..intervals import mcnemar, paired_difference, share
 from .results import Results
-from .scoring import Difference, paired_difference, share
 from .settings import WHOLE
 
 
 def report(results: Results, method: str, ratio: float) -> str:
     """All tables; `method` at `ratio` is the one that is broken down and compared."""
-    about = [f"- {name}: {value}" for name, value in results.about.items()]
-    whole = share(results.whole)
     parts = [
-        "\n".join(about),
-        f"All tokens: {_interval(whole)} of {len(results.whole)} questions.",
+        *_head(results),
         "## Accuracy against keep ratio\n\n" + _by_ratio(results),
         f"## By kind of question, at keep ratio {ratio:g}\n\n" + _by_kind(results, ratio),
         f"## {method} against the others, on the same questions, at keep ratio {ratio:g}\n\n"
@@ -28,17 +24,20 @@ def report(results: Results, method: str, ratio: float) -> str:
 
 def ablation(results: Results, default: str) -> str:
     """Each method's accuracy at each ratio, with its paired difference to the method `default`."""
-    about = "\n".join(f"- {name}: {value}" for name, value in results.about.items())
     base = results.of_method(default)
     header = ["changed", *(f"{ratio:g}" for ratio in results.ratios)]
-    rows = [[default, *(_interval(share(base[ratio])) for ratio in results.ratios)]]
+    rows = [[default, *(_share(base[ratio]) for ratio in results.ratios)]]
     for method in results.methods:
         right = results.of_method(method)
-        gaps = [paired_difference(right[ratio], base[ratio]) for ratio in results.ratios]
         if method != default:
-            rows.append([method, *map(_gap, gaps)])
-    whole = f"All tokens: {_interval(share(results.whole))} of {len(results.whole)} questions."
-    return "\n\n".join([about, whole, _table(header, rows)]) + "\n"
+            rows.append([method, *(_gap(right[ratio], base[ratio]) for ratio in results.ratios)])
+    return "\n\n".join([*_head(results), markdown(header, rows)]) + "\n"
+
+
+def _head(results: Results) -> list[str]:
+    """What was measured, and the accuracy of all tokens."""
+    whole = f"All tokens: {_share(results.whole)} of {len(results.whole)} questions."
+    return [bullets(results.about), whole]
 
 
 def _by_ratio(results: Results) -> str:
@@ -46,9 +45,9 @@ def _by_ratio(results: Results) -> str:
     rows = []
     for method in results.methods:
         of_method = results.of_method(method)
-        rows.append([method, *(_interval(share(of_method[ratio])) for ratio in results.ratios)])
+        rows.append([method, *(_share(of_method[ratio]) for ratio in results.ratios)])
     tokens = [["(mean prompt tokens)", *(_tokens(results, ratio) for ratio in results.ratios)]]
-    return _table(header, rows + tokens)
+    return markdown(header, rows + tokens)
 
 
 def _by_kind(results: Results, ratio: float) -> str:
@@ -59,18 +58,15 @@ def _by_kind(results: Results, ratio: float) -> str:
         right = results.of_method(method)[ratio]
         rows.append([method, *(f"{right[mask].mean():.3f}" for mask in masks)])
     asked = ["(questions)", *(str(mask.sum()) for mask in masks)]
-    return _table(["method", *kinds], [*rows, asked])
+    return markdown(["method", *kinds], [*rows, asked])
 
 
 def _paired(results: Results, method: str, ratio: float) -> str:
     right = results.of_method(method)[ratio]
     others = {"all tokens": results.whole}
     others |= {m: results.of_method(m)[ratio] for m in results.methods if m != method}
-    rows = []
-    for name, other in others.items():
-        gap = paired_difference(right, other)
-        rows.append([name, _gap(gap), f"{gap.p:.2g}"])
-    return _table(["other", "difference (95 %)", "McNemar's p"], rows)
+    rows = [[n, _gap(right, o), f"{mcnemar(right, o):.2g}"] for n, o in others.items()]
+    return markdown(["other", "difference (95 %)", "McNemar's p"], rows)
 
 
 def _tokens(results: Results, ratio: float) -> str:
@@ -78,15 +74,9 @@ def _tokens(results: Results, ratio: float) -> str:
     return f"{np.mean(pruned):.0f} of {results.prompt_tokens[WHOLE]:.0f}"
 
 
-def _gap(gap: Difference) -> str:
-    return f"{gap.value:+.3f} ({gap.low:+.3f} to {gap.high:+.3f})"
+def _share(right: np.ndarray) -> str:
+    return share(right).shown(".3f", to="-")
 
 
-def _interval(value: Sequence[float]) -> str:
-    mean, low, high = value
-    return f"{mean:.3f} ({low:.3f}-{high:.3f})"
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+def _gap(right: np.ndarray, other: np.ndarray) -> str:
+    return paired_difference(right, other).shown("+.3f")

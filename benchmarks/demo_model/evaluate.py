@@ -5,19 +5,17 @@ greedy decoding on the CPU, every visual token kept; no vLLM, no network.
 """
 
 import argparse
-import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-
 import torch
-from script_demo.answering import Answerer
-from script_demo.held_out import accuracy_by_kind, blind_accuracy, held_out
-from script_demo.pictures import draw
-from script_demo.questions import questions_of
-from script_demo.scenes import scene_of
-from script_demo.splits import seed_of
-from script_demo.words import TYPES
+
+from vllm_script.benchmarks.scenes.answering import Answerer
+from vllm_script.benchmarks.scenes.held_out import accuracy_by_kind, blind_accuracy, held_out
+from vllm_script.benchmarks.scenes.pictures import draw
+from vllm_script.benchmarks.scenes.questions import questions_of
+from vllm_script.benchmarks.scenes.scene import scene_of
+from vllm_script.benchmarks.scenes.splits import seed_of
+from vllm_script.benchmarks.scenes.words import TYPES
 
 KNOWN_SCENES = 5000
 """Training scenes that the blind guesser has read all questions of."""

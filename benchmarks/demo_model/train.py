@@ -12,18 +12,18 @@ import time
 from pathlib import Path
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import torch
-from script_demo.checkpoint import load_progress, load_stage, load_weights
-from script_demo.export import export
-from script_demo.initialise import initialise
-from script_demo.loop import Options, run_stage
-from script_demo.model import Demo
-from script_demo.recipe import STAGES
-from script_demo.stage import Tools
-from script_demo.text import train_tokenizer
 from tokenizers import Tokenizer
+
+from vllm_script.benchmarks.demo_model.checkpoint import load_progress, load_stage, load_weights
+from vllm_script.benchmarks.demo_model.export import export
+from vllm_script.benchmarks.demo_model.initialise import initialise
+from vllm_script.benchmarks.demo_model.loop import Options, run_stage
+from vllm_script.benchmarks.demo_model.model import Demo
+from vllm_script.benchmarks.demo_model.stage import Tools
+from vllm_script.benchmarks.demo_model.stages import STAGES
+from vllm_script.benchmarks.demo_model.text import train_tokenizer
 
 UNFINISHED = 3
 """Exit status when the time is up before the training is over."""

@@ -39,7 +39,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Inputs:
-    """Of all images, one after the other."""
+    """What selection reads: the rows of all images of a shape, one image after the other."""
 
     x: torch.Tensor
     relevance: torch.Tensor

@@ -19,7 +19,7 @@ from vllm_script.kernels.testing import assert_selection
 
 from .inputs import QUERY_ROWS, Inputs
 from .loop_forms import compiled_selection, published_selection
-from .table import progress
+from .timing import progress
 
 SETTINGS: dict[str, Any] = {"tau": 0.1, "tau_relative": True, "gamma": 1.0}
 

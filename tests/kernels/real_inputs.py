@@ -1,27 +1,20 @@
 """Features that a trained model makes of pictures: script-demo's tower and projector, on scenes."""
 
-import sys
 from pathlib import Path
 
 import torch
 
+from vllm_script.benchmarks.scenes.answering import Answerer
+from vllm_script.benchmarks.scenes.held_out import held_out
+from vllm_script.benchmarks.scenes.pictures import draw
 from vllm_script.kernels import query_relevance
-
-ROOT = Path(__file__).resolve().parents[2]
+from vllm_script.server.aliases import SCRIPT_DEMO, repository_of
 
 
 @torch.no_grad()
 def real_inputs(count):
     """Yield (tokens [P, 256] float32, relevance [P]) of held-out scenes and their questions."""
-    folder = str(ROOT / "benchmarks" / "demo_model")
-    sys.path.insert(0, folder)
-    try:
-        from script_demo.answering import Answerer
-        from script_demo.held_out import held_out
-        from script_demo.pictures import draw
-    finally:
-        sys.path.remove(folder)
-    answerer = Answerer(ROOT / "vllm_script" / "script_demo")
+    answerer = Answerer(Path(repository_of(SCRIPT_DEMO)))
     model = answerer.model.model
     for scene, question in held_out("test", count):
         tiles = answerer.inputs(draw(scene)[0], question.text)["pixel_values"][0]

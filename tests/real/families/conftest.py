@@ -26,7 +26,7 @@ KEEP_RATIO = 0.4
 ORDINARY = list(range(32, 256))
 """Tokens of every checkpoint that are not special."""
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-"""Of the colours, in the checkpoints of tiny_family.py that leave normalising to the model."""
+"""Of the colours, in those of benchmarks/checkpoints that leave normalising to the model."""
 
 
 @pytest.hookimpl(tryfirst=True)

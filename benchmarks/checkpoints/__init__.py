@@ -1,0 +1,118 @@
+"""Checkpoints with random weights, in the folder layout of the published ones, of every family.
+
+They have the real configuration classes, processors and chat-template structure, so vLLM serves
+them like the real models: token counts, positions, caches and timings mean something, answers do
+not. Weights are a function of family, sizes and seed.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from . import internvl, llava, qwen_vl
+from .parts import Clip, Sizes, Stack
+
+WRITERS: dict[str, Callable[[Path, int, Sizes], None]] = {
+    "llava-next": llava.write_llava_next,
+    "llava-1.5": llava.write_llava_1_5,
+    "llava-onevision": llava.write_llava_onevision,
+    "qwen2-vl": qwen_vl.write_qwen2_vl,
+    "qwen2.5-vl": qwen_vl.write_qwen2_5_vl,
+    "qwen3-vl": qwen_vl.write_qwen3_vl,
+    "internvl": internvl.write_internvl,
+    "internvl-chat": internvl.write_internvl_chat,
+    "llava-next-video": llava.write_llava_next_video,
+}
+TINY = Sizes(Stack(64, 128, 2, 2), Stack(64, 128, 2, 2), tile=84)
+"""Sizes for tests."""
+TINY_LLAVA = replace(
+    TINY, vision=Stack(64, 128, 2, 4), clip=Clip(Stack(64, 128, 2, 4), 0, 64, positions=16)
+)
+CPU_20M = Sizes(Stack(512, 1376, 6, 8), Stack(128, 256, 4, 2), tile=384, grid=6, visual_tokens=2048)
+"""Sizes for timing on a CPU: a language model of 20 million parameters, the rest in proportion."""
+CPU_CLIP = Clip(Stack(256, 512, 4, 4), vocabulary=512, projection=256)
+LLAVA_20M = replace(CPU_20M, tile=336, vocabulary=512, clip=CPU_CLIP, streamed=True)
+LLAVA_NEXT = {
+    "tiny": TINY_LLAVA,
+    # Enough of a language model that prefill is what an unpruned prompt waits for.
+    "demo": Sizes(Stack(512, 1024, 8, 16), Stack(256, 512, 4, 16), tile=336),
+    "cpu-20m": LLAVA_20M,
+    # A language model of 108 million parameters.
+    "cpu-108m": replace(LLAVA_20M, language=Stack(1024, 2976, 8, 16), vision=Stack(256, 512, 4, 4)),
+    # Every tensor of LLaVA-NeXT-7B (Vicuna) and of its CLIP ViT-L/14 at 336 pixels: 15 GB.
+    "llava-next-7b": Sizes(
+        Stack(4096, 11008, 32, 32),
+        Stack(1024, 4096, 23, 16),
+        tile=336,
+        context=4096,
+        vocabulary=32064,
+        clip=Clip(Stack(768, 3072, 12, 12), vocabulary=49408, projection=768),
+        streamed=True,
+    ),
+}
+SIZES = {family: {"tiny": TINY, "cpu-20m": CPU_20M} for family in WRITERS} | {
+    "llava-next": LLAVA_NEXT,
+    "llava-1.5": {"tiny": TINY_LLAVA},
+    "internvl-chat": {"tiny": TINY},  # internvl in another format: its timing would be the same
+}
+"""Family -> name -> sizes. Those with a tile of 336 have LLaVA-NeXT's real geometry: a 672x672
+picture is 2,928 visual tokens."""
+FAMILY_MODELS = {
+    family: "cpu-20m" if family == "llava-next" else f"{family}-20m"
+    for family, sizes in SIZES.items()
+    if "cpu-20m" in sizes
+}
+"""Family -> name of its model for timing, whose language model has 20 million parameters."""
+NAMED = {
+    "cpu-108m": ("llava-next", "cpu-108m"),
+    "llava-next-7b": ("llava-next", "llava-next-7b"),
+    **{name: (family, "cpu-20m") for family, name in FAMILY_MODELS.items()},
+    "llava-next-random": ("llava-next", "demo"),
+}
+"""Name -> family and sizes of what `written` writes when it is first asked for."""
+MODELS = Path(".models")
+"""Where it writes them."""
+
+
+def write(folder: Path, family: str, sizes: str = "tiny", seed: int = 0) -> None:
+    """Write a checkpoint.
+
+    The folder appears when it is complete; what an interrupted call has left is written anew.
+
+    Args:
+        family: one of `WRITERS`.
+        sizes: one of the family's `SIZES`.
+
+    Raises:
+        ValueError: the family has no such sizes.
+        FileExistsError: there is something in the folder.
+    """
+    if sizes not in SIZES[family]:
+        known = ", ".join(SIZES[family])
+        raise ValueError(f"{family} has no sizes {sizes}; it has {known}")
+    if folder.exists() and any(folder.iterdir()):
+        raise FileExistsError(f"{folder} is not empty; choose another folder")
+    draft = folder.with_name(f"{folder.name}.part")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)  # for what a model's constructor draws
+        WRITERS[family](draft, seed, SIZES[family][sizes])
+    draft.replace(folder)
+
+
+def written(model: str) -> str:
+    """The checkpoint of that name; one with random weights is written if it is not there yet."""
+    if model not in NAMED or Path(model).exists():
+        return model
+    folder = MODELS / model
+    if not folder.exists():
+        print(f"writing {model} with random weights to {folder} ...", file=sys.stderr)
+        write(folder, *NAMED[model])
+    return str(folder)

@@ -1,0 +1,1 @@
+"""The exam of script-demo: synthetic scenes, pictures, and questions with one right answer."""

@@ -1,1 +1,0 @@
-"""Parts of serve_bench.py."""

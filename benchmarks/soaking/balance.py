@@ -1,0 +1,149 @@
+"""Whether the server counted what was sent, to the last image and token.
+
+Of a request whose client hangs up, nobody outside knows how far it got. The plugin counts its image
+if the processor had begun with it; vLLM counts its prompt only if the engine read it before the
+news came. Those requests are the only ones with a query of their own, each has one image of the
+same size and budget, and all their prompts are equally long. So with
+
+    h  images that the plugin counted with query="request", at most the requests hung up on
+    r  prompts of such requests that the engine read, at most h
+
+every sum is exact, and needs no guess:
+
+    images      all images      = images of the other requests + h
+    tokens in   visual tokens   = those of the other requests + h * an image's
+    tokens kept                 = those of the other requests + h * the budget
+    prompts     vLLM's tokens   = prompts of the other requests + r * a prompt's, r a whole number
+
+A stream that is cut counts in full: its first piece comes after its prompt was read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..scrape import Scrape
+from .ledger import Ledger
+from .requests import Request
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that must hold."""
+
+    name: str
+    passed: bool
+    found: str
+    """What was found, for a reader."""
+
+
+def balance(before: Scrape, after: Scrape, ledger: Ledger, hang_up: Request) -> list[Check]:
+    """All sums; `hang_up`: one of the requests that are hung up on, all of which count alike."""
+
+    def grown(name: str, **labels: str) -> int:
+        return _growth(before, after, name, **labels)
+
+    ((total, kept),) = hang_up.pruned
+    images = grown("script_images_total")
+    unsure = grown("script_images_total", query="request")
+    prompts = grown("vllm:prompt_tokens_total") - ledger.prompt_tokens
+    read, rest = divmod(prompts, hang_up.prompt_tokens or 1)
+    hits, misses = "script_cache_hits_total", "script_cache_misses_total"
+    selections = grown("script_selection_seconds_count")
+    return [
+        _between(
+            "images of requests hung up on",
+            ledger.hang_ups_answered,
+            unsure,
+            ledger.hang_ups + ledger.resent,
+        ),
+        _same("images", images, ledger.images + unsure),
+        _same("keep ratios observed", grown("script_keep_ratio_count"), images),
+        _same(
+            "visual tokens before pruning",
+            grown("script_visual_tokens_in_total"),
+            ledger.tokens_in + unsure * total,
+        ),
+        _same(
+            "visual tokens kept",
+            grown("script_visual_tokens_kept_total"),
+            ledger.tokens_kept + unsure * kept,
+        ),
+        Check(
+            "prompt tokens that vLLM read",
+            rest == 0 and ledger.hang_ups_answered <= read <= unsure,
+            f"{ledger.prompt_tokens} + {read} * {hang_up.prompt_tokens} + {rest}",
+        ),
+        *_refusals(before, after, ledger),
+        _same(
+            "pixel cache: misses and images preprocessed",
+            grown(misses, cache="pixels"),
+            grown("script_preprocess_seconds_count"),
+        ),
+        _between(
+            "pixel cache: lookups, for images that vLLM's cache did not have",
+            0,
+            grown(hits, cache="pixels") + grown(misses, cache="pixels"),
+            images - grown("vllm:mm_cache_hits_total"),
+        ),
+        _same(
+            "feature cache: hits and misses, and images selected from",
+            grown(hits, cache="features") + grown(misses, cache="features"),
+            selections,
+        ),
+        _same(
+            "feature cache: misses and images encoded",
+            grown(misses, cache="features"),
+            grown("script_encoder_seconds_count"),
+        ),
+        _between("both caches: hits", 1, min(grown(hits, cache=c) for c in CACHES), images),
+    ]
+
+
+CACHES = ("pixels", "features")
+
+
+def idle(after: Scrape) -> Check:
+    """Nothing is left in the engine."""
+    names = ("num_requests_running", "num_requests_waiting", "kv_cache_usage_perc")
+    left = {name: after.sum(f"vllm:{name}") for name in names}
+    return Check("nothing is left in the engine", not any(left.values()), str(left))
+
+
+def caches_filled(after: Scrape, capacity: int) -> list[Check]:
+    """Both caches reached their size and went no further, so that images were evicted.
+
+    Args:
+        capacity: of each in bytes; one more image may not fit in the last quarter.
+    """
+    sizes = after.by("script_cache_bytes", "cache")
+    return [
+        _between(f"bytes in the cache of {cache}", capacity * 3 // 4, int(size), capacity)
+        for cache, size in sizes.items()
+    ]
+
+
+def _refusals(before: Scrape, after: Scrape, ledger: Ledger) -> list[Check]:
+    name = "script_refusals_total"
+    reasons = sorted(set(after.by(name, "reason")) | set(ledger.refusals))
+    return [
+        _same(
+            f"refusals, {reason}",
+            _growth(before, after, name, reason=reason),
+            ledger.refusals[reason],
+        )
+        for reason in reasons
+    ]
+
+
+def _growth(before: Scrape, after: Scrape, name: str, **labels: str) -> int:
+    """By how much a counter has grown."""
+    return round(after.sum(name, **labels) - before.sum(name, **labels))
+
+
+def _same(name: str, counted: int, expected: int) -> Check:
+    return Check(name, counted == expected, f"{counted}, expected {expected}")
+
+
+def _between(name: str, low: int, counted: int, high: int) -> Check:
+    return Check(name, low <= counted <= high, f"{counted}, in [{low}, {high}]")

@@ -1,0 +1,57 @@
+"""Whether memory grows: the medians of the second and of the last third of the run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from .balance import Check
+
+MOST_GROWTH = 0.01
+"""Largest growth of memory that passes, as a part of the second third's median."""
+RETURN_FREED = {
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_THRESHOLD_": "131072",
+    "MALLOC_TRIM_THRESHOLD_": "131072",
+}
+"""Environment in which glibc returns what is freed. By itself it keeps it in one arena a thread,
+whose sizes go up in steps of 20 MiB for as long as ever more requests happen to meet."""
+REASON = """\
+Memory is anonymous and shared pages of all server processes, without mapped files. The first third
+is warm-up: caches fill, allocators find their size. What differs between the medians of the others
+is a leak, or what allocators keep for later; glibc is told to keep little. The bound is 1 %: small
+leaks are above it, ten KiB of every request, or one picture in thirty."""
+SHORTEST = 10
+"""Minutes; a shorter run is all warm-up, and nothing is said about its memory."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Medians in MiB."""
+
+    first: float
+    second: float
+    last: float
+    kib_a_request: float
+    """Growth from the second third to the last, for each request between their middles."""
+
+
+def thirds(samples: Sequence[tuple[int, float]]) -> Memory:
+    """Summarise samples of (requests so far, MiB), taken at equal times."""
+    third = len(samples) // 3
+    parts = samples[:third], samples[third : 2 * third], samples[2 * third :]
+    first, second, last = (median(size for _, size in part) for part in parts)
+    requests = [median(number for number, _ in part) for part in parts]
+    kib = 1024 * (last - second) / max(1, requests[2] - requests[1])
+    return Memory(first, second, last, kib)
+
+
+def growth_check(samples: Sequence[tuple[int, float]]) -> Check:
+    """The last third's median is no more than the second's, but for `MOST_GROWTH`."""
+    name = f"memory of the last third is at most {MOST_GROWTH:.0%} above the second's"
+    memory = thirds(samples)
+    change = memory.last / memory.second - 1
+    found = f"{memory.second:.1f} MiB, then {memory.last:.1f} MiB: {change:+.2%}"
+    found += f", {memory.kib_a_request:+.2f} KiB a request"
+    return Check(name, memory.last <= memory.second * (1 + MOST_GROWTH), found)

@@ -1,0 +1,71 @@
+"""Pictures to send: some that come again and again, and others that nobody has seen."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..common import data_url
+
+SIZES = ((1.0, 1.0), (2.0, 2.0), (2.6, 1.7), (0.9, 1.4), (4.0, 3.0), (0.3, 2.0), (3.0, 0.6))
+"""Width and height in tiles of the model: square, wide and tall, smaller than a tile and larger
+than all of them."""
+
+KNOWN = 40
+"""Pictures that come again; the n-th 1/n times as often as the first."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture to send, its size in pixels."""
+
+    width: int
+    height: int
+    url: str
+    """A data URL, JPEG."""
+
+    @property
+    def part(self) -> dict[str, Any]:
+        """Part of a message of the chat completions API."""
+        return {"type": "image_url", "image_url": {"url": self.url}}
+
+
+class Album:
+    """Where pictures are taken from.
+
+    Args:
+        tile: side of a tile of the model in pixels.
+    """
+
+    def __init__(self, tile: int) -> None:
+        self._tile = tile
+        self._known: dict[int, Picture] = {}
+        self._weights = [1 / (number + 1) for number in range(KNOWN)]
+
+    def known(self, rng: random.Random) -> Picture:
+        """One that has come before, or will come again."""
+        (number,) = rng.choices(range(KNOWN), self._weights)
+        if number not in self._known:
+            size = SIZES[number % len(SIZES)]
+            self._known[number] = self._paint(random.Random(f"known {number}"), size)
+        return self._known[number]
+
+    def fresh(self, rng: random.Random, size: tuple[float, float] | None = None) -> Picture:
+        """One that nobody has seen; `size` in tiles."""
+        return self._paint(rng, size or rng.choice(SIZES))
+
+    def any(self, rng: random.Random) -> Picture:
+        return self.known(rng) if rng.random() < 0.6 else self.fresh(rng)
+
+    def _paint(self, rng: random.Random, size: tuple[float, float]) -> Picture:
+        """Smooth waves of colour under noise."""
+        width, height = (max(1, round(side * self._tile)) for side in size)
+        generator = np.random.default_rng(rng.getrandbits(64))
+        y, x = np.mgrid[:height, :width]
+        waves = generator.uniform(0, 40, (3, 2)) / max(width, height)
+        smooth = np.stack([np.sin(a * x + b * y) for a, b in waves], -1)
+        pixels = 127 + 90 * smooth + generator.normal(0, 15, smooth.shape)
+        return Picture(width, height, data_url(pixels.clip(0, 255).astype(np.uint8)))

@@ -1,1 +1,0 @@
-"""The parts of tiny_family.py."""

@@ -1,0 +1,45 @@
+"""The command itself, on a family without CLIP, with a picture and a video."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vllm_script.benchmarks import accuracy_bench
+from vllm_script.benchmarks.accuracy.results import Results
+from vllm_script.benchmarks.accuracy.settings import WHOLE
+
+pytestmark = pytest.mark.slow  # starts a server of its own
+
+
+def draw(path, seed, width=168, height=112):
+    pixels = np.random.default_rng(seed).integers(0, 255, (height, width, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+
+
+def test_small_run(family_checkpoint, tmp_path, monkeypatch, capsys):
+    draw(tmp_path / "a.png", 0)
+    (tmp_path / "film").mkdir()
+    for frame in range(4):
+        draw(tmp_path / "film" / f"{frame}.jpg", frame)
+    lines = ({"image": "a.png"}, {"video": "film"})
+    asked = {"question": "What is shown?", "answer": "trees"}
+    text = "".join(json.dumps(line | asked) + "\n" for line in lines)
+    (tmp_path / "questions.jsonl").write_text(text)
+    out, model = tmp_path / "out", str(family_checkpoint("qwen2.5-vl"))
+    own = ("--model", model, "--questions", str(tmp_path), "--out", str(out), "--ratios", "0.25")
+    own += ("--modes", "script", "uniform", "--", "--block-size", "32")
+    monkeypatch.setattr("sys.argv", ["accuracy_bench.py", *own])
+    accuracy_bench.main()
+    results = Results.load(out / "results.jsonl")
+    assert results.methods == ["script embedding", "script none", "uniform"]
+    whole, *pruned = (tokens for _, tokens in sorted_by_length(results))
+    # 24 visual tokens of the picture and 48 of the video.
+    assert [whole - tokens for tokens in pruned] == [(24 + 48) / 2 - (6 + 12) / 2] * 3
+    assert "script embedding" in capsys.readouterr().out
+
+
+def sorted_by_length(results):
+    assert results.prompt_tokens[WHOLE] == max(results.prompt_tokens.values())
+    return sorted(results.prompt_tokens.items(), key=lambda item: -item[1])

@@ -1,0 +1,82 @@
+"""Where the questions come from."""
+
+import json
+
+import pytest
+
+from vllm_script.benchmarks.accuracy.questions import demo_questions, folder_questions, is_right
+
+LINE = {"image": "a.png", "question": "What color is the bus?", "answer": "red"}
+
+
+def folder(tmp_path, *lines):
+    (tmp_path / "a.png").write_bytes(b"picture")
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (tmp_path / "questions.jsonl").write_text(text)
+    return tmp_path
+
+
+def test_folder(tmp_path):
+    second = LINE | {"answer": ["red", "crimson"], "kind": "color"}
+    first, second = folder_questions(folder(tmp_path, LINE, second))
+    assert first.answers == ("red",) and first.kind == "all"
+    assert second.answers == ("red", "crimson") and second.kind == "color"
+    url = {"url": "data:image/png;base64,cGljdHVyZQ=="}
+    assert first.part == {"type": "image_url", "image_url": url}
+    assert first.id != second.id
+
+
+def test_videos_are_files_or_folders_of_frames(tmp_path):
+    (tmp_path / "b.mp4").write_bytes(b"video")
+    (tmp_path / "c").mkdir()
+    for name in ("2.jpg", "1.jpg"):
+        (tmp_path / "c" / name).write_bytes(name.encode())
+    line = {"question": "What happens?", "answer": "nothing"}
+    lines = ({"video": "b.mp4"} | line, {"video": "c"} | line)
+    file, frames = folder_questions(folder(tmp_path, *lines))
+    url = {"url": "data:video/mp4;base64,dmlkZW8="}
+    assert file.part == {"type": "video_url", "video_url": url}
+    assert frames.part["video_url"]["url"] == "data:video/jpeg;base64,MS5qcGc=,Mi5qcGc="
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ({"image": "a.png", "question": "?"}, "answer"),
+        (LINE | {"image": "b.png"}, "no picture"),
+        (LINE | {"video": "b.mp4"}, "no video"),
+        (LINE | {"answer": 3}, "answer"),
+        (LINE | {"answer": []}, "answer must be"),
+    ],
+)
+def test_malformed_line_is_named(tmp_path, line, words):
+    with pytest.raises(ValueError, match=f"questions.jsonl:2: .*{words}"):
+        list(folder_questions(folder(tmp_path, LINE, line)))
+
+
+def test_folder_without_questions(tmp_path):
+    with pytest.raises(ValueError, match="questions.jsonl does not exist"):
+        list(folder_questions(tmp_path))
+
+
+def test_demo_questions_are_seeded_and_of_every_kind():
+    first, again = (list(demo_questions("dev", 12)) for _ in range(2))
+    assert first == again
+    assert len({item.kind for item in first}) == 6
+    assert not {item.picture for item in first} & {i.picture for i in demo_questions("test", 12)}
+
+
+@pytest.mark.parametrize(
+    ("answer", "accepted", "right"),
+    [
+        ("Red.", ["red"], True),
+        ("the left", ["left"], True),
+        ("A bus", ["truck", "bus"], True),
+        ("reddish", ["red"], False),
+        ("red and blue", ["red"], False),
+        ("", ["red"], False),
+        ("U.S.", ["u.s"], True),
+    ],
+)
+def test_is_right(answer, accepted, right):
+    assert is_right(answer, accepted) == right

@@ -1,0 +1,83 @@
+"""From answers to tables, and back from the file."""
+
+from pathlib import Path
+
+import numpy as np
+
+from vllm_script import benchmarks
+from vllm_script.benchmarks.accuracy.plot import plot
+from vllm_script.benchmarks.accuracy.questions import Item
+from vllm_script.benchmarks.accuracy.results import Results, score
+from vllm_script.benchmarks.accuracy.settings import WHOLE, Setting, grid
+from vllm_script.benchmarks.accuracy.tables import ablation, report
+
+ITEMS = [Item(str(i), "?", ("red",), "color" if i % 2 else "count", b"") for i in range(20)]
+
+
+def results():
+    """Everything right unpruned; script loses one question at 0.11, uniform half."""
+    settings = grid((1.0, 0.11), ("script", "uniform"), ("clip",))
+    answers = {}
+    for item in ITEMS:
+        for setting in settings:
+            wrong = (setting.mode == "uniform" and int(item.id) < 10) or (
+                setting.mode == "script" and item.id == "3"
+            )
+            tokens = 900 if setting == WHOLE else 100
+            answers[item.id, str(setting)] = {
+                "answer": "blue" if wrong else "Red.",
+                "prompt_tokens": tokens,
+            }
+    return score({"model": "tiny"}, ITEMS, settings, answers)
+
+
+def test_grid_asks_sources_only_of_modes_that_read_them():
+    settings = grid((1.0, 0.5, 0.11), ("cdpruner", "gsp"), ("clip", "none"))
+    assert settings[0] == WHOLE and WHOLE.request == {"keep_ratio": 1.0}
+    assert [str(s) for s in settings[1:]] == [
+        "cdpruner clip @ 0.5", "cdpruner none @ 0.5", "cdpruner clip @ 0.11",
+        "cdpruner none @ 0.11", "gsp @ 0.5", "gsp @ 0.11",
+    ]  # fmt: skip
+    assert settings[1].request == {"keep_ratio": 0.5, "mode": "cdpruner", "relevance": "clip"}
+
+
+def test_scores():
+    found = results()
+    assert found.whole.all()
+    assert found.right[Setting(0.11, "script", "clip")].sum() == 19
+    assert found.of_method("uniform")[0.11].sum() == 10
+
+
+def test_file_keeps_everything(tmp_path):
+    found = results()
+    found.save(tmp_path / "results.jsonl")
+    again = Results.load(tmp_path / "results.jsonl")
+    assert again.about == found.about and again.kinds == found.kinds
+    assert again.prompt_tokens == found.prompt_tokens
+    for setting, right in found.right.items():
+        assert np.array_equal(again.right[setting], right)
+
+
+def test_report():
+    text = report(results(), "script clip", 0.11)
+    assert "All tokens: 1.000" in text
+    assert "| uniform | 0.500 (0.299-0.701) |" in text
+    assert "| 100 of 900 |" in text
+    assert "| script clip | 1.000 | 0.900 |" in text  # count, color
+    assert "| uniform | +0.450" in text
+
+
+def test_ablation():
+    text = ablation(results(), "script clip")
+    assert "| script clip | 0.950" in text and "| uniform | -0.450" in text
+
+
+def test_plot(tmp_path):
+    plot(results(), tmp_path / "accuracy.png")
+    assert (tmp_path / "accuracy.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_committed_report_follows_from_its_lines():
+    path = Path(benchmarks.__file__).parent / "results" / "2026-11-23-accuracy.jsonl"
+    text = report(Results.load(path), "script clip", 0.11)
+    assert text == path.with_suffix(".md").read_text()

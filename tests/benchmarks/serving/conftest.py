@@ -1,0 +1,78 @@
+"""Results without servers."""
+
+import pytest
+
+from vllm_script.benchmarks.serving.cells import SCRIPT, STOCK, Arm, Cell, Load
+from vllm_script.benchmarks.serving.driver import Block
+from vllm_script.benchmarks.serving.results import summary
+
+ABOUT = {
+    "model": "tiny",
+    "text_tokens": 8,
+    "output_tokens": 3,
+    "seed": 0,
+    "machine": "one core",
+    "command": "python benchmarks/serve_bench.py",
+}
+
+
+@pytest.fixture
+def block():
+    """block(seconds to first token, ...) -> Block of two requests, of 110 prompt tokens each."""
+
+    def make(ttft=0.2, prompt_tokens=110, **changes):
+        grown = {
+            "vllm:request_prompt_tokens_sum": 2 * prompt_tokens,
+            "vllm:request_queue_time_seconds_sum": 0.02,
+            "vllm:request_prefill_time_seconds_sum": 2 * (ttft - 0.05),
+        }
+        values = dict(
+            ttft=[ttft, ttft * 1.1],
+            tpot=[0.01, 0.01],
+            e2e=[ttft + 0.02, ttft + 0.02],
+            prompt_tokens=[prompt_tokens] * 2,
+            output_tokens=[3, 3],
+            errors=["", ""],
+            requests_per_s=1 / ttft,
+            grown=grown | changes.pop("grown", {}),
+            peak_running=2,
+            peak_kv_usage=0.1,
+        )
+        return Block(**values | changes)
+
+    return make
+
+
+@pytest.fixture
+def cell():
+    """cell(concurrency, launch) -> Cell of stock and keep ratio 0.11."""
+
+    def make(concurrency=1, launch=0, ratio=0.11):
+        arms = (Arm(STOCK), Arm(SCRIPT, ratio))
+        return Cell("84x84", Load(concurrency=concurrency), arms, 2, 3, launch)
+
+    return make
+
+
+@pytest.fixture
+def lines(block):
+    """lines(cell, times shorter) -> its results: stock takes 0.2 s, the other that much less.
+
+    counted: whether the other counts encoder and selection.
+    """
+
+    def make(cell, times=4.0, counted=True):
+        common = dict(
+            rate=None, text_tokens=10.0, kv_cache_tokens=4096, idle_cores=0.01, about=ABOUT
+        )
+        seconds = {"script_encoder_seconds_sum": 0.02, "script_selection_seconds_sum": 0.002}
+        stock = [block(0.2 * drift) for drift in (1.0, 1.02, 0.98)]
+        other = [
+            block(0.2 / times * d, 21, grown=seconds if counted else {}) for d in (1.01, 1.0, 0.99)
+        ]
+        return [
+            summary(cell, arm, blocks, **common)
+            for arm, blocks in zip(cell.arms, (stock, other), strict=True)
+        ]
+
+    return make
