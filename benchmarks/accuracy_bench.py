@@ -20,35 +20,25 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
+import itertools
 import os
-import shlex
 import sys
-from collections.abc import Iterable
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import openai
 from tqdm import tqdm
 
+from vllm_script.benchmarks import common
 from vllm_script.benchmarks.accuracy.asking import Endpoint, ask_all, read_answers
 from vllm_script.benchmarks.accuracy.plot import plot
 from vllm_script.benchmarks.accuracy.questions import Item, demo_questions, folder_questions
 from vllm_script.benchmarks.accuracy.results import Results, score
 from vllm_script.benchmarks.accuracy.settings import RATIOS, SOURCES, WHOLE, Setting, grid
 from vllm_script.benchmarks.accuracy.tables import report
-from vllm_script.benchmarks.common import (
-    ending_well,
-    machine,
-    parser_of,
-    publish,
-    repeatable,
-    split_arguments,
-)
+from vllm_script.benchmarks.common import ending_well, machine, parser_of, publish
 from vllm_script.pruning import MODES
 from vllm_script.server.aliases import SCRIPT_DEMO
-from vllm_script.server.launch import VllmServer
 
 
 def main() -> None:
@@ -59,7 +49,10 @@ def main() -> None:
         settings = [WHOLE] if args.stock else grid(args.ratios, args.modes, sources)
         args.out.mkdir(parents=True, exist_ok=True)
         about = describe(args, len(items))
-        check_same_run(args.out / "run.json", about)
+        run = {name: about[name] for name in ("model", "questions")}
+        for before in common.read_lines(args.out / "run.json"):
+            common.check_same_run(args.out, before, run)
+        common.write_lines(args.out / "run.json", [run])
         results = measure(args, items, settings, about)
     results.save(args.out / "results.jsonl")
     if args.stock:
@@ -77,25 +70,23 @@ def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = parser_of(__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/accuracy"), help="folder of results")
-    where = parser.add_argument_group("what answers")
-    where.add_argument("--model", default=SCRIPT_DEMO, help="model to serve, or its name at --url")
-    where.add_argument("--url", help="an OpenAI-compatible endpoint that is running, with /v1")
-    where.add_argument("--stock", action="store_true", help="it does not prune: send no settings")
-    where.add_argument("--concurrency", type=int, default=8, help="requests at once")
-    where.add_argument("--max-tokens", type=int, default=8, help="length of an answer")
-    asked = parser.add_argument_group("what is asked")
-    asked.add_argument("--questions", type=Path, help="folder; default: script-demo's scenes")
-    asked.add_argument("--split", choices=("dev", "test"), default="test", help="of those scenes")
-    asked.add_argument("--limit", type=int, default=1200, help="questions at most")
-    grids = parser.add_argument_group("how it is pruned")
-    grids.add_argument("--ratios", type=float, nargs="+", default=RATIOS, help="keep ratios")
-    grids.add_argument("--modes", nargs="+", choices=list(MODES), default=list(MODES))
-    grids.add_argument(
-        "--sources", nargs="+", choices=SOURCES, help="of relevance; default: all the model has"
-    )
-    grids.add_argument("--compare", default="script clip", help="method compared with the others")
-    grids.add_argument("--compare-at", type=float, default=0.11, help="keep ratio for that")
-    own, flags = split_arguments(None)
+    add = parser.add_argument_group("what answers").add_argument
+    add("--model", default=SCRIPT_DEMO, help="model to serve, or its name at --url")
+    add("--url", help="an OpenAI-compatible endpoint that is running, with /v1")
+    add("--stock", action="store_true", help="it does not prune: send no settings")
+    add("--concurrency", type=int, default=8, help="requests at once")
+    add("--max-tokens", type=int, default=8, help="length of an answer")
+    add = parser.add_argument_group("what is asked").add_argument
+    add("--questions", type=Path, help="folder; default: script-demo's scenes")
+    add("--split", choices=("dev", "test"), default="test", help="of those scenes")
+    add("--limit", type=int, default=1200, help="questions at most")
+    add = parser.add_argument_group("how it is pruned").add_argument
+    add("--ratios", type=float, nargs="+", default=RATIOS, help="keep ratios")
+    add("--modes", nargs="+", choices=list(MODES), default=list(MODES))
+    add("--sources", nargs="+", choices=SOURCES, help="of relevance; default: all")
+    add("--compare", default="script clip", help="method compared with the others")
+    add("--compare-at", type=float, default=0.11, help="keep ratio for that")
+    own, flags = common.split_arguments(None)
     args = parser.parse_args(own)
     args.server_flags = flags
     return args
@@ -107,19 +98,12 @@ def read_questions(args: argparse.Namespace) -> list[Item]:
     Raises:
         ValueError: there are none, or one is malformed.
     """
-    source: Iterable[Item]
-    if args.questions:
-        source = folder_questions(args.questions)
-    else:
-        source = demo_questions(args.split, args.limit)
-    items = []
-    for item in tqdm(source, desc="questions", total=None if args.questions else args.limit):
-        items.append(item)
-        if len(items) == args.limit:
-            break
-    if not items:
-        raise ValueError(f"no questions in {args.questions}")
-    return items
+    own = args.questions
+    source = folder_questions(own) if own else demo_questions(args.split, args.limit)
+    bar = tqdm(source, desc="questions", total=None if own else args.limit)
+    if items := list(itertools.islice(bar, args.limit)):
+        return items
+    raise ValueError(f"no questions in {own}")
 
 
 def describe(args: argparse.Namespace, num_questions: int) -> dict[str, Any]:
@@ -129,20 +113,8 @@ def describe(args: argparse.Namespace, num_questions: int) -> dict[str, Any]:
         "model": args.model,
         "questions": f"{num_questions} of {questions}",
         "machine": "a server" if args.url else machine(),
-        **repeatable(),
+        **common.repeatable(),
     }
-
-
-def check_same_run(path: Path, about: dict[str, Any]) -> None:
-    """Keep answers of one model and set of questions in a folder.
-
-    Raises:
-        ValueError: the folder has answers of another run.
-    """
-    now = {name: about[name] for name in ("model", "questions")}
-    if path.exists() and (before := json.loads(path.read_text())) != now:
-        raise ValueError(f"{path.parent} has answers of {before}, not {now}; choose another --out")
-    path.write_text(json.dumps(now))
 
 
 def measure(
@@ -153,33 +125,20 @@ def measure(
     answers = read_answers(path)
     if all((item.id, str(setting)) in answers for item in items for setting in settings):
         return score(about, items, settings, answers)
-    server: Any = nullcontext()
-    if not args.url:
-        flags = ["--plugin", "script", "--enforce-eager", *args.server_flags]
-        env = {"VLLM_CPU_KVCACHE_SPACE": "2"}  # GiB, where there is no GPU
-        print(f"$ vllm serve {args.model} {shlex.join(flags)}", file=sys.stderr)
-        server = VllmServer(args.model, *flags, env=env)
-    with server:
-        url = args.url or server.url
+
+    async def ask(url: str) -> Results:
+        """Ask, and score: settings that the endpoint has, unless they were chosen."""
         key = os.environ.get("OPENAI_API_KEY", "none")
         endpoint = Endpoint(url, args.model, key, args.max_tokens, args.stock)
-        return asyncio.run(ask(args, endpoint, items, settings, about))
+        asked = settings if args.sources else await endpoint.available(items[0], settings)
+        return score(
+            about, items, asked, await ask_all(endpoint, items, asked, path, args.concurrency)
+        )
 
-
-async def ask(
-    args: argparse.Namespace,
-    endpoint: Endpoint,
-    items: list[Item],
-    settings: list[Setting],
-    about: dict[str, Any],
-) -> Results:
-    """Ask, and score: settings that the endpoint has, unless they were chosen."""
-    if not args.sources:
-        settings = await endpoint.available(items[0], settings)
-    path, total = args.out / "answers.jsonl", len(items) * len(settings)
-    concurrency = args.concurrency
-    answers = await ask_all(endpoint, items, settings, path, concurrency=concurrency, total=total)
-    return score(about, items, settings, answers)
+    flags = ["--plugin", "script", "--enforce-eager", *args.server_flags]
+    env = {"VLLM_CPU_KVCACHE_SPACE": "2"}  # GiB, where there is no GPU
+    with common.serving(args.model, flags, env, args.url) as server:
+        return asyncio.run(ask(server.url if server else args.url))
 
 
 def check_pruned(results: Results) -> None:

@@ -17,13 +17,15 @@ import shlex
 import signal
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import psutil
+
+from vllm_script.server.launch import VllmServer
 
 PACKAGES = ("vllm-script", "vllm", "torch", "transformers")
 
@@ -121,6 +123,23 @@ def write_lines(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
     draft.replace(path)
 
 
+def check_same_run(out: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Keep results that cannot be compared out of one folder.
+
+    Args:
+        before: what its results were measured of.
+        now: the same of this run.
+
+    Raises:
+        ValueError: they differ.
+    """
+    for name, value in now.items():
+        if before[name] != value:
+            raise ValueError(
+                f"{out} has results with {name} {before[name]}, not {value}; choose another --out"
+            )
+
+
 def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A Markdown table."""
     lines = [header, ["---"] * len(header), *rows]
@@ -136,6 +155,16 @@ def publish(out: Path, text: str) -> None:
     """Write a report to OUT/report.md and print it."""
     (out / "report.md").write_text(text, encoding="utf-8")
     print(f"\n{text}\nwritten to {out}")
+
+
+def serving(
+    model: str, flags: Sequence[str], env: Mapping[str, str], url: str | None
+) -> AbstractContextManager[VllmServer | None]:
+    """A server for the length of a `with` block; None where one is running at `url`."""
+    if url:
+        return nullcontext()
+    print(f"$ vllm serve {model} {shlex.join(flags)}", file=sys.stderr)
+    return VllmServer(model, *flags, env=env)
 
 
 def process_at(port: int) -> psutil.Process:

@@ -15,15 +15,8 @@ from typing import Any
 import openai
 from PIL import Image, ImageDraw
 
+from vllm_script.benchmarks import demo
 from vllm_script.benchmarks.common import ending_well, parser_of
-from vllm_script.benchmarks.demo import (
-    ENVIRONMENT,
-    SCENE,
-    SCENE_QUESTIONS,
-    ask,
-    data_url,
-    show_waiting,
-)
 from vllm_script.server.aliases import SCRIPT_DEMO
 from vllm_script.server.explain_client import ExplainClient
 from vllm_script.server.launch import VllmServer
@@ -39,18 +32,18 @@ def main() -> None:
     args = parser.parse_args()
     flags = ["--plugin", "script", "--keep-ratio", str(args.keep_ratio), "--script-explain"]
     flags += ["--enforce-eager", "--dtype", "float32", "--served-model-name", "demo"]
-    picture = Image.open(SCENE).convert("RGB")
+    picture = Image.open(demo.SCENE).convert("RGB")
     with (
         ending_well(RuntimeError, ValueError),
-        VllmServer(SCRIPT_DEMO, *flags, env=ENVIRONMENT, progress=show_waiting) as server,
+        VllmServer(SCRIPT_DEMO, *flags, env=demo.ENVIRONMENT, progress=demo.show_waiting) as server,
     ):
         client = openai.OpenAI(base_url=server.url, api_key="none", max_retries=0)
         explainer = ExplainClient(server.url, None, None)
         sheets = []
-        for question in SCENE_QUESTIONS:
-            (explained,) = explainer.explain([data_url(picture)], question, {})
+        for question in demo.SCENE_QUESTIONS:
+            (explained,) = explainer.explain([demo.data_url(picture)], question, {})
             sheets.append(
-                captioned(explained, question, ask(client, picture, question, {}).text.strip())
+                captioned(explained, question, demo.ask(client, picture, question, {}).text.strip())
             )
     below_each_other(sheets).quantize(128).save(args.out, optimize=True)
 

@@ -24,20 +24,13 @@ import random
 import shlex
 import sys
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import httpx
 from tqdm import tqdm
 
-from vllm_script.benchmarks.common import (
-    ending_well,
-    machine,
-    parser_of,
-    process_at,
-    publish,
-    repeatable,
-)
+from vllm_script.benchmarks import common
+from vllm_script.benchmarks.common import ending_well, machine, parser_of, publish
 from vllm_script.benchmarks.serving.expected import Expected
 from vllm_script.benchmarks.soaking.balance import Check, balance, caches_filled, idle
 from vllm_script.benchmarks.soaking.clients import Clients
@@ -63,7 +56,11 @@ def main() -> None:
     args = parse_arguments()
     args.out.mkdir(parents=True, exist_ok=True)
     about = describe(args)
-    with ending_well(httpx.HTTPError, ValueError, OSError, RuntimeError), serving(args) as server:
+    flags = server_flags(args.cache_gb)
+    with (
+        ending_well(httpx.HTTPError, ValueError, OSError, RuntimeError),
+        common.serving(args.model, flags, ENVIRONMENT, args.url) as server,
+    ):
         checks, text = asyncio.run(soak(args, server, about))
     publish(args.out, text)
     sys.exit(any(not check.passed for check in checks))
@@ -95,15 +92,6 @@ def server_flags(cache_gb: float) -> list[str]:
     ]
 
 
-def serving(args: argparse.Namespace) -> AbstractContextManager[VllmServer | None]:
-    """The server, if it is ours to start."""
-    if args.url:
-        return nullcontext()
-    flags = server_flags(args.cache_gb)
-    print(f"$ vllm serve {args.model} {shlex.join(flags)}", file=sys.stderr)
-    return VllmServer(args.model, *flags, env=ENVIRONMENT)
-
-
 async def soak(
     args: argparse.Namespace, server: VllmServer | None, about: Mapping[str, str]
 ) -> tuple[list[Check], str]:
@@ -121,7 +109,7 @@ async def soak(
         (args.out / "samples.jsonl").open("w", encoding="utf-8") as lines,
         tqdm(total=round(seconds), unit="s", dynamic_ncols=True) as bar,
     ):
-        recorder = Recorder(ledger, server and process_at(server.port), lines, bar)
+        recorder = Recorder(ledger, server and common.process_at(server.port), lines, bar)
         before, after = await clients.run(seconds, args.every, recorder.look)
     again = await clients.send(first)
     (hang_up,) = mix.hang_up(random.Random(0))
@@ -148,7 +136,7 @@ def describe(args: argparse.Namespace) -> dict[str, str]:
         "server flags": shlex.join(server_flags(args.cache_gb)),
         "server environment": ", ".join(f"{k}={v}" for k, v in ENVIRONMENT.items()),
         "machine": "a server elsewhere" if args.url else machine(),
-        **repeatable(),
+        **common.repeatable(),
     }
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,12 +65,10 @@ class Endpoint:
 
 async def ask_all(
     endpoint: Endpoint,
-    items: Iterable[Item],
+    items: Sequence[Item],
     settings: list[Setting],
     path: Path,
-    *,
     concurrency: int,
-    total: int,
 ) -> Answers:
     """Ask what `path` does not have yet, append to it, and return everything.
 
@@ -81,7 +79,9 @@ async def ask_all(
     left = iter(_unanswered(items, settings, answers))
     with (
         path.open("a", encoding="utf-8") as out,
-        tqdm(total=total, initial=len(answers), unit="answer", mininterval=1) as bar,
+        tqdm(
+            total=len(items) * len(settings), initial=len(answers), unit="answer", mininterval=1
+        ) as bar,
     ):
 
         async def work() -> None:

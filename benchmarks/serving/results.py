@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..common import environment, machine, read_lines, repeatable, write_lines
+from ..common import check_same_run, environment, machine, read_lines, repeatable, write_lines
 from ..intervals import Interval, paired_ratio, percentiles
 from .cells import STOCK, Arm, Cell
 from .driver import Block
@@ -50,12 +50,7 @@ class Results:
             ValueError: it has results of another model or other requests.
         """
         for line in self.lines:
-            for name in SAME:
-                if line["about"][name] != about[name]:
-                    raise ValueError(
-                        f"{self.path.parent} has results with {name} {line['about'][name]}, not "
-                        f"{about[name]}; choose another --out"
-                    )
+            check_same_run(self.path.parent, line["about"], {name: about[name] for name in SAME})
 
     def has(self, cell: Cell) -> bool:
         """Whether all arms of the cell were measured together."""
