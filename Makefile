@@ -5,7 +5,7 @@ VENV = .venv/bin
 MODEL ?= llava-next
 KEEP_RATIO ?= 0.11
 
-.PHONY: install demo test test-all test-gpu check docs serve
+.PHONY: install demo test test-fast test-all test-gpu check docs serve
 
 install:
 	python3 .ci/install.py
@@ -15,6 +15,9 @@ demo: install
 
 test: install
 	$(VENV)/pytest
+
+test-fast: install
+	$(VENV)/pytest -m "not slow and not gpu and not real"
 
 test-all: install
 	$(VENV)/pytest -m "not gpu"

@@ -20,7 +20,7 @@ from vllm_script.setting import Choice, Number, Setting, Switch
 
 from .aliases import repository_of, served_names
 
-PLUGIN_MEANING = "Visual tokens are pruned; every other flag here implies it."
+PLUGIN_MEANING = "Prune visual tokens; every other flag here implies it."
 
 # Prints nothing, and keeps vLLM's formatter from writing "(default: None)" behind the help.
 _NO_DEFAULT = "%(default).0s"

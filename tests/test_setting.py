@@ -34,19 +34,19 @@ def cases(table):
 @pytest.mark.parametrize("values, value", cases(INSIDE))
 def test_inside(values, value):
     assert value in values
-    Setting("key", 1, values, "This is so.").check(value)
+    Setting("key", 1, values, "The thing.").check(value)
 
 
 @pytest.mark.parametrize("values, value", cases(OUTSIDE))
 def test_outside(values, value):
     assert value not in values
     with pytest.raises(SettingError) as error:
-        Setting("key", 1, values, "This is so. That is not.").check(value)
+        Setting("key", 1, values, "The thing. That is not.").check(value)
     assert error.value.setting == "key"
     message = str(error.value)
     if not isinstance(values, Prose):
         assert message.startswith(f"key must be {values}, got ")
-    assert message.endswith("; this is so")
+    assert message.endswith("; it is the thing")
     assert len(message) < 300
 
 
@@ -62,8 +62,8 @@ def test_outside(values, value):
 )
 def test_what_is_wrong_with_a_text(value, words):
     with pytest.raises(SettingError) as error:
-        Setting("key", None, Prose(4), "This is so.").check(value)
-    assert str(error.value) == f"key {words}; this is so"
+        Setting("key", None, Prose(4), "The thing.").check(value)
+    assert str(error.value) == f"key {words}; it is the thing"
 
 
 @pytest.mark.parametrize(
@@ -81,14 +81,14 @@ def test_words(values, words):
 
 
 def test_none_is_for_settings_that_may_be_left_open():
-    Setting("key", None, Number(0, 1), "This is so.").check(None)
+    Setting("key", None, Number(0, 1), "The thing.").check(None)
     with pytest.raises(SettingError, match="got None"):
-        Setting("key", 0.5, Number(0, 1), "This is so.").check(None)
+        Setting("key", 0.5, Number(0, 1), "The thing.").check(None)
 
 
 def test_other_settings_may_leave_less():
     with pytest.raises(SettingError, match=r"in \[0.5, 1\], got 0.2"):
-        Setting("key", 1, Number(0, 1), "This is so.").check(0.2, Number(0.5, 1))
+        Setting("key", 1, Number(0, 1), "The thing.").check(0.2, Number(0.5, 1))
 
 
 @pytest.mark.parametrize(
@@ -96,10 +96,10 @@ def test_other_settings_may_leave_less():
     [(None, "", ""), (None, "all", "all"), (True, "", "true"), (1.0, "", "1.0"), ("a", "", "a")],
 )
 def test_shown_default(default, unset, expected):
-    assert Setting("key", default, Switch(), "This is so.", unset=unset).shown_default == expected
+    assert Setting("key", default, Switch(), "The thing.", unset=unset).shown_default == expected
 
 
 def test_description():
-    assert Setting("key", 1, Switch(), "This is so.").description == "This is so."
-    described = Setting("key", 1, Number(0, 1), "This is so.").description
-    assert described == "This is so. A number in [0, 1]."
+    assert Setting("key", 1, Switch(), "The thing.").description == "The thing."
+    described = Setting("key", 1, Number(0, 1), "The thing.").description
+    assert described == "The thing. A number in [0, 1]."

@@ -40,7 +40,7 @@ class ScriptConfig:
     keep_ratio: float | None = setting(
         None,
         Number(0, 1, above_low=True),
-        "This part of an image's visual tokens is kept, and 1.0 keeps them all.",
+        "The part of an image's visual tokens to keep; 1.0 keeps them all.",
         flag="--keep-ratio RATIO",
         unset=f"{DEFAULT_KEEP_RATIO}",
         per_request=True,
@@ -48,70 +48,71 @@ class ScriptConfig:
     visual_token_budget: int | None = setting(
         None,
         Number(1, 65_536, integer=True),
-        "This many visual tokens of every image are kept, instead of a ratio. An image with no "
-        "more is left whole.",
+        "The number of visual tokens to keep of every image, instead of a ratio. An image that "
+        "has no more is left whole.",
         flag="--visual-token-budget TOKENS",
         per_request=True,
     )
     mode: str = setting(
         "script",
         Choice(MODES),
-        "Visual tokens are chosen by this method. The paper's is script; gsp and cdpruner are its "
-        "two halves, and the others are there to compare with.",
+        "The method that chooses the tokens. The paper's is script, gsp and cdpruner are its two "
+        "halves, and the others are there to compare with.",
         flag="--script-mode MODE",
         per_request=True,
     )
     relevance: str = setting(
         "auto",
         Choice(RELEVANCE_SOURCES),
-        "Relevance to the question comes from this source. The source clip is the CLIP that the "
-        "vision tower came from, embedding is the language model's input embeddings, and none "
-        "makes one selection for all questions; auto takes clip where its text side is found, "
-        "else embedding.",
+        "The source of relevance to the question. The source clip is the CLIP that the vision "
+        "tower came from, embedding is the language model's input embeddings, and none makes one "
+        "selection for all questions; auto takes clip where its text side is found, else "
+        "embedding.",
         flag="--script-relevance SOURCE",
         per_request=True,
     )
     clip_model: str | None = setting(
         None,
         Name(),
-        "This folder or repository has the CLIP checkpoint that the vision tower came from.",
+        "The CLIP checkpoint that the vision tower came from, a folder or repository.",
         flag="--script-clip-model MODEL",
         unset="a folder `clip` in the model, or the checkpoint that is known for the tower",
     )
     min_keep_ratio: float = setting(
         0.01,
         Number(0, 1, above_low=True),
-        "No request may ask for a smaller keep ratio.",
+        "The smallest keep ratio that a request may ask for.",
         flag="--min-keep-ratio RATIO",
     )
     max_keep_ratio: float = setting(
         1.0,
         Number(0, 1, above_low=True),
-        "No request may keep a larger part of an image. Memory is profiled for it.",
+        "The largest part of an image that a request may keep. Memory is profiled for it.",
         flag="--max-keep-ratio RATIO",
     )
     # At 672x672 LLaVA-NeXT-7B in 16 bits has 28 MiB of features and 3 MiB of pixels an image.
     cache_gb: float = setting(
         1.0,
         Number(0, 1_024),
-        "This many GiB are kept of what is known of images before pruning, and 0 keeps none. So "
-        "another question about an image is cheap: encoder features take this much on every "
-        "worker (of the GPU's memory, allocated at start-up), preprocessed pixels up to this much "
-        "in every API server.",
+        "The size in GiB of the caches that make another question about an image cheap; 0 keeps "
+        "none. Encoder features before pruning take this much on every worker (of the GPU's "
+        "memory, allocated at start-up), preprocessed pixels up to this much in every API server.",
         flag="--script-cache-gb GIB",
     )
     explain: bool = setting(
         False,
         Switch(),
-        "The server answers at /v1/script/explain, which draws what is kept of the pictures in a "
-        "chat request and which text that depends on, and at /v1/script/stats.",
+        "Whether the server answers at /v1/script/explain, which draws what is kept of the "
+        "pictures in a chat request and names the text that this depends on, and at "
+        "/v1/script/stats.",
         flag="--script-explain",
     )
     shadow: float | None = setting(
         None,
         Number(0, 1, above_low=True),
-        "This share of the chat requests is also run pruned, while answers are left unpruned. How "
-        "the first token would change is reported on /metrics. It needs a max_keep_ratio of 1.",
+        "The share of the chat requests that are also run pruned, while answers are left "
+        "unpruned. How the first token would change is reported on /metrics. It needs a "
+        "max_keep_ratio of 1.",
         flag="--script-shadow SHARE",
         unset="answers are pruned",
     )
@@ -202,7 +203,7 @@ QUERY = Setting(
     "query",
     None,
     Prose(MAX_QUERY_CHARS),
-    "This text says what to look for in the images of the request, instead of their own turn.",
+    "The text that says what to look for in the request's images, instead of their own turn's.",
     per_request=True,
 )
 """The one setting that only a request has."""

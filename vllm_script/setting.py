@@ -6,10 +6,11 @@ check, its flag of `vllm serve` with the help, and its row in the docs are made 
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Collection
 from dataclasses import dataclass, field, fields
 from functools import cache
-from typing import Any
+from typing import Any, Protocol
 
 
 class SettingError(ValueError):
@@ -20,11 +21,11 @@ class SettingError(ValueError):
         self.setting = setting
 
 
-class Values:
+class Values(Protocol):
     """What a setting may be. As text it goes on from "must be"."""
 
-    def __contains__(self, value: object) -> bool:
-        raise NotImplementedError
+    @abstractmethod
+    def __contains__(self, value: object) -> bool: ...
 
     def complaint(self, value: object) -> str:
         """What is wrong with a value that is not among these, to go on from the setting's key."""
@@ -128,7 +129,7 @@ class Setting:
     """What it may be."""
 
     meaning: str
-    """Full sentences, of which the first one also explains an error."""
+    """What it is, begun with "The ..." or "Whether ..."; its first sentence also ends an error."""
 
     flag: str | None = None
     """How `vllm serve --help` shows it, such as "--keep-ratio RATIO". None: it has no flag."""
@@ -185,9 +186,10 @@ def check_value(name: str, value: object, values: Values, meaning: str) -> None:
         meaning: what `value` stands for; its first sentence ends the message.
     """
     if value not in values:
-        because = meaning.split(". ")[0].rstrip(".")
-        because = because[0].lower() + because[1:]
-        raise SettingError(name, f"{name} {values.complaint(value)}; {because}")
+        what = meaning.split(". ")[0].rstrip(".")
+        verb = "says" if what.startswith("Whether") else "is"
+        what = f"it {verb} {what[0].lower()}{what[1:]}"
+        raise SettingError(name, f"{name} {values.complaint(value)}; {what}")
 
 
 def shown(value: object) -> str:

@@ -74,7 +74,7 @@ def select_visual_tokens(
             not finite, or unknown.
     """
     _check_inputs(visual_tokens, budget, relevance)
-    check_value("mode", mode, Choice(MODES), "Visual tokens are chosen by it.")
+    check_value("mode", mode, Choice(MODES), "The method that chooses the tokens.")
     known = [each.key for each in settings_of(PruningParams)]
     for name in params:
         if name not in known:
@@ -129,7 +129,7 @@ def _check_inputs(visual_tokens: torch.Tensor, budget: int, relevance: torch.Ten
             "pass the tokens of one image, tiles flattened"
         )
     limits = Number(1, shape[0], integer=True)
-    check_value("budget", budget, limits, "So many of the visual tokens are kept.")
+    check_value("budget", budget, limits, "The number of visual tokens to keep.")
     _check_finite("visual_tokens", visual_tokens)
     if relevance is None:
         return

@@ -16,28 +16,28 @@ class PruningParams:
     tau: float = setting(
         0.1,
         Number(-1, 1),
-        "Two tokens are neighbours from this cosine similarity up.",
+        "The cosine similarity from which on two tokens are neighbours.",
     )
     tau_relative: bool = setting(
         True,
         Switch(),
-        "The threshold tau counts from the mean similarity of the graph, instead of from 0.",
+        "Whether tau counts from the mean similarity of the graph, instead of from 0.",
     )
     gamma: float = setting(
         1.0,
         Number(0, 10),
-        "How close a token's neighbours are counts this much, beside how many they are.",
+        "The weight of how close a token's neighbours are, beside how many they are.",
     )
     pool_ratio: float = setting(
         0.5,
         Number(0, 1),
-        "This part of the tokens is left to QCSP by GSP, but never less than the budget. From a "
-        "keep ratio of pool_ratio up, mode script is GSP alone.",
+        "The part of the tokens that GSP leaves to QCSP, never less than the budget. From a keep "
+        "ratio of pool_ratio up, mode script is GSP alone.",
     )
     seed: int = setting(
         0,
         Number(0, 2**32 - 1, integer=True),
-        "The random choice starts from this seed.",
+        "The seed of the random choice.",
     )
 
     def __post_init__(self) -> None:
