@@ -32,7 +32,7 @@ def with_value(x: torch.Tensor, value: float) -> torch.Tensor:
         ({"relevance": torch.ones(6, 1)}, r"relevance must have shape \[6\].* \(6, 1\)"),
         ({"relevance": with_value(torch.ones(6), torch.nan)}, "relevance must be finite, got 1"),
         ({"relevance": with_value(torch.ones(6), -0.25)}, "relevance must be >= 0, got -0.25"),
-        ({"mode": "scripts"}, "mode must be one of script, gsp, .*random, got 'scripts'"),
+        ({"mode": "scripts"}, "mode must be one of script, gsp, .*random.*, got 'scripts'"),
         ({"taau": 0.2}, "unknown parameter 'taau', valid are: tau, tau_relative, gamma, pool"),
         ({"tau": 1.5}, r"tau must be a number in \[-1, 1\], got 1\.5"),
         ({"tau": "0.2"}, r"tau must be a number in \[-1, 1\], got '0\.2'"),
