@@ -5,7 +5,7 @@ VENV = .venv/bin
 MODEL ?= llava-next
 KEEP_RATIO ?= 0.11
 
-.PHONY: install demo test test-all test-gpu check serve
+.PHONY: install demo test test-fast test-all test-gpu check docs serve
 
 install:
 	python3 .ci/install.py
@@ -16,6 +16,9 @@ demo: install
 test: install
 	$(VENV)/pytest
 
+test-fast: install
+	$(VENV)/pytest -m "not slow and not gpu and not real"
+
 test-all: install
 	$(VENV)/pytest -m "not gpu"
 
@@ -25,7 +28,10 @@ test-gpu: install
 check: install
 	$(VENV)/ruff check .
 	$(VENV)/ruff format --check .
-	$(VENV)/mypy
+	$(VENV)/python .ci/typecheck.py
+
+docs: install
+	$(VENV)/python -m vllm_script.server.settings_table
 
 serve: install
 	$(VENV)/vllm serve $(MODEL) --plugin script --keep-ratio $(KEEP_RATIO)

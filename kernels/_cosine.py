@@ -90,7 +90,7 @@ def _clean_products(
     BLOCK_B: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
-    """As `_products`; features that are not finite count as 0.
+    """Products as `_products` adds them up; features that are not finite count as 0.
 
     Rare, so it is not pipelined and takes few features at once: registers are for the other.
     """

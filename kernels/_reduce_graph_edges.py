@@ -63,7 +63,7 @@ def round_threshold(
     DUPLICATE_SIMILARITY: tl.constexpr,
     BLOCK_PARTS: tl.constexpr,
 ):
-    """As `edge_threshold`."""
+    """Similarity at which an edge begins in this round of an image, as `edge_threshold` has it."""
     if TAU_RELATIVE:
         parts = tl.arange(0, BLOCK_PARTS)
         places = mean_parts_ptr + image * num_parts + parts

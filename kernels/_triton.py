@@ -9,15 +9,14 @@ from typing import Any, Literal, get_args
 
 import torch
 
-triton: Any
-tl: Any
 try:
     import triton
     import triton.language as tl
 
     HAS_TRITON = True
 except ImportError:
-    triton = tl = None
+    triton: Any = None  # type: ignore[no-redef]
+    tl: Any = None  # type: ignore[no-redef]
     HAS_TRITON = False
 
 Backend = Literal["auto", "triton", "torch"]
@@ -32,7 +31,7 @@ def jit(fn: Any) -> Any:
 
 def is_interpreted() -> bool:
     """Whether kernels run in Triton's interpreter: on the CPU, one program after the other."""
-    return triton.knobs.runtime.interpret
+    return bool(triton.knobs.runtime.interpret)
 
 
 def use_triton(backend: Backend, x: torch.Tensor) -> bool:
@@ -64,7 +63,7 @@ def check_rows(name: str, x: torch.Tensor) -> None:
 
 
 def check_features(name: str, x: torch.Tensor) -> None:
-    """As `check_rows`, of a dtype that kernels multiply."""
+    """Raise ValueError unless x is what `check_rows` asks for, of a dtype that kernels multiply."""
     check_rows(name, x)
     if x.dtype not in DTYPES:
         raise ValueError(f"{name} must be float32, float16 or bfloat16, got {x.dtype}")

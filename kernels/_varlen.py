@@ -11,7 +11,7 @@ from itertools import accumulate
 
 import torch
 
-from ._triton import jit, tl, triton
+from ._triton import jit, tl
 
 
 def offsets_of(lengths: Iterable[int]) -> list[int]:
@@ -57,7 +57,7 @@ def check_budgets(
 
 def max_blocks(num_rows: int, num_images: int, block: int) -> int:
     """Blocks that are enough for any division of the rows among the images."""
-    return triton.cdiv(num_rows, block) + num_images - 1
+    return -(-num_rows // block) + num_images - 1
 
 
 @jit

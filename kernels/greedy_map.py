@@ -140,16 +140,14 @@ def greedy_map_reference(
     factor = unit.new_empty(budget, num_tokens)
     picks = torch.empty(budget, dtype=torch.int64, device=unit.device)
     peaks = unit.new_empty(budget)
-    num_certain = 0
-    if floors is not None:
-        num_certain, room = sum(floors), torch.tensor(floors, device=unit.device)
+    num_certain, room = sum(floors or ()), torch.tensor(floors or (), device=unit.device)
     for step in range(budget):
         peak, pick = peaks[step : step + 1], picks[step : step + 1]
         score = residual
-        if step < num_certain:
+        if frame is not None and step < num_certain:
             score = _score_where_room(residual, weight, floor, room[frame] > 0)
         torch.max(score, 0, keepdim=True, out=(peak, pick))  # the first of equal ones
-        if step < num_certain:
+        if frame is not None and step < num_certain:
             room[frame[pick]] -= 1
         row, before = factor[step], factor[:step]
         projection = before.index_select(1, pick)[:, 0]  # [step]
@@ -274,11 +272,11 @@ def _greedy_map_triton(
 
 def programs_per_image(longest: int, num_images: int, num_multiprocessors: int) -> int:
     """Programs that select in one image together: all of them must be on the chip at once."""
-    wanted = triton.cdiv(longest, TOKENS_PER_PROGRAM)
+    wanted = -(-longest // TOKENS_PER_PROGRAM)
     return max(1, min(wanted, MAX_PROGRAMS, num_multiprocessors // num_images))
 
 
 def _num_multiprocessors(device: torch.device) -> int:
     if device.type != "cuda":
         return INTERPRETED_MULTIPROCESSORS
-    return torch.cuda.get_device_properties(device).multi_processor_count
+    return int(torch.cuda.get_device_properties(device).multi_processor_count)

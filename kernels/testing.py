@@ -14,6 +14,7 @@ tests and the benchmark allow none, and those on a trained model's features prin
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 
@@ -53,7 +54,7 @@ def assert_picks(
         weight = relevance[candidates].double() / relevance[candidates].max().double()
     kernel = weight[:, None] * (unit @ unit.T) * weight
     residual = torch.where(unit.any(1), weight.square(), 0.0)
-    floor = RESIDUAL_FLOOR * residual.max()
+    floor = RESIDUAL_FLOOR * float(residual.max())
     factor = torch.zeros(len(rows), len(unit), dtype=torch.float64, device=x.device)
     num_beyond_tie = 0
     for step, row in enumerate(rows):
@@ -158,7 +159,7 @@ def assert_selection(
     Raises:
         AssertionError: as `assert_rounds` and `assert_picks`.
     """
-    settings = {"tau": tau, "tau_relative": tau_relative, "gamma": gamma}
+    settings: dict[str, Any] = {"tau": tau, "tau_relative": tau_relative, "gamma": gamma}
 
     def reduce(num_rounds: int) -> Pool:
         return reduce_graph(x, target, **settings, num_rounds=num_rounds, backend=backend)
@@ -190,7 +191,9 @@ def num_differing(picks: torch.Tensor, reference: torch.Tensor) -> int:
     return int((~torch.isin(picks, reference)).sum())
 
 
-def rows_of(pool_rows: torch.Tensor, counts: torch.Tensor, lengths: Sequence[int]) -> list:
+def rows_of(
+    pool_rows: torch.Tensor, counts: torch.Tensor, lengths: Sequence[int]
+) -> list[torch.Tensor]:
     """The rows of each image in a pool."""
     images = pool_rows.split(list(lengths))
     return [rows[:count] for rows, count in zip(images, counts.tolist(), strict=True)]

@@ -15,20 +15,21 @@ from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 from vllm.outputs import RequestOutput
 from vllm.sampling_params import SamplingParams
 
-from vllm_script.frontend.request import Inquiry
+from vllm_script.frontend.request import ScriptRequest
+from vllm_script.vllm_types import ChatHandler
 
 from .script_field import attach
 
 
-async def render(chat: Any, request: ChatCompletionRequest, inquiry: Inquiry) -> Any:
+async def render(chat: ChatHandler, request: ChatCompletionRequest, script: ScriptRequest) -> Any:
     """The engine's input for one token, or the ErrorResponse that vLLM has for the client.
 
     Args:
-        chat: vLLM's handler of chat completions, `app.state.openai_serving_chat`.
-        request: is changed: `inquiry` goes with it, and it asks for one token.
+        chat: of the application, `app.state.openai_serving_chat`.
+        request: is changed: `script` goes with it, and it asks for one token.
     """
     request.max_tokens, request.max_completion_tokens, request.n = 1, None, 1
-    attach(request, inquiry)
+    attach(request, script)
     unlogged = copy.copy(chat)  # it logs bodies where --enable-log-requests is given
     unlogged.request_logger = None
     rendered = await unlogged.render_chat_request(request)
@@ -39,9 +40,9 @@ async def render(chat: Any, request: ChatCompletionRequest, inquiry: Inquiry) ->
 
 
 async def first_token(
-    chat: Any, prompt: Any, params: SamplingParams, **options: Any
+    chat: ChatHandler, prompt: Any, params: SamplingParams, **options: Any
 ) -> RequestOutput:
-    """Run a rendered prompt; `options` are those of the engine's `generate`."""
+    """Run a rendered prompt for one token; `options` go to the engine's `generate`."""
     name = f"script-{uuid.uuid4().hex}"
     outputs = chat.engine_client.generate(prompt, params, name, **options)
     return [output async for output in outputs][-1]

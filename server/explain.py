@@ -23,11 +23,12 @@ from vllm.exceptions import VLLMValidationError
 from vllm.sampling_params import SamplingParams
 
 from vllm_script.explain.drawing import draw_selection
-from vllm_script.explain.explained import ExplainedImage
+from vllm_script.explain.explained import ExplainedImage, Explanation
 from vllm_script.explain.shelf import MOST_KEPT
 from vllm_script.families import family_of
-from vllm_script.frontend.request import Inquiry
+from vllm_script.frontend.request import ScriptRequest
 from vllm_script.patches import vllm as compat
+from vllm_script.vllm_types import AppState, ChatHandler
 
 from . import stats
 from .ask import first_token, render
@@ -61,13 +62,14 @@ async def explain(request: ChatCompletionRequest, raw_request: Request) -> JSONR
         return await _explain(request, raw_request.app.state)
 
 
-async def _explain(request: ChatCompletionRequest, state: Any) -> JSONResponse:
-    images: list[ExplainedImage] = []
+async def _explain(request: ChatCompletionRequest, state: AppState) -> JSONResponse:
+    explanation = Explanation()
     script = (request.model_extra or {}).get("script")
     chat = state.openai_serving_chat
-    prompt = await render(chat, request, Inquiry(script, explained=images))
+    prompt = await render(chat, request, ScriptRequest(script, watcher=explanation))
     if isinstance(prompt, ErrorResponse):
         return _error(prompt)
+    images = explanation.images
     if not images:
         raise VLLMValidationError(
             "explain shows what is kept of images, and the messages have none; add one as an "
@@ -88,8 +90,11 @@ def _error(response: ErrorResponse, headers: dict[str, str] | None = None) -> JS
     return JSONResponse(response.model_dump(), response.error.code, headers)
 
 
-async def _selections(chat: Any, prompt: Any, images: list[ExplainedImage]) -> list[dict[str, Any]]:
+async def _selections(
+    chat: ChatHandler, prompt: Any, images: list[ExplainedImage]
+) -> list[dict[str, Any]]:
     """Have the workers select; what they kept of each image, {} of one that is left whole."""
+    await chat.engine_client.collective_rpc("script_keep_selections")
     # Of several data-parallel engines the first is the one whose workers are asked.
     await first_token(chat, prompt, SamplingParams(max_tokens=1), data_parallel_rank=0)
     names = [image.plan.explain_id for image in images if image.plan]
@@ -130,7 +135,8 @@ def _drawn(hf_config: Any, image: ExplainedImage, selection: dict[str, Any]) -> 
     """A PNG of the kept patches, and of the relevance where the selection read any."""
     candidates, picture = image.layout.candidates, image.picture
     family = family_of(hf_config.architectures[0])
-    views = family.patch_views(hf_config, image.layout, picture.height, picture.width)
+    views = family.views(hf_config, image.layout, picture.height, picture.width)
+    assert views is not None, "explain is refused at start-up for models that take no images"
     kept = torch.tensor(selection["kept"]) if selection else candidates
     relevance = None
     if selection.get("relevance") is not None:

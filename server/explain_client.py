@@ -45,7 +45,8 @@ class ExplainClient:
         content.append({"type": "text", "text": question})
         messages = [{"role": "user", "content": content}]
         body = {"model": model, "messages": messages, "script": script}
-        return self._call("/v1/script/explain", body)["images"]
+        images: list[dict[str, Any]] = self._call("/v1/script/explain", body)["images"]
+        return images
 
     def _call(self, path: str, body: dict[str, Any] | None = None) -> Any:
         headers = {"Content-Type": "application/json"}

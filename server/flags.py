@@ -2,7 +2,8 @@
 
     vllm serve MODEL --plugin script --keep-ratio 0.11
 
-Any of these flags switches pruning on. They win over the same keys of --additional-config.
+Any of these flags switches pruning on. They win over the same keys of --additional-config. The
+flags, with their help, are made from the settings (vllm_script/config.py).
 """
 
 from __future__ import annotations
@@ -10,28 +11,19 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from vllm_script.config import RELEVANCE_SOURCES, ScriptConfig
+from vllm_script.config import AMOUNTS, SETTINGS, ScriptConfig
 from vllm_script.patches.vllm import wrap
-from vllm_script.pruning import MODES
+from vllm_script.setting import Choice, Number, Setting, Switch
 
 from .aliases import repository_of, served_names
 
-# Flag -> key of additional_config["script"].
-_KEYS = {
-    "keep_ratio": "keep_ratio",
-    "visual_token_budget": "visual_token_budget",
-    "script_mode": "mode",
-    "script_relevance": "relevance",
-    "script_clip_model": "clip_model",
-    "min_keep_ratio": "min_keep_ratio",
-    "max_keep_ratio": "max_keep_ratio",
-    "script_cache_gb": "cache_gb",
-    "script_explain": "explain",
-    "script_shadow": "shadow",
-}
+PLUGIN_MEANING = "Prune visual tokens; every other flag here implies it."
+
+# Prints nothing, and keeps vLLM's formatter from writing "(default: None)" behind the help.
+_NO_DEFAULT = "%(default).0s"
 
 
 def install() -> None:
@@ -45,86 +37,48 @@ def install() -> None:
 def _add_cli_args(original: Callable[..., Any]) -> Callable[..., Any]:
     def add_cli_args(parser: Any) -> Any:
         parser = original(parser)
-        group = parser.add_argument_group(
-            "Script",
-            "Prune the visual tokens of images before prefill (vllm-script). Any of these flags "
-            "switches it on.",
-        )
-        group.add_argument(
-            "--plugin", choices=["script"], help="Prune images, with the settings below."
-        )
-        amount = group.add_mutually_exclusive_group()
-        amount.add_argument(
-            "--keep-ratio",
-            type=_checked("keep_ratio", float),
-            metavar="RATIO",
-            help="Part of an image's visual tokens to keep, in (0, 1]; 1.0 keeps all. "
-            "Default 0.11: eight of nine are removed.",
-        )
-        amount.add_argument(
-            "--visual-token-budget",
-            type=_checked("visual_token_budget", int),
-            metavar="TOKENS",
-            help="Visual tokens to keep of every image, instead of a ratio.",
-        )
-        group.add_argument(
-            "--script-mode",
-            choices=list(MODES),
-            help="How tokens are chosen. Default: script.",
-        )
-        group.add_argument(
-            "--script-relevance",
-            choices=list(RELEVANCE_SOURCES),
-            help="What relevance to the question comes from: the CLIP that the vision tower came "
-            "from, the language model's input embeddings, or none (one selection for all "
-            "questions). Default: auto, clip where its text side is found, else embedding.",
-        )
-        group.add_argument(
-            "--script-clip-model",
-            metavar="MODEL",
-            help="CLIP checkpoint that the vision tower came from, a folder or repository. "
-            "Default: a folder `clip` inside the model, or the known one for the tower.",
-        )
-        group.add_argument(
-            "--min-keep-ratio",
-            type=_checked("min_keep_ratio", float),
-            metavar="RATIO",
-            help="Smallest keep ratio that a request may ask for. Default: 0.01.",
-        )
-        group.add_argument(
-            "--max-keep-ratio",
-            type=_checked("max_keep_ratio", float),
-            metavar="RATIO",
-            help="Largest part of an image that a request may keep; memory is profiled for it. "
-            "Default: 1.0.",
-        )
-        group.add_argument(
-            "--script-cache-gb",
-            type=_checked("cache_gb", float),
-            metavar="GIB",
-            help="Memory for what is known of images before pruning, so that another question "
-            "about one is cheap: this much for encoder features on every worker (of the GPU's, "
-            "allocated at start-up), and up to this much for preprocessed pixels in every API "
-            "server. 0 switches both off. Default: 1.",
-        )
-        group.add_argument(
-            "--script-explain",
-            action="store_const",
-            const=True,
-            help="Answer at /v1/script/explain, which draws what is kept of the pictures in a chat "
-            "request and which text that depends on, and at /v1/script/stats. Default: off.",
-        )
-        group.add_argument(
-            "--script-shadow",
-            type=_checked("shadow", float),
-            metavar="SHARE",
-            help="Leave answers unpruned, and for this share of the chat requests, in (0, 1], "
-            "report on /metrics how the first token would change if they were pruned. "
-            "Default: off.",
-        )
+        add_flags(parser)
         return parser
 
     return add_cli_args
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the group `Script` of `vllm serve --help`."""
+    group = parser.add_argument_group(
+        "Script",
+        "Prune the visual tokens of images before prefill (vllm-script). Any of these flags "
+        "switches it on.",
+    )
+    group.add_argument("--plugin", choices=["script"], help=PLUGIN_MEANING + _NO_DEFAULT)
+    add_settings(group, SETTINGS)
+
+
+def add_settings(group: argparse._ActionsContainer, settings: Iterable[Setting]) -> None:
+    """Add the flags of those settings that have one; `given_settings` reads them.
+
+    Only one of the settings that say how much is kept can be given.
+    """
+    amount = group.add_mutually_exclusive_group()
+    for setting in settings:
+        if setting.flag is not None:
+            _add_setting(amount if setting.key in AMOUNTS else group, setting, setting.flag)
+
+
+def _add_setting(group: argparse._ActionsContainer, setting: Setting, flag: str) -> None:
+    name, _, metavar = flag.partition(" ")
+    default = f" (default: {setting.shown_default})" if setting.shown_default else ""
+    text = f"{setting.description}{default}".replace("%", "%%") + _NO_DEFAULT
+    match setting.values:
+        case Switch():
+            group.add_argument(name, action="store_const", const=True, help=text)
+        case Number(integer=integer):
+            check = _checked(setting.key, int if integer else float)
+            group.add_argument(name, type=check, metavar=metavar, help=text)
+        case Choice(names=names):
+            group.add_argument(name, choices=list(names), metavar=metavar, help=text)
+        case _:
+            group.add_argument(name, metavar=metavar, help=text)
 
 
 def _checked(key: str, convert: Callable[[str], Any]) -> Callable[[str], Any]:
@@ -142,6 +96,21 @@ def _checked(key: str, convert: Callable[[str], Any]) -> Callable[[str], Any]:
         return value
 
     return parse
+
+
+def given_settings(args: Any) -> dict[str, Any]:
+    """The settings whose flags were given, by key."""
+    values = {
+        setting.key: getattr(args, _attribute(setting.flag), None)
+        for setting in SETTINGS
+        if setting.flag is not None
+    }
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def _attribute(flag: str) -> str:
+    """The name under which argparse leaves the value of `flag`."""
+    return flag.split()[0].removeprefix("--").replace("-", "_")
 
 
 def _from_cli_args(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -165,14 +134,13 @@ def _from_cli_args(original: Callable[..., Any]) -> Callable[..., Any]:
 
 def fold_flags(additional_config: dict[str, Any] | None, args: Any) -> dict[str, Any]:
     """`additional_config` with the flags in `args` that were given written into its `script`."""
-    given = {key: getattr(args, flag, None) for flag, key in _KEYS.items()}
-    given = {key: value for key, value in given.items() if value is not None}
+    given = given_settings(args)
     base = dict(additional_config or {})
     if given or getattr(args, "plugin", None):
         script = dict(base.get("script") or {})
-        if given.keys() & {"keep_ratio", "visual_token_budget"}:
-            script.pop("keep_ratio", None)
-            script.pop("visual_token_budget", None)
+        if given.keys() & set(AMOUNTS):
+            for key in AMOUNTS:
+                script.pop(key, None)
         base["script"] = {**script, **given}
     return base
 

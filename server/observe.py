@@ -13,6 +13,7 @@ from vllm.logger import init_logger
 
 from vllm_script.frontend.metrics import metrics
 from vllm_script.patches import vllm as compat
+from vllm_script.vllm_types import AppState, EngineClient
 
 logger = init_logger("vllm.script")
 
@@ -29,7 +30,7 @@ def _extend(app: Any) -> None:
 class RefreshMetrics:
     """ASGI middleware: ask the workers before /metrics answers."""
 
-    def __init__(self, app: Callable[..., Awaitable[None]], state: Any) -> None:
+    def __init__(self, app: Callable[..., Awaitable[None]], state: AppState) -> None:
         """`state`: the application's, which has vLLM's engine client once it serves."""
         self.app, self.state = app, state
 
@@ -39,7 +40,7 @@ class RefreshMetrics:
         await self.app(scope, receive, send)
 
 
-async def refresh(engine_client: Any) -> None:
+async def refresh(engine_client: EngineClient) -> None:
     """Add what the workers have observed to the metrics of this process."""
     try:
         answers = await engine_client.collective_rpc("script_take_observations")

@@ -10,11 +10,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from vllm_script.frontend.request import REQUEST_KEY, Inquiry
+from vllm_script.frontend.request import REQUEST_KEY, ScriptRequest
 from vllm_script.patches.vllm import wrap
 
-_INQUIRY = "_script_inquiry"
-"""Attribute of a request that one of our own routes makes; nothing in a body becomes one."""
+ATTACHED = "_script_request"
+"""Attribute of a vLLM request that one of our own routes makes; nothing in a body becomes one."""
 
 
 def install() -> None:
@@ -27,15 +27,15 @@ def install() -> None:
         wrap(request_class, "build_chat_params", _build_chat_params)
 
 
-def attach(request: Any, inquiry: Inquiry) -> None:
-    """Have `request` carry `inquiry` instead of its `script` field."""
-    vars(request)[_INQUIRY] = inquiry
+def attach(request: Any, script: ScriptRequest) -> None:
+    """Have vLLM's `request` carry `script` instead of its `script` field."""
+    vars(request)[ATTACHED] = script
 
 
 def _build_chat_params(original: Callable[..., Any]) -> Callable[..., Any]:
     def build_chat_params(self: Any, *args: Any, **kwargs: Any) -> Any:
         params = original(self, *args, **kwargs)
-        script = vars(self).get(_INQUIRY) or (self.model_extra or {}).get("script")
+        script = vars(self).get(ATTACHED) or (self.model_extra or {}).get("script")
         if script is None:
             return params
         template_kwargs = {**params.chat_template_kwargs, REQUEST_KEY: script}

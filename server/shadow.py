@@ -22,8 +22,9 @@ from vllm.sampling_params import SamplingParams
 
 from vllm_script.config import ScriptConfig
 from vllm_script.frontend.metrics import metrics
-from vllm_script.frontend.request import Inquiry
+from vllm_script.frontend.request import ScriptRequest
 from vllm_script.patches import vllm as compat
+from vllm_script.vllm_types import AppState
 
 from .ask import first_token, render
 
@@ -49,7 +50,7 @@ def _extend(app: Any) -> None:
 class Shadow:
     """ASGI middleware: remembers the bodies of a share of chat requests until they are answered."""
 
-    def __init__(self, app: Callable[..., Awaitable[None]], state: Any) -> None:
+    def __init__(self, app: Callable[..., Awaitable[None]], state: AppState) -> None:
         """`state`: the application's, which has vLLM's handlers once it serves."""
         self.app, self.state = app, state
         self._running: asyncio.Task[None] | None = None
@@ -57,7 +58,7 @@ class Shadow:
     @cached_property
     def config(self) -> ScriptConfig:
         """The settings in force."""
-        return ScriptConfig.from_dict(self.state.engine_client.model_config.hf_config.vllm_script)
+        return ScriptConfig.of(self.state.engine_client.model_config.hf_config)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if not _is_chat(scope) or random.random() >= (self.config.shadow or 0):
@@ -106,7 +107,7 @@ class Shadow:
     async def _first_token(self, body: Any, script: dict[str, Any]) -> Any:
         request = await asyncio.to_thread(ChatCompletionRequest.model_validate, body)
         chat = self.state.openai_serving_chat
-        prompt = await render(chat, request, Inquiry(script))
+        prompt = await render(chat, request, ScriptRequest(script))
         if isinstance(prompt, ErrorResponse):
             raise RuntimeError(prompt.error.message)
         limit = self.state.engine_client.model_config.max_logprobs
@@ -136,4 +137,4 @@ def _probabilities(output: Any) -> dict[int, float]:
 def _is_chat(scope: Any) -> bool:
     if scope["type"] != "http" or scope["method"] != "POST":
         return False
-    return scope["path"].removeprefix(scope.get("root_path", "")) == PATH
+    return bool(scope["path"].removeprefix(scope.get("root_path", "")) == PATH)

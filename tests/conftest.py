@@ -39,6 +39,17 @@ ENGINE_FLAGS = (
 )
 
 
+SERVERS = {"stock_server", "pruning_server", "uncached_server", "vllm_server"}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Mark what is in tests/real/, or asks for one of the servers here, as `real`."""
+    for item in items:
+        if "real" in item.path.relative_to(ROOT).parts or SERVERS & set(item.fixturenames):
+            item.add_marker(pytest.mark.real)
+
+
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory):
     """checkpoint(family) -> folder of a small model with random weights."""

@@ -1,11 +1,49 @@
 """Settings: defaults, ranges, what a request may change, what the messages say."""
 
+import dataclasses
 import math
+from types import SimpleNamespace
 
 import pytest
 
-from vllm_script.config import DEFAULT_KEEP_RATIO, ScriptConfig
+from vllm_script.config import (
+    AMOUNTS,
+    DEFAULT_KEEP_RATIO,
+    QUERY,
+    REQUEST_KEYS,
+    SETTINGS,
+    ScriptConfig,
+)
 from vllm_script.pruning import PruningParams
+from vllm_script.setting import SettingError
+
+
+def test_every_field_is_a_setting():
+    fields = [field.name for field in dataclasses.fields(ScriptConfig) if field.name != "params"]
+    fields += [field.name for field in dataclasses.fields(PruningParams)]
+    assert [each.key for each in SETTINGS] == fields
+    for each in (*SETTINGS, QUERY):
+        assert each.meaning.endswith(".") and "|" not in each.description
+        assert not each.meaning[:2].isupper()  # errors go on with it
+        assert each.default is None or each.default in each.values
+
+
+@pytest.mark.parametrize("each", SETTINGS, ids=lambda each: each.key)
+def test_every_setting_is_checked(each):
+    """By its own description, with its name."""
+    for raw in {each.key: object()}, {each.key: [each.default]}:
+        with pytest.raises(SettingError, match=f"^{each.key} must be .*got ") as error:
+            ScriptConfig.from_dict(raw)
+        assert error.value.setting == each.key
+
+
+def test_what_a_request_may_change():
+    assert (*AMOUNTS, "mode", "relevance", "query") == REQUEST_KEYS
+
+
+def test_of_a_model():
+    config = ScriptConfig.from_dict({"mode": "gsp", "tau": 0.2, "shadow": 0.5})
+    assert ScriptConfig.of(SimpleNamespace(vllm_script=config.to_dict())) == config
 
 
 def test_defaults():
@@ -48,13 +86,18 @@ def test_round_trip():
         ({"explain": 1}, ["explain", "true or false", "got 1"]),
         ({"shadow": 0}, ["shadow", "(0, 1]", "got 0"]),
         ({"shadow": True}, ["shadow", "got True"]),
+        ({"clip_model": 3}, ["clip_model", "folder or repository", "got 3"]),
+        ({"tau": 1.5}, ["tau", "[-1, 1]", "got 1.5"]),
+        ({"seed": 0.5}, ["seed", "an integer in [0, 4294967295]", "got 0.5"]),
+        ({"min_keep_ratio": 0}, ["min_keep_ratio", "(0, 1]", "got 0"]),
+        ({"min_keep_ratio": 0.5, "max_keep_ratio": 0.4}, ["max_keep_ratio", "[0.5, 1]"]),
         ({"shadow": 0.5, "max_keep_ratio": 0.5}, ["shadow", "max_keep_ratio 0.5"]),
         ([0.5], ["dictionary", "[0.5]"]),
         ("x" * 1000, ["dictionary", "..."]),
     ],
 )
 def test_mistakes(raw, words):
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(SettingError) as error:
         ScriptConfig.from_dict(raw)
     for word in words:
         assert word in str(error.value)
@@ -126,12 +169,14 @@ def test_query_of_a_request():
         ({"max_keep_ratio": 1.0}, ["unknown key 'max_keep_ratio'"]),
         ({"cache_gb": 0}, ["unknown key 'cache_gb'"]),
         ({"query": ""}, ["query", "not empty"]),
+        ({"query": " \n"}, ["query", "not empty"]),
         ({"query": 3}, ["query", "got 3"]),
-        ({"query": "x" * 100_000}, ["query", "8192", "100000"]),
+        ({"query": "a \ud83d"}, ["query", "surrogate", "whole characters"]),
+        ({"query": "x" * 100_000}, ["query", "8192", "got 100000", "shorten"]),
     ],
 )
 def test_mistakes_of_a_request(raw, words):
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(SettingError) as error:
         SERVER.for_request(raw)
     for word in words:
         assert word in str(error.value)

@@ -6,9 +6,10 @@ import itertools
 import pytest
 
 from vllm_script.config import ScriptConfig
-from vllm_script.explain.explained import with_explain_id
-from vllm_script.identity import identifier
-from vllm_script.plan import Plan, make_plan
+from vllm_script.explain.explained import Explanation
+from vllm_script.plan import Plan, identifier, image_key, make_plan
+
+with_explain_id = Explanation().mark
 
 
 def plan(query=((5, 6),), **settings):
@@ -85,3 +86,7 @@ def test_images():
     assert identifier("h", None) == "h"
     assert identifier("h", plan()) != identifier("g", plan())
     assert identifier("h", plan()).startswith("h-")
+
+
+def test_a_uuid_that_is_hardly_text():
+    assert image_key("\ud800", 1, 1) != image_key("?", 1, 1)

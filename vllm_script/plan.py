@@ -1,27 +1,24 @@
-"""What is done to one image or video: the plan, and the bytes that stand for it.
+"""What is done to one image or video: the plan, its bytes, and the names that an item is cached by.
 
-The same bytes are hashed into the image's identifier (identity.py) and sent to the worker, which
-reads its orders from nothing else: what is cached under an identifier is what the plan said.
+The bytes of a plan are hashed into the item's identifier, which keys every cache of vLLM's, and
+sent to the worker, which reads what to do from nothing else: what is cached under an identifier is
+what the plan said. Equal plans share, different plans never do, and an item that is left whole
+keeps the identifier that stock vLLM gives it.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from .budget import num_kept
 from .config import ScriptConfig
-from .pruning import QUERY_MODES, PruningParams
+from .pruning import MODES, PruningParams
 
 # Raise it whenever the same plan would select other tokens than before.
 ALGORITHM_VERSION = 2
-
-_PARAMS_READ = {
-    "script": ("tau", "tau_relative", "gamma", "pool_ratio"),
-    "gsp": ("tau", "tau_relative", "gamma"),
-    "random": ("seed",),
-}
 
 
 @dataclass(frozen=True)
@@ -72,13 +69,13 @@ class Plan:
 
 def reads_query(config: ScriptConfig) -> bool:
     """Whether a selection with these settings depends on the query."""
-    return config.mode in QUERY_MODES and config.relevance != "none"
+    return MODES[config.mode].reads_query and config.relevance != "none"
 
 
 def make_plan(config: ScriptConfig, query: Sequence[tuple[int, ...]]) -> Plan:
     """The plan for an image conditioned on these windows of token ids (none: no query)."""
     conditioned = reads_query(config) and len(query) > 0
-    read = _PARAMS_READ.get(config.mode, ())
+    params = {name: getattr(config.params, name) for name in MODES[config.mode].reads}
     return Plan(
         keep_ratio=None if config.keep_ratio is None else float(config.keep_ratio),
         visual_token_budget=config.visual_token_budget,
@@ -86,5 +83,28 @@ def make_plan(config: ScriptConfig, query: Sequence[tuple[int, ...]]) -> Plan:
         relevance=config.relevance if conditioned else "none",
         clip_model=config.clip_model if conditioned and config.relevance == "clip" else None,
         query=tuple(query) if conditioned else (),
-        params=PruningParams(**{name: getattr(config.params, name) for name in read}),
+        params=PruningParams(**params),
     )
+
+
+def identifier(stock_hash: str, plan: Plan | None) -> str:
+    """Return the identifier of an image, which keys every cache of vLLM's.
+
+    Args:
+        stock_hash: what stock vLLM would use: a hash of content and processor arguments, or the
+            client's uuid.
+        plan: None where pruning leaves it whole.
+    """
+    if plan is None:
+        return stock_hash
+    return f"{stock_hash}-script-{hashlib.blake2b(plan.encode(), digest_size=16).hexdigest()}"
+
+
+def image_key(stock_hash: str, *size: int) -> bytes:
+    """Return the key, 16 bytes, of an image or video before pruning, the same for all plans.
+
+    A client may send pictures of different sizes under one uuid; the size in the key makes sure
+    that what is found under it has the rows that this image's placeholders were counted for.
+    """
+    name = f"{stock_hash}-{'x'.join(map(str, size))}".encode("utf-8", "surrogatepass")
+    return hashlib.blake2b(name, digest_size=16).digest()

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from .config import ScriptConfig
+from .extension import WORKER_EXTENSION
 from .families import FAMILIES, family_of, pruned_name, registrations
 from .patches import vllm as compat
 from .plan import make_plan
 from .relevance.source import resolve
-from .worker.extension import WORKER_EXTENSION
 
 
 def register() -> None:
@@ -122,7 +122,7 @@ def _check_supported(engine_args: Any, model_config: Any) -> None:
             f"{', '.join(FAMILIES)}. Remove --plugin script to serve this model unpruned."
         )
     family = family_of(hf_config.architectures[0])
-    compat.check_family(family.__name__.rpartition(".")[2])
+    compat.check_family(hf_config.architectures[0].removeprefix("Script"))
     family.check(engine_args, hf_config)
     if engine_args.enable_tower_connector_lora:
         raise ValueError(
@@ -144,7 +144,7 @@ def _check_supported(engine_args: Any, model_config: Any) -> None:
 
 def _check_routes(engine_args: Any, config: ScriptConfig, hf_config: Any) -> None:
     """Raise ValueError where the engine would not say what explain and shadow mode need."""
-    if config.explain and not hasattr(family_of(hf_config.architectures[0]), "patch_views"):
+    if config.explain and "image" not in family_of(hf_config.architectures[0]).modalities:
         raise ValueError(
             "--script-explain draws what is kept of images, and this model takes videos alone; "
             "remove it"

@@ -33,7 +33,7 @@ class Run(NamedTuple):
     """A run of placeholders in a prompt."""
 
     offset: int
-    """Its first token's place in the prompt."""
+    """Place of the run's first token in the prompt."""
     length: int
     """Placeholders, fewer than rows where it is pruned."""
     coordinates: np.ndarray
@@ -78,7 +78,11 @@ def prompt_positions(num_tokens: int, runs: Sequence[Run]) -> tuple[torch.Tensor
 
 
 def coordinate_channels(coordinates: Sequence[np.ndarray]) -> torch.Tensor:
-    """First channels of an item's rows before pruning, [rows, 6] uint8, from those of its runs."""
+    """Return the coordinates of an item's rows before pruning as bytes, [rows, 6] uint8.
+
+    Args:
+        coordinates: [3, rows] of each of the item's runs.
+    """
     return _as_bytes(np.concatenate(list(coordinates), axis=1).T)
 
 

@@ -1,85 +1,95 @@
-"""The fields of an item on its way to the worker: taken apart item by item, and put together again.
+"""What the API process tells the worker about an item: packed here, unpacked here.
 
-vLLM stores some fields of all items in one tensor and others in a list, which its configuration of
-each field tells. What is taken apart and put together comes out as if processed together.
+Three fields travel beside the pixels of each image or video, as fields of vLLM's own multimodal
+inputs. They stay on the CPU, so that the worker reads them without waiting for the GPU.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers.feature_extraction_utils import BatchFeature
-from vllm.multimodal.inputs import (
-    MultiModalFieldConfig,
-    MultiModalFlatField,
-    MultiModalKwargsItems,
-    MultiModalSharedField,
-)
+from vllm.multimodal.inputs import MultiModalFieldConfig
 
-PLAN_FIELD = "script_plan"
-"""Field of an item: its plan's bytes, uint8 [length]; empty to leave it whole."""
+from .plan import Plan
 
-COUNT_FIELD = "script_count"
-"""Field of an item: rows its placeholders expect, int64 []; 0 where the plan is empty."""
+PLAN = "script_plan"
+"""Field with the bytes of the item's plan, uint8 [length]; empty to leave the item whole."""
 
-KEY_FIELD = "script_key"
-"""Field of an item: its key in the worker's cache, uint8 [16]; empty to keep it out."""
+COUNT = "script_count"
+"""Field with the rows that the item's placeholders expect, int64 []; 0 where the plan is empty."""
 
-Configs = Mapping[str, MultiModalFieldConfig]
+KEY = "script_key"
+"""Field with the item's key in the worker's feature cache, uint8 [16]; empty to keep it out."""
 
 
-def field_name(field: str, modality: str) -> str:
-    """Name of one of our fields for that modality; vLLM gives every name to one modality."""
-    return field if modality == "image" else f"{field}_{modality}"
+@dataclass(frozen=True)
+class PackedItem:
+    """What the worker is to do with one image or video."""
+
+    plan: Plan
+    """The settings that its selection depends on."""
+    count: int
+    """Visual tokens to keep: the placeholders that it has in the prompt."""
+    key: bytes
+    """Key of its features in the worker's cache, 16 bytes; empty to keep them out."""
 
 
-def own_fields(plan: bytes, count: int, key: bytes, modality: str) -> dict[str, torch.Tensor]:
-    """Our three fields of an item."""
-    values = {PLAN_FIELD: _bytes(plan), COUNT_FIELD: torch.tensor(count), KEY_FIELD: _bytes(key)}
-    return {field_name(field, modality): value for field, value in values.items()}
+def pack(item: PackedItem | None, modality: str) -> dict[str, torch.Tensor]:
+    """Return our fields of an item, by name; None packs an item that is left whole."""
+    if item is None:
+        plan, count, key = b"", 0, b""
+    else:
+        plan, count, key = item.plan.encode(), item.count, item.key
+    values = {PLAN: _to_tensor(plan), COUNT: torch.tensor(count), KEY: _to_tensor(key)}
+    return {_name(field, modality): value for field, value in values.items()}
 
 
-def own_configs(modalities: Sequence[str]) -> dict[str, MultiModalFieldConfig]:
-    """How vLLM is to batch them."""
+def unpack(kwargs: dict[str, Any], modality: str) -> list[PackedItem | None] | None:
+    """Take our fields of a batch of items out of `kwargs`, the arguments of `embed_multimodal`.
+
+    Returns:
+        what to do with each item, None to leave it whole; None instead of a list where the batch
+        did not pass through our processor, as vLLM's dummies of whole items.
+    """
+    columns = [kwargs.pop(_name(field, modality), None) for field in (PLAN, COUNT, KEY)]
+    if columns[0] is None:
+        return None
+    return [
+        PackedItem(Plan.decode(_to_bytes(plan)), int(count), _to_bytes(key)) if len(plan) else None
+        for plan, count, key in zip(*columns, strict=True)
+    ]
+
+
+def packed_count(item: Mapping[str, Any], modality: str) -> int | None:
+    """Return how many visual tokens to keep of an item with these fields; None to keep all.
+
+    Args:
+        item: vLLM's field elements of one item, by name.
+    """
+    field = item.get(_name(COUNT, modality))
+    return int(field.data) or None if field is not None else None
+
+
+def field_configs(modalities: Sequence[str]) -> dict[str, MultiModalFieldConfig]:
+    """Return how vLLM is to batch our fields, by field name."""
     return {
-        field_name(field, modality): MultiModalFieldConfig.batched(modality, keep_on_cpu=True)
-        for field in (PLAN_FIELD, COUNT_FIELD, KEY_FIELD)
+        _name(field, modality): MultiModalFieldConfig.batched(modality, keep_on_cpu=True)
+        for field in (PLAN, COUNT, KEY)
         for modality in modalities
     }
 
 
-def take_apart(processed: BatchFeature, configs: Configs, modality: str) -> dict[str, Any]:
-    """The fields of the one item that was processed."""
-    (item,) = MultiModalKwargsItems.from_hf_inputs(processed, configs)[modality]
-    return {name: element.data for name, element in item.items()}
+def _name(field: str, modality: str) -> str:
+    """Name of a field for that modality; vLLM gives every name to one modality alone."""
+    return field if modality == "image" else f"{field}_{modality}"
 
 
-def put_together(
-    items: Sequence[Mapping[str, Any]], configs_of: Callable[[BatchFeature], Configs]
-) -> BatchFeature:
-    """What processing all items at once would have returned.
-
-    Args:
-        configs_of: vLLM's configuration of the fields; it may read the small ones.
-    """
-    columns = {name: [item[name] for item in items] for name in items[0]}
-    batch = BatchFeature({name: _stacked(values) for name, values in columns.items()})
-    for name, config in configs_of(batch).items():
-        if name in columns and isinstance(config.field, MultiModalFlatField):
-            batch[name] = torch.cat(columns[name], dim=config.field.dim)
-        elif name in columns and isinstance(config.field, MultiModalSharedField):
-            batch[name] = columns[name][0]
-    return batch
-
-
-def _stacked(values: list[Any]) -> Any:
-    """One tensor of values that are small and of one shape; else the list."""
-    shapes = {value.shape if isinstance(value, torch.Tensor) else None for value in values}
-    (shape,) = shapes if len(shapes) == 1 else (None,)
-    return torch.stack(values) if shape is not None and len(shape) <= 1 else values
-
-
-def _bytes(data: bytes) -> torch.Tensor:
+def _to_tensor(data: bytes) -> torch.Tensor:
     return torch.frombuffer(bytearray(data), dtype=torch.uint8) if data else torch.empty(0).byte()
+
+
+def _to_bytes(data: torch.Tensor) -> bytes:
+    return bytes(data.tolist())

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-from vllm_script.pruning import MODES, QUERY_MODES
+from vllm_script.pruning import MODES
 
 RATIOS = (1.0, 0.5, 0.33, 0.22, 0.11, 0.056)
 SOURCES = ("clip", "embedding", "none")
@@ -48,6 +48,6 @@ def grid(
     """All tokens first, then every method at every ratio below 1."""
     settings = [WHOLE]
     for mode, ratio in product(modes, sorted(set(ratios) - {1.0}, reverse=True)):
-        for source in sources if mode in QUERY_MODES else (None,):
+        for source in sources if MODES[mode].reads_query else (None,):
             settings.append(Setting(ratio, mode, source))
     return settings

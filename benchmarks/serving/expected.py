@@ -44,7 +44,7 @@ class Expected:
     @property
     def modalities(self) -> tuple[str, ...]:
         """What of the model the plugin prunes: image, video."""
-        return self._pruning.modalities
+        return self._pruning.family.modalities
 
     @property
     def own_methods(self) -> tuple[str, ...]:
@@ -98,10 +98,13 @@ class Expected:
         processed = self._stock(token_ids, self._stock.info.parse_mm_data(data))
         (span,) = processed["mm_placeholders"][size.modality]
         if size.frames is None:
-            layout = self._pruning.image_layout(size.height, size.width, {})
+            info = self._pruning.info
+            layout = self._pruning.family.image_layout(info, size.height, size.width, {})
         else:
             (item,) = processed["mm_kwargs"]["video"]
-            layout = self._pruning.video_layout({n: field.data for n, field in item.items()})
+            fields = {name: field.data for name, field in item.items()}
+            hf_config = self._pruning.info.get_hf_config()
+            layout = self._pruning.family.item_layout(hf_config, "video", fields)
         visual = span.get_num_embeds()
         if visual != layout.num_placeholders:
             raise RuntimeError(

@@ -2,7 +2,8 @@
 
 import torch
 
-from vllm_script.explain.shelf import MOST_KEPT, Selection, Shelf
+from vllm_script.explain.shelf import MOST_KEPT, Shelf
+from vllm_script.worker.selector import Selection
 
 
 def test_taken_once():

@@ -4,7 +4,8 @@ from types import SimpleNamespace
 
 from transformers import InternVLConfig, LlavaNextVideoConfig
 
-from vllm_script.families import internvl, internvl_chat, llava_next_video
+from vllm_script.families.internvl import InternVLChatFamily, InternVLFamily
+from vllm_script.families.llava_next_video import LlavaNextVideoFamily
 
 
 def counted(example):
@@ -14,7 +15,7 @@ def counted(example):
 
 def test_internvl():
     """Four by two tiles and a thumbnail, of 256 tokens each."""
-    assert counted(internvl.example(InternVLConfig())) == ("1280x720", 9 * 256, 1)
+    assert counted(InternVLFamily().example(InternVLConfig())) == ("1280x720", 9 * 256, 1)
 
 
 def test_internvl_chat():
@@ -26,11 +27,11 @@ def test_internvl_chat():
         dynamic_image_size=True,
         use_thumbnail=True,
     )
-    assert counted(internvl_chat.example(config)) == ("1280x720", 9 * 256, 1)
+    assert counted(InternVLChatFamily().example(config)) == ("1280x720", 9 * 256, 1)
     config.dynamic_image_size = False
-    assert counted(internvl_chat.example(config)) == ("1280x720", 256, 1)
+    assert counted(InternVLChatFamily().example(config)) == ("1280x720", 256, 1)
 
 
 def test_llava_next_video():
-    example = llava_next_video.example(LlavaNextVideoConfig())
+    example = LlavaNextVideoFamily().example(LlavaNextVideoConfig())
     assert counted(example) == ("8 frames", 8 * 144, 8)

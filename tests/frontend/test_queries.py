@@ -3,7 +3,14 @@
 import pytest
 
 from vllm_script.config import MAX_QUERY_CHARS
-from vllm_script.frontend.queries import image_queries, materialize
+from vllm_script.frontend.queries import (
+    MARKS,
+    Scaffolding,
+    item_queries,
+    learn_scaffolding,
+    materialize,
+    raw_item_queries,
+)
 
 IMAGE = {"type": "image_url", "image_url": {"url": "x"}}
 
@@ -67,17 +74,58 @@ def assistant(words):
         pytest.param([user(IMAGE), {"role": "assistant", "content": None}], [""], id="no content"),
     ],
 )
-def test_image_queries(messages, queries):
-    assert image_queries(messages) == queries
+def test_item_queries(messages, queries):
+    assert item_queries(messages)["image"] == queries
 
 
 def test_contents_that_can_be_read_once():
     messages = materialize([{"role": "user", "content": iter([IMAGE, text("a")])}])
-    assert image_queries(messages) == ["a"]
+    assert item_queries(messages)["image"] == ["a"]
     assert messages[0]["content"] == [IMAGE, text("a")]
 
 
 def test_a_document_is_cut_to_its_ends():
-    (query,) = image_queries([user(IMAGE, text("begin " + "x" * 100_000 + " end?"))])
+    (query,) = item_queries([user(IMAGE, text("begin " + "x" * 100_000 + " end?"))])["image"]
     assert len(query) == MAX_QUERY_CHARS
     assert query.startswith("begin ") and query.endswith(" end?")
+
+
+VICUNA = Scaffolding("USER:", "ASSISTANT:")
+MISTRAL = Scaffolding("[INST]", "[/INST]")
+NONE = Scaffolding("", "")
+
+
+@pytest.mark.parametrize(
+    "template, expected",
+    [
+        ("USER: <image>\n{} ASSISTANT: {}</s>USER: {} ASSISTANT:", VICUNA),
+        ("A chat. USER: <image>\n{} ASSISTANT: {}</s>USER: {} ASSISTANT:", VICUNA),
+        ("[INST] <image>\n{} [/INST] {}</s>[INST] {} [/INST]", MISTRAL),
+        ("<image>{}\n{}\n{}\n", NONE),
+    ],
+)
+def test_learn_scaffolding(template, expected):
+    assert learn_scaffolding(template.format(*MARKS), "<image>") == expected
+
+
+@pytest.mark.parametrize(
+    "text, scaffolding, queries",
+    [
+        ("USER: <image>\nWhat? ASSISTANT:", VICUNA, ["What?"]),
+        ("Be brief. USER: <image>\nWhat? ASSISTANT:", VICUNA, ["What?"]),
+        ("USER: <image><image>\nCompare. ASSISTANT:", VICUNA, ["Compare."] * 2),
+        (
+            "USER: <image>\nWhat? ASSISTANT: A cat.</s>USER: <image>\nWhy? ASSISTANT:",
+            VICUNA,
+            ["What?", "Why?"],
+        ),
+        ("USER: <image>\nWhat? ASSISTANT: A cat.</s>USER: Why? ASSISTANT:", VICUNA, ["What?"]),
+        ("USER: <image> USER: What? ASSISTANT:", VICUNA, ["What?"]),
+        ("USER: What? ASSISTANT:", VICUNA, []),
+        ("<s>[INST] <image>\nWhat? [/INST]", MISTRAL, ["What?"]),
+        ("<image>\nWhat?", VICUNA, ["What?"]),  # does not follow the template
+        ("<image>\nWhat?", NONE, ["What?"]),
+    ],
+)
+def test_raw_item_queries(text, scaffolding, queries):
+    assert raw_item_queries(text, {"image": "<image>"}, scaffolding) == {"image": queries}

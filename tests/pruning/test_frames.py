@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from vllm_script.kernels import inverse_norms
 from vllm_script.pruning import MODES, PruningParams, run_mode
 from vllm_script.pruning.frames import WINDOW_FRAMES, frame_floors, reduce_video_graph
+from vllm_script.pruning.task import Task
 
 FRAMES, SIZE = 6, 12
 
@@ -20,6 +20,12 @@ def still(num_frames=FRAMES):
     """A video in which nothing moves."""
     frame = torch.randn(SIZE, 64, generator=torch.Generator().manual_seed(2))
     return frame.repeat(num_frames, 1)
+
+
+def thinning(video, floors):
+    """The task to keep no more than the floors, where only like tokens are neighbours."""
+    params = PruningParams(tau=0.9, tau_relative=False)
+    return Task(video, sum(floors), None, params, floors)
 
 
 def kept_of_frames(kept):
@@ -67,14 +73,13 @@ def test_what_stands_still_is_kept_once(mode):
 @pytest.mark.parametrize("num_frames", [2, WINDOW_FRAMES, WINDOW_FRAMES + 1, 2 * WINDOW_FRAMES + 3])
 def test_graph_joins_the_same_place_of_neighbouring_frames(num_frames):
     """No two tokens of a frame are alike, so only those of other frames can stand for one."""
-    params = PruningParams(tau=0.9, tau_relative=False)
     video, target = still(num_frames), num_frames * SIZE // 2
-    pool = reduce_video_graph(video, target, [1] * num_frames, params, inverse_norms(video))
+    pool = reduce_video_graph(thinning(video, [1] * num_frames), target)
     left = pool.rows[: int(pool.counts[0])]
     assert left.tolist() == sorted(set(left.tolist()))
     assert target <= len(left) < 3 * len(video) // 4
     assert len((left % SIZE).unique()) == SIZE  # every place has a survivor
-    frame = reduce_video_graph(video[:SIZE], SIZE // 2, [1], params, inverse_norms(video[:SIZE]))
+    frame = reduce_video_graph(thinning(video[:SIZE], [1]), SIZE // 2)
     assert int(frame.counts[0]) == SIZE
 
 
@@ -83,9 +88,8 @@ def test_a_frame_below_its_floor_stays_whole():
     generator = torch.Generator().manual_seed(3)
     video = torch.randn(4 * SIZE, 64, generator=generator)
     video[SIZE : 2 * SIZE] = torch.ones(64)
-    params = PruningParams(tau=0.9, tau_relative=False)
     for floor, fewest in ((1, 1), (SIZE - 1, SIZE)):
-        pool = reduce_video_graph(video, SIZE, [1, floor, 1, 1], params, inverse_norms(video))
+        pool = reduce_video_graph(thinning(video, [1, floor, 1, 1]), SIZE)
         left = pool.rows[: int(pool.counts[0])]
         counts = torch.bincount(left // SIZE, minlength=4).tolist()
         assert counts[0] == counts[2] == counts[3] == SIZE

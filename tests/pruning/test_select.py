@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from vllm_script import select_visual_tokens
-from vllm_script.pruning import MODES, QUERY_MODES, PruningParams
+from vllm_script.pruning import PruningParams
 
 TOKENS = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
 
@@ -49,39 +49,6 @@ def test_select_visual_tokens_errors(changed, message):
     arguments = {"visual_tokens": TOKENS, "budget": 3, **changed}
     with pytest.raises(ValueError, match=message):
         select_visual_tokens(**arguments)
-
-
-def test_modes_named_in_query_modes_exist():
-    assert set(MODES) > QUERY_MODES
-
-
-@pytest.mark.parametrize("mode", MODES)
-def test_only_query_modes_read_relevance(mode):
-    generator = torch.Generator().manual_seed(3)
-    tokens = torch.randn(60, 32, generator=generator)
-    kept = select_visual_tokens(tokens, 12, mode=mode)
-    seen = {
-        tuple(select_visual_tokens(tokens, 12, relevance=relevance, mode=mode).tolist())
-        for relevance in torch.rand(4, 60, generator=generator)
-    }
-    assert (seen != {tuple(kept.tolist())}) == (mode in QUERY_MODES)
-
-
-@pytest.mark.parametrize(
-    "mode, params, other",
-    [
-        ("gsp", {"tau": 0.0}, {"tau": 0.3}),
-        ("gsp", {"tau_relative": True}, {"tau_relative": False}),
-        ("gsp", {"gamma": 0.0}, {"gamma": 10.0}),
-        ("script", {"pool_ratio": 0.8}, {"pool_ratio": 0.9}),
-        ("random", {"seed": 0}, {"seed": 1}),
-    ],
-    ids=lambda value: value if isinstance(value, str) else next(iter(value)),
-)
-def test_parameters_reach_their_mode(mode, params, other):
-    tokens = torch.randn(60, 16, generator=torch.Generator().manual_seed(4)) + 0.5
-    kept = select_visual_tokens(tokens, 45, mode=mode, **params)
-    assert not torch.equal(kept, select_visual_tokens(tokens, 45, mode=mode, **other))
 
 
 def test_params_defaults_are_valid():

@@ -27,6 +27,7 @@ def explain(monkeypatch, capsys):
     return explain
 
 
+@pytest.mark.real
 def test_with_a_model_of_its_own(explain, tmp_path, monkeypatch):
     monkeypatch.setenv("TRITON_INTERPRET", "0")  # as users have it
     out = tmp_path / "kept.png"

@@ -6,8 +6,10 @@ from vllm.entrypoints.launchers.cli_args import make_arg_parser
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 
 from vllm_script import plugin
-from vllm_script.config import ScriptConfig
+from vllm_script.config import SETTINGS, ScriptConfig
 from vllm_script.patches import vllm as compat
+from vllm_script.server.flags import PLUGIN_MEANING
+from vllm_script.setting import Choice, Number, Switch
 
 
 @pytest.fixture(scope="module")
@@ -102,19 +104,44 @@ def test_mistakes_are_usage_errors(parser, flags, words, capsys):
         assert word in message
 
 
-def test_help_explains_every_flag(parser, capsys):
+def test_help_explains_every_flag(parser, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "1000")
     with pytest.raises(SystemExit):
         parser.parse_args(["serve", "--help=Script"])
-    text = capsys.readouterr().out
-    for flag in (
-        *("--plugin", "--keep-ratio", "--visual-token-budget"),
-        *("--script-mode", "--script-relevance", "--script-clip-model"),
-        *("--min-keep-ratio", "--max-keep-ratio", "--script-cache-gb"),
-        *("--script-explain", "--script-shadow"),
-    ):
-        assert flag in text
+    text = " ".join(capsys.readouterr().out.split())
+    assert f"--plugin {{script}} {PLUGIN_MEANING} --" in text
+    for setting in SETTINGS:
+        default = f" (default: {setting.shown_default})" if setting.shown_default else ""
+        expected = f"{setting.flag} {setting.description}{default} "
+        assert (expected in text) == (setting.flag is not None)
+    assert "(default: 0.11)" in text
     assert text.startswith("Script:")
     assert "--max-model-len" not in text
+    assert "(default: None)" not in text
+
+
+WITH_FLAG = [setting for setting in SETTINGS if setting.flag is not None]
+
+
+@pytest.mark.parametrize("setting", WITH_FLAG, ids=lambda setting: setting.key)
+def test_every_flag_reaches_its_setting(parser, setting):
+    """From the command line to the settings in force, with a value that is not the default."""
+    match setting.values:
+        case Switch():
+            arguments, value = [], True
+        case Number(high=high, integer=integer):
+            value = int(high) if integer else 0.75 * high
+            arguments = [str(value)]
+        case Choice(names=names):
+            value = [name for name in names if name != setting.default][-1]
+            arguments = [value]
+        case _:
+            value, arguments = "some/name", ["some/name"]
+    flags = [setting.flag.split()[0], *arguments]
+    given = script_settings(parser, *flags)
+    assert given == {setting.key: value}
+    assert value != setting.default
+    assert getattr(ScriptConfig.from_dict(given), setting.key) == value
 
 
 def test_engine_config_without_pruning_is_stock(checkpoint):
@@ -134,7 +161,7 @@ def test_engine_config_keeps_the_users_overrides(checkpoint, overrides):
     )
     hf_config = args.create_engine_config().model_config.hf_config
     assert hf_config.architectures == ["ScriptLlavaNextForConditionalGeneration"]
-    assert ScriptConfig.from_dict(hf_config.vllm_script).keep_ratio == 0.5
+    assert ScriptConfig.of(hf_config).keep_ratio == 0.5
     assert (hf_config.rope_x, hf_config.text_config.rope_y) == (1, 2)
 
 

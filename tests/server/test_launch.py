@@ -6,6 +6,8 @@ import pytest
 
 from vllm_script.server.launch import VllmServer
 
+pytestmark = pytest.mark.real
+
 
 def test_a_server_that_fails_shows_its_log(tmp_path):
     with (

@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
-from ..families.boxes import ONE_TILE, TILES, Views
+from ..families.boxes import ONE_TILE, TILES
+from ..family import Views
 
 PANEL_WIDTH = 420
 PANEL_HEIGHT = 840
@@ -30,8 +31,8 @@ def draw_selection(
     """Draw one panel for each way in which the encoder saw the image, and one for relevance.
 
     Args:
-        views: boxes [P, 4] of each view, see families/boxes.py. Patches are numbered through
-            all views; relevance is shown on one of tiles where there is one.
+        views: boxes [P, 4] of each view; patches are numbered through all views. Relevance is
+            shown on the view in tiles where there is one.
         kept: [K] patches.
         relevance: [patches] in [0, 1], NaN where there is none; None: no panel.
     """

@@ -1,11 +1,13 @@
-"""What explain shows of an image: its plan and its picture here, the worker's selection later."""
+"""What explain shows of a request's images: plan and picture here, the worker's selection later."""
 
 from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass, replace
+from typing import Any
 
 from PIL import Image
+from vllm.exceptions import VLLMValidationError
 
 from ..layout import Layout
 from ..plan import Plan
@@ -19,7 +21,7 @@ class ExplainedImage:
     picture: Image.Image
     layout: Layout
     plan: Plan | None
-    """None where the image is left whole."""
+    """How it is pruned; None where it is left whole."""
     text: str
     """The text that its selection depends on, "" where it depends on none."""
     source: str
@@ -33,6 +35,28 @@ class ExplainedImage:
         return self.plan.query == tuple(clip_windows(self.plan.clip_model, self.text))
 
 
-def with_explain_id(plan: Plan | None) -> Plan | None:
-    """The plan under a name of its own: no cache has it, and the worker shows its selection."""
-    return None if plan is None else replace(plan, explain_id=secrets.token_hex(16))
+class Explanation:
+    """Watches what is done to a request's images: frontend/request.py's `ItemWatcher`."""
+
+    def __init__(self) -> None:
+        self.images: list[ExplainedImage] = []
+
+    def mark(self, plan: Plan | None) -> Plan | None:
+        """Give a plan a random name: no cache has it, and the worker shows its selection by it."""
+        return None if plan is None else replace(plan, explain_id=secrets.token_hex(16))
+
+    def see(
+        self, picture: Any, layout: Layout | None, plan: Plan | None, text: str, source: str
+    ) -> None:
+        """Keep an image, in prompt order.
+
+        Raises:
+            VLLMValidationError: the image itself was not sent.
+        """
+        if layout is None:
+            raise VLLMValidationError(
+                f"image {len(self.images)} cannot be shown: send the picture itself, not its uuid "
+                "alone and not image_embeds",
+                parameter="messages",
+            )
+        self.images.append(ExplainedImage(picture, layout, plan, text, source))

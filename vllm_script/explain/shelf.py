@@ -1,34 +1,18 @@
-"""What was selected of an image, and the worker's shelf of selections that somebody asked for."""
+"""Selections that somebody asked to see, in the worker until the API process fetches them."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
 from typing import Any
 
-import torch
+from ..worker.selector import Selection
 
 MOST_KEPT = 256
 """Selections on a shelf until they are fetched; beyond it the oldest go. At 672x672: 4 MB."""
 
 
-@dataclass(frozen=True)
-class Selection:
-    """The visual tokens of one image that stay."""
-
-    kept: torch.Tensor
-    """[K] int64: rows of the image's features, which are its patches, ascending."""
-    relevance: torch.Tensor | None
-    """[P] of the layout's candidates, high = keep; None where the selection reads none."""
-
-    def as_lists(self) -> dict[str, Any]:
-        """The fields as lists of numbers, which other processes can be sent."""
-        relevance = None if self.relevance is None else self.relevance.tolist()
-        return {"kept": self.kept.tolist(), "relevance": relevance}
-
-
 class Shelf:
-    """Selections by name, in the worker's main memory until the API process fetches them."""
+    """Selections by name, in the worker's main memory."""
 
     def __init__(self) -> None:
         self._selections: OrderedDict[str, Selection] = OrderedDict()  # oldest first
@@ -42,10 +26,16 @@ class Shelf:
             self._selections.popitem(last=False)
 
     def take(self, names: list[str]) -> list[dict[str, Any] | None]:
-        """The selections of those names, each once; None for what is not here.
+        """Return the selections of those names, each once; None for what is not here.
 
         Returns:
-            fields as in `Selection`, as lists of numbers.
+            for each name, the fields of its `Selection` as lists of numbers, which other processes
+            can be sent.
         """
         taken = [self._selections.pop(name, None) for name in names]
-        return [None if selection is None else selection.as_lists() for selection in taken]
+        return [None if selection is None else _as_lists(selection) for selection in taken]
+
+
+def _as_lists(selection: Selection) -> dict[str, Any]:
+    relevance = None if selection.relevance is None else selection.relevance.tolist()
+    return {"kept": selection.kept.tolist(), "relevance": relevance}

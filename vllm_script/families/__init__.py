@@ -1,50 +1,52 @@
-"""The model families that can be pruned.
+"""The model families that can be pruned, a file each.
 
-A family is a module here with
-
-- the class `Script<architecture>`, a `PrunedModel` before vLLM's own, registered with a
-  `PruningProcessor` before vLLM's own;
-- `check(engine_args, hf_config)`, which raises ValueError for what it would get wrong;
-- `example(hf_config)`, an image or video for the start-up line: what it is, and its layout;
-- `patch_views(hf_config, layout, height, width)`, where it takes images: where the patches of one
-  lie, see boxes.py, for explain.
+A family is one file here, which both processes import: what it knows of the model's layout (a
+subclass of `vllm_script.family.Family`), the processor of the API process, and the model of the
+engine process, registered under the stock architecture's name with `Script` before it. README.md
+beside plugin.py tells how to add one.
 """
 
 from __future__ import annotations
 
 import importlib
-from types import ModuleType
+from typing import Any
 
-_PACKAGE = "vllm_script.families"
+from ..family import Family
 
 FAMILIES = {
     "LlavaNextForConditionalGeneration": "llava_next",
     "LlavaForConditionalGeneration": "llava",
     "LlavaOnevisionForConditionalGeneration": "llava_onevision",
-    "Qwen2VLForConditionalGeneration": "qwen2_vl",
-    "Qwen2_5_VLForConditionalGeneration": "qwen2_5_vl",
-    "Qwen3VLForConditionalGeneration": "qwen3_vl",
+    "Qwen2VLForConditionalGeneration": "qwen_vl",
+    "Qwen2_5_VLForConditionalGeneration": "qwen_vl",
+    "Qwen3VLForConditionalGeneration": "qwen_vl",
     "InternVLForConditionalGeneration": "internvl",
-    "InternVLChatModel": "internvl_chat",
+    "InternVLChatModel": "internvl",
     "LlavaNextVideoForConditionalGeneration": "llava_next_video",
 }
 """vLLM's architecture name -> module of this package, which holds the class `Script<name>`."""
 
 
 def pruned_name(architecture: str) -> str:
-    """Architecture name of the pruned model for a stock one."""
+    """Return the architecture name of the pruned model for a stock one."""
     return f"Script{architecture}"
 
 
 def registrations() -> list[tuple[str, str]]:
-    """(architecture name, "module:class") of every pruned model; imports none of them."""
+    """Return (architecture name, "module:class") of every pruned model; imports none of them."""
     return [
-        (pruned_name(stock), f"{_PACKAGE}.{module}:{pruned_name(stock)}")
+        (pruned_name(stock), f"{__name__}.{module}:{pruned_name(stock)}")
         for stock, module in FAMILIES.items()
     ]
 
 
-def family_of(pruned_architecture: str) -> ModuleType:
-    """The module of a pruned model, from its architecture name."""
+def family_of(pruned_architecture: str) -> Family:
+    """Return the family of a pruned model, from its architecture name."""
+    family: Family = model_class(pruned_architecture).family
+    return family
+
+
+def model_class(pruned_architecture: str) -> Any:
+    """Return the class of a pruned model, from its architecture name; imports its module."""
     module = FAMILIES[pruned_architecture.removeprefix("Script")]
-    return importlib.import_module(f"{_PACKAGE}.{module}")
+    return getattr(importlib.import_module(f"{__name__}.{module}"), pruned_architecture)

@@ -6,13 +6,9 @@ box of a patch that shows only padding is empty.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from transformers.image_processing_utils import get_patch_output_size, select_best_resolution
 
-Views = Mapping[str, torch.Tensor]
-"""Boxes of the patches of each view that the encoder has of an image, in order; by its name."""
 ONE_TILE = "the whole picture in one tile"
 TILES = "the picture in tiles"
 

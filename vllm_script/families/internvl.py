@@ -1,10 +1,16 @@
-"""InternVL 2.5 and 3 in transformers' format, which vLLM runs as Intern-S1."""
+"""InternVL 2.5 and 3, in transformers' format (vLLM runs it as Intern-S1) and in their own.
+
+An image is cut into tiles, and a thumbnail of it comes behind them, in one run of placeholders. A
+frame of a video is one tile, and a run of its own. All tiles have the same number of tokens.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 
+import torch
 from transformers.models.got_ocr2.image_processing_got_ocr2 import GotOcr2ImageProcessor
 from vllm.model_executor.models.interns1 import (
     InternS1DummyInputsBuilder,
@@ -12,34 +18,137 @@ from vllm.model_executor.models.interns1 import (
     InternS1MultiModalProcessor,
     InternS1ProcessingInfo,
 )
+from vllm.model_executor.models.internvl import (
+    InternVLChatModel,
+    InternVLDummyInputsBuilder,
+    InternVLMultiModalProcessor,
+    InternVLProcessingInfo,
+)
 from vllm.multimodal import MULTIMODAL_REGISTRY
+from vllm.transformers_utils.processors.internvl import (
+    calculate_internvl_targets,
+    get_internvl_target_ratios,
+    resolve_internvl_min_max_num,
+)
 
+from ..family import Family, Views
+from ..frontend.processor import PruningProcessor
 from ..layout import Layout
-from .internvl_tiles import TilesModel, TilesProcessor, check, image_layout, patch_views, tile_side
+from ..vllm_types import ProcessingInfo
+from ..worker.model import PrunedModel, split_flat
+from .boxes import ONE_TILE, TILES, tiled_boxes, whole_boxes
 
-__all__ = ["check", "patch_views"]
+
+class TilesFamily(Family):
+    """What both formats have in common."""
+
+    modalities = ("image", "video")
+
+    def item_layout(self, hf_config: Any, modality: str, fields: Mapping[str, Any]) -> Layout:
+        layout_of = _video_layout if modality == "video" else _image_layout
+        return layout_of(int(fields[f"{modality}_num_patches"]), _tile_side(hf_config) ** 2)
+
+    def views(self, hf_config: Any, layout: Layout, height: int, width: int) -> Views:
+        """Return the boxes of the tiles, then of the thumbnail."""
+        side = _tile_side(hf_config)
+        num_tiles = layout.num_patches // side**2
+        thumbnail = num_tiles > 1 and getattr(hf_config, "use_thumbnail", True)
+        tiles = tiled_boxes(side, num_tiles - thumbnail, height, width)
+        if not thumbnail:
+            return {TILES: tiles}
+        return {TILES: tiles, ONE_TILE: whole_boxes(side, side, height, width)}
 
 
-def example(hf_config: Any) -> tuple[str, Layout]:
-    """An image for the start-up line, with the processor's default limits of tiles."""
-    height, width = hf_config.vision_config.image_size
-    processor = GotOcr2ImageProcessor(size={"height": height, "width": width})
-    num_tiles = _num_tiles(processor, 720, 1280, {})
-    return "1280x720", image_layout(num_tiles, tile_side(hf_config) ** 2)
+class InternVLFamily(TilesFamily):
+    """The format of transformers."""
+
+    def example(self, hf_config: Any) -> tuple[str, Layout]:
+        """Return an image, with the processor's default limits of tiles."""
+        height, width = hf_config.vision_config.image_size
+        processor = GotOcr2ImageProcessor(size={"height": height, "width": width})
+        num_tiles = _num_tiles(processor, 720, 1280, {})
+        return "1280x720", _image_layout(num_tiles, _tile_side(hf_config) ** 2)
+
+    def image_layout(
+        self, info: ProcessingInfo, height: int, width: int, kwargs: Mapping[str, object]
+    ) -> Layout:
+        processor = info.get_hf_processor(**kwargs)
+        settings = info.ctx.get_merged_mm_kwargs(kwargs)
+        settings = {**settings, **settings.get("images_kwargs", {})}
+        num_tiles = _num_tiles(processor.image_processor, height, width, settings)
+        return _image_layout(num_tiles, processor.image_seq_length)
+
+
+class InternVLChatFamily(TilesFamily):
+    """The models' own format, whose configuration class comes with the checkpoint."""
+
+    def example(self, hf_config: Any) -> tuple[str, Layout]:
+        fewest, most = resolve_internvl_min_max_num(
+            min_dynamic_patch=hf_config.min_dynamic_patch,
+            max_dynamic_patch=hf_config.max_dynamic_patch,
+            dynamic_image_size=hf_config.dynamic_image_size,
+            use_thumbnail=False,  # counted below
+        )
+        num_tiles, _, _ = calculate_internvl_targets(
+            orig_width=1280,
+            orig_height=720,
+            target_ratios=get_internvl_target_ratios(fewest, most),
+            image_size=hf_config.vision_config.image_size,
+            use_thumbnail=hf_config.use_thumbnail,
+        )
+        return "1280x720", _image_layout(num_tiles, _tile_side(hf_config) ** 2)
+
+    def image_layout(
+        self, info: ProcessingInfo, height: int, width: int, kwargs: Mapping[str, object]
+    ) -> Layout:
+        processor = info.get_hf_processor(**kwargs)
+        tile_tokens = processor.image_seq_length
+        total = processor.get_num_image_tokens(image_width=width, image_height=height)
+        return _image_layout(total // tile_tokens, tile_tokens)
+
+    def token(self, info: ProcessingInfo, modality: str) -> str:
+        return f"<{modality}>"
+
+
+def _tile_side(hf_config: Any) -> int:
+    """Visual tokens on a side of a tile, of either format's configuration."""
+    vision = hf_config.vision_config
+    size, patch = (
+        side if isinstance(side, int) else side[0]
+        for side in (vision.image_size, vision.patch_size)
+    )
+    return int(size // patch * hf_config.downsample_ratio)
 
 
 def _num_tiles(processor: Any, height: int, width: int, kwargs: Mapping[str, object]) -> int:
     """Tiles of an image, with its thumbnail: InternVL's processor cuts images by default."""
-    return processor.get_number_of_image_patches(height, width, {"crop_to_patches": True, **kwargs})
+    settings = {"crop_to_patches": True, **kwargs}
+    return int(processor.get_number_of_image_patches(height, width, settings))
 
 
-class ScriptInternVLProcessor(TilesProcessor, InternS1MultiModalProcessor):
-    def image_layout(self, height: int, width: int, kwargs: Mapping[str, object]) -> Layout:
-        processor: Any = self.info.get_hf_processor(**kwargs)
-        settings = self.info.ctx.get_merged_mm_kwargs(kwargs)
-        settings = {**settings, **settings.get("images_kwargs", {})}
-        num_tiles = _num_tiles(processor.image_processor, height, width, settings)
-        return image_layout(num_tiles, processor.image_seq_length)
+@lru_cache(maxsize=64)
+def _image_layout(num_tiles: int, tile_tokens: int) -> Layout:
+    """Layout of an image of that many tiles, its thumbnail among them."""
+    return Layout(torch.arange(num_tiles * tile_tokens))
+
+
+@lru_cache(maxsize=64)
+def _video_layout(num_frames: int, tile_tokens: int) -> Layout:
+    """Layout of a video: each frame is one tile and one run."""
+    rows = torch.arange(num_frames * tile_tokens)
+    return Layout(rows, num_frames, even=True, minimum=num_frames)
+
+
+class TilesModel(PrunedModel):
+    """`PrunedModel` of both formats: the tiles of a batch are in one tensor."""
+
+    def split(self, fields: dict[str, Any], num_items: int) -> Iterator[dict[str, Any]]:
+        (sizes,) = (value for name, value in fields.items() if name.endswith("_num_patches"))
+        return split_flat(fields, sizes)
+
+
+class ScriptInternVLProcessor(PruningProcessor, InternS1MultiModalProcessor):
+    family = InternVLFamily()
 
 
 @MULTIMODAL_REGISTRY.register_processor(
@@ -48,4 +157,17 @@ class ScriptInternVLProcessor(TilesProcessor, InternS1MultiModalProcessor):
     dummy_inputs=InternS1DummyInputsBuilder,
 )
 class ScriptInternVLForConditionalGeneration(TilesModel, InternS1ForConditionalGeneration):
-    pass
+    family = ScriptInternVLProcessor.family
+
+
+class ScriptInternVLChatProcessor(PruningProcessor, InternVLMultiModalProcessor):
+    family = InternVLChatFamily()
+
+
+@MULTIMODAL_REGISTRY.register_processor(
+    ScriptInternVLChatProcessor,
+    info=InternVLProcessingInfo,
+    dummy_inputs=InternVLDummyInputsBuilder,
+)
+class ScriptInternVLChatModel(TilesModel, InternVLChatModel):
+    family = ScriptInternVLChatProcessor.family

@@ -14,32 +14,45 @@ from vllm.model_executor.models.llava_next_video import (
 )
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
+from ..family import Family
 from ..frontend.processor import PruningProcessor
 from ..layout import Layout
+from ..vllm_types import ProcessingInfo
 from ..worker.model import PrunedModel
 
 
-def check(engine_args: Any, hf_config: Any) -> None:
-    """There is no way of running in which this model cannot be pruned."""
+class LlavaNextVideoFamily(Family):
+    modalities = ("video",)
+
+    def example(self, hf_config: Any) -> tuple[str, Layout]:
+        return "8 frames", _layout(hf_config, 8)
+
+    def image_layout(
+        self, info: ProcessingInfo, height: int, width: int, kwargs: Mapping[str, object]
+    ) -> Layout:
+        raise AssertionError("vLLM takes no images for LLaVA-NeXT-Video")
+
+    def item_layout(self, hf_config: Any, modality: str, fields: Mapping[str, Any]) -> Layout:
+        return _layout(hf_config, num_frames(fields))
 
 
-def example(hf_config: Any) -> tuple[str, Layout]:
-    """A video for the start-up line."""
-    return "8 frames", video_layout(hf_config, 8)
+def num_frames(fields: Mapping[str, Any]) -> int:
+    """Return the frames of a processed video, `pixel_values_videos` [frames, 3, height, width].
+
+    vLLM's batch of a single item has one dimension more in front.
+    """
+    return int(fields["pixel_values_videos"].shape[-4])
 
 
-def video_layout(hf_config: Any, num_frames: int) -> Layout:
+def _layout(hf_config: Any, frames: int) -> Layout:
     """Layout of a video: its frames in one run."""
     vision = hf_config.vision_config
     side = -(-(vision.image_size // vision.patch_size) // hf_config.spatial_pool_stride)
-    return Layout(torch.arange(num_frames * side**2), num_frames, minimum=num_frames)
+    return Layout(torch.arange(frames * side**2), frames, minimum=frames)
 
 
 class ScriptLlavaNextVideoProcessor(PruningProcessor, LlavaNextVideoMultiModalProcessor):
-    modalities = ("video",)
-
-    def video_layout(self, fields: Mapping[str, Any]) -> Layout:
-        return video_layout(self.info.get_hf_config(), len(fields["pixel_values_videos"]))
+    family = LlavaNextVideoFamily()
 
 
 @MULTIMODAL_REGISTRY.register_processor(
@@ -50,5 +63,4 @@ class ScriptLlavaNextVideoProcessor(PruningProcessor, LlavaNextVideoMultiModalPr
 class ScriptLlavaNextVideoForConditionalGeneration(
     PrunedModel, LlavaNextVideoForConditionalGeneration
 ):
-    def item_layout(self, modality: str, fields: Mapping[str, Any]) -> Layout:
-        return video_layout(self.config, len(fields["pixel_values_videos"][0]))
+    family = ScriptLlavaNextVideoProcessor.family

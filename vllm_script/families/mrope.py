@@ -15,6 +15,7 @@ import torch
 from vllm.exceptions import VLLMValidationError
 from vllm.utils.gpu_sync_debug import gpu_sync_allowed
 
+from ..family import Family
 from ..frontend.processor import PruningProcessor
 from ..layout import Layout
 from ..patches.vllm import ask_for_position_channels, expect_position_channels
@@ -29,27 +30,10 @@ from ..positions import (
     place_rows,
     prompt_positions,
 )
+from ..vllm_types import EngineArgs, ProcessingInfo
 from ..worker.encoded_image import EncodedImage
-from ..worker.model import PrunedModel, split_flat, to_device
-
-
-def check_mrope(engine_args: Any) -> None:
-    """Raise ValueError for ways of running that would lose the rows' positions."""
-    if engine_args.pipeline_parallel_size > 1:
-        raise ValueError(
-            "the script plugin cannot prune this model with --pipeline-parallel-size: only the "
-            "first stage would know the positions; use --tensor-parallel-size"
-        )
-    if engine_args.speculative_config is not None:
-        raise ValueError(
-            "the script plugin cannot prune this model with speculative decoding, which reads "
-            "rows and positions on its own; remove --speculative-config"
-        )
-    if engine_args.enable_prompt_embeds:
-        raise ValueError(
-            "the script plugin cannot prune this model beside --enable-prompt-embeds, whose rows "
-            "have no positions; remove it"
-        )
+from ..worker.model import PrunedModel, split_flat
+from ..worker.selector import to_device
 
 
 def layout_of_runs(runs: Sequence[np.ndarray], num_frames: int) -> Layout:
@@ -59,21 +43,45 @@ def layout_of_runs(runs: Sequence[np.ndarray], num_frames: int) -> Layout:
     return Layout(torch.arange(num_rows), num_frames, len(runs) > 1, max(num_frames, fewest))
 
 
-class MRopeProcessor(PruningProcessor):
-    """`PruningProcessor` of these families."""
+class MRopeFamily(Family):
+    """A family whose items are grids of visual tokens with coordinates in time, height, width."""
 
     modalities = ("image", "video")
 
-    @staticmethod
+    def check(self, engine_args: EngineArgs, hf_config: Any) -> None:
+        """Raise ValueError for ways of running that would lose the rows' positions."""
+        if engine_args.pipeline_parallel_size > 1:
+            raise ValueError(
+                "the script plugin cannot prune this model with --pipeline-parallel-size: only the "
+                "first stage would know the positions; use --tensor-parallel-size"
+            )
+        if engine_args.speculative_config is not None:
+            raise ValueError(
+                "the script plugin cannot prune this model with speculative decoding, which reads "
+                "rows and positions on its own; remove --speculative-config"
+            )
+        if engine_args.enable_prompt_embeds:
+            raise ValueError(
+                "the script plugin cannot prune this model beside --enable-prompt-embeds, whose "
+                "rows have no positions; remove it"
+            )
+
     @abstractmethod
-    def runs(hf_config: Any, modality: str, fields: Mapping[str, Any]) -> list[np.ndarray]:
-        """Coordinates, [3, rows] of each run, of an item that was processed."""
+    def runs(self, hf_config: Any, modality: str, fields: Mapping[str, Any]) -> list[np.ndarray]:
+        """Return the coordinates, [3, rows] of each run, of an item that was processed."""
 
-    def video_layout(self, fields: Mapping[str, Any]) -> Layout:
-        return _layout(self.runs(self.info.get_hf_config(), "video", fields), "video", fields)
+    def item_layout(self, hf_config: Any, modality: str, fields: Mapping[str, Any]) -> Layout:
+        num_frames = int(fields[f"{modality}_grid_thw"].flatten()[0])
+        return layout_of_runs(self.runs(hf_config, modality, fields), num_frames)
 
-    def placeholder(self, modality: str) -> str:
-        return f"<|vision_start|>{self.token(modality)}<|vision_end|>"
+    def placeholder(self, info: ProcessingInfo, modality: str) -> str:
+        return f"<|vision_start|>{self.token(info, modality)}<|vision_end|>"
+
+
+class MRopeProcessor(PruningProcessor):
+    """`PruningProcessor` of these families."""
+
+    family: MRopeFamily
 
     def _check_prompt(self, processed: Any, plans: Mapping[str, Sequence[Plan | None]]) -> None:
         """Positions of a pruned item are counted from the text before it."""
@@ -96,20 +104,13 @@ class MRopePrunedModel(PrunedModel):
     """`PrunedModel` whose rows carry their coordinates to where the prompt's positions are."""
 
     supports_multimodal_pruning = True
+    family: MRopeFamily
     config: Any
 
     def __init__(self, *, vllm_config: Any, prefix: str = "") -> None:
         super().__init__(vllm_config=vllm_config, prefix=prefix)
         expect_position_channels(vllm_config.model_config.multimodal_config)
         ask_for_position_channels(vllm_config)
-
-    @staticmethod
-    @abstractmethod
-    def runs(hf_config: Any, modality: str, fields: Mapping[str, Any]) -> list[np.ndarray]:
-        """As that of the processor."""
-
-    def item_layout(self, modality: str, fields: Mapping[str, Any]) -> Layout:
-        return _layout(self.runs(self.config, modality, fields), modality, fields)
 
     def split(self, fields: dict[str, Any], num_items: int) -> Iterator[dict[str, Any]]:
         (grids,) = (value for name, value in fields.items() if name.endswith("_grid_thw"))
@@ -125,7 +126,7 @@ class MRopePrunedModel(PrunedModel):
         self, modality: str, fields: dict[str, Any], image: EncodedImage, kept: torch.Tensor
     ) -> torch.Tensor:
         rows = super().embed_kept(modality, fields, image, kept)
-        runs = self.runs(self.config, modality, fields)
+        runs = self.family.runs(self.config, modality, fields)
         where = to_device(coordinate_channels(runs), kept.device).index_select(0, kept)
         place = to_device(place_channels(len(runs), len(kept)), kept.device)
         return torch.cat([rows, where.to(rows.dtype), place.to(rows.dtype)], dim=1)
@@ -137,7 +138,7 @@ class MRopePrunedModel(PrunedModel):
         for feature in sorted(mm_features, key=lambda feature: feature.mm_position.offset):
             fields = {name: element.data for name, element in feature.data.items()}
             places = feature.mm_position.extract_embeds_range()
-            coordinates = self.runs(self.config, feature.modality, fields)
+            coordinates = self.family.runs(self.config, feature.modality, fields)
             for (first, last), run in zip(places, coordinates, strict=True):
                 runs.append(Run(first, last + 1 - first, run))
         return prompt_positions(len(input_tokens), runs)
@@ -164,7 +165,3 @@ class MRopePrunedModel(PrunedModel):
             # The last token is text or of a whole item: what is pruned has text behind it.
             delta = int(mrope_positions[:, -1].max()) + 1 - mrope_positions.shape[1]
         return rows, mrope_positions, delta
-
-
-def _layout(runs: Sequence[np.ndarray], modality: str, fields: Mapping[str, Any]) -> Layout:
-    return layout_of_runs(runs, int(fields[f"{modality}_grid_thw"].flatten()[0]))

@@ -1,4 +1,9 @@
-"""What Qwen2-VL, Qwen2.5-VL and Qwen3-VL have in common: an image keeps its own shape."""
+"""Qwen2-VL, Qwen2.5-VL and Qwen3-VL: an image keeps its own shape, positions are M-RoPE's.
+
+In Qwen2-VL and Qwen2.5-VL an image or a video is one run of placeholders. In Qwen3-VL there is a
+time stamp before every frame of a video, so every frame is a run; and a row holds what enters the
+first layer, and behind it what enters some of the layers after that.
+"""
 
 from __future__ import annotations
 
@@ -9,87 +14,47 @@ from typing import Any
 
 import numpy as np
 import torch
+from vllm.model_executor.models.qwen2_5_vl import (
+    Qwen2_5_VLDummyInputsBuilder,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen2_5_VLMultiModalProcessor,
+    Qwen2_5_VLProcessingInfo,
+)
+from vllm.model_executor.models.qwen2_vl import (
+    Qwen2VLDummyInputsBuilder,
+    Qwen2VLForConditionalGeneration,
+    Qwen2VLMultiModalProcessor,
+    Qwen2VLProcessingInfo,
+)
+from vllm.model_executor.models.qwen3_vl import (
+    Qwen3VLDummyInputsBuilder,
+    Qwen3VLForConditionalGeneration,
+    Qwen3VLMultiModalProcessor,
+    Qwen3VLProcessingInfo,
+)
+from vllm.multimodal import MULTIMODAL_REGISTRY
 
 from ..config import ScriptConfig
+from ..family import Views
 from ..layout import Layout
+from ..patches.vllm import expect_position_channels
 from ..positions import grid_coordinates
-from .boxes import ONE_TILE, Views, whole_boxes
-from .mrope import MRopeProcessor, check_mrope, layout_of_runs
+from .boxes import ONE_TILE, whole_boxes
+from .mrope import MRopeFamily, MRopeProcessor, MRopePrunedModel, layout_of_runs
 
 
-def check(engine_args: Any, hf_config: Any) -> None:
-    """Raise ValueError for ways of running that these models cannot be pruned in."""
-    check_mrope(engine_args)
+class QwenFamily(MRopeFamily):
+    """Qwen2-VL and Qwen2.5-VL."""
 
+    def example(self, hf_config: Any) -> tuple[str, Layout]:
+        """Return an image within the processor's limits of pixels."""
+        side = _token_size(hf_config)
+        rows, columns = (max(1, round(size / side)) for size in (720, 1280))
+        return "1280x720", _image_layout(rows, columns)
 
-def layout_of(hf_config: Any, height: int, width: int) -> Layout:
-    """Layout of an image of that size in pixels, within the processor's limits of pixels."""
-    return grid_layout(*_grid(hf_config, height, width))
-
-
-def example(hf_config: Any) -> tuple[str, Layout]:
-    """An image for the start-up line."""
-    return "1280x720", layout_of(hf_config, 720, 1280)
-
-
-@lru_cache(maxsize=64)
-def grid_layout(rows: int, columns: int) -> Layout:
-    """Layout of an image of that many visual tokens."""
-    return replace(layout_of_runs([grid_coordinates(1, rows, columns)], 1), columns=columns)
-
-
-def patch_views(hf_config: Any, layout: Layout, height: int, width: int) -> Views:
-    """The image is one tile of its own shape."""
-    rows = layout.num_patches // layout.columns
-    return {ONE_TILE: whole_boxes(rows, layout.columns, height, width)}
-
-
-def token_size(hf_config: Any) -> int:
-    """Side in pixels of what becomes one visual token."""
-    return hf_config.vision_config.patch_size * hf_config.vision_config.spatial_merge_size
-
-
-def grid_of(hf_config: Any, modality: str, fields: Mapping[str, Any]) -> tuple[int, int, int]:
-    """Frames, rows and columns of visual tokens of an item that was processed."""
-    frames, height, width = fields[f"{modality}_grid_thw"].flatten().tolist()
-    merge = hf_config.vision_config.spatial_merge_size
-    return frames, height // merge, width // merge
-
-
-def one_run(hf_config: Any, modality: str, fields: Mapping[str, Any]) -> list[np.ndarray]:
-    """Coordinates, [3, tokens] of one run, of an item without anything between its frames.
-
-    Time passes in a video by its speed.
-    """
-    positions = 1.0
-    if modality == "video":
-        seconds = fields.get("second_per_grid_ts")
-        positions = 1.0 if seconds is None else float(torch.as_tensor(seconds).flatten()[0])
-        positions *= getattr(hf_config.vision_config, "tokens_per_second", 1.0)
-    return [grid_coordinates(*grid_of(hf_config, modality, fields), positions)]
-
-
-def _grid(hf_config: Any, height: int, width: int) -> tuple[int, int]:
-    side = token_size(hf_config)
-    return max(1, round(height / side)), max(1, round(width / side))
-
-
-class QwenInfo:
-    """Mixin before a stock info: vLLM asks it how many tokens an item has at most."""
-
-    def get_mm_max_tokens_per_item(self, seq_len: int, mm_counts: Mapping[str, int]) -> Any:
-        """Stock's answer; None, which makes vLLM count in dummies, where no item is left whole."""
-        config = ScriptConfig.from_dict(self.get_hf_config().vllm_script)  # type: ignore[attr-defined]
-        if config.max_keep_ratio < 1:
-            return None
-        return super().get_mm_max_tokens_per_item(seq_len, mm_counts)  # type: ignore[misc]
-
-
-class QwenProcessor(MRopeProcessor):
-    """`PruningProcessor` of these models."""
-
-    def image_layout(self, height: int, width: int, kwargs: Mapping[str, object]) -> Layout:
-        info: Any = self.info
+    def image_layout(
+        self, info: Any, height: int, width: int, kwargs: Mapping[str, object]
+    ) -> Layout:
         resized, _ = info._get_vision_info(
             image_width=width,
             image_height=height,
@@ -97,5 +62,122 @@ class QwenProcessor(MRopeProcessor):
             image_processor=info.get_image_processor(),
             mm_kwargs=kwargs,
         )
-        side = token_size(info.get_hf_config())
-        return grid_layout(resized.height // side, resized.width // side)
+        side = _token_size(info.get_hf_config())
+        return _image_layout(resized.height // side, resized.width // side)
+
+    def views(self, hf_config: Any, layout: Layout, height: int, width: int) -> Views:
+        """Return the boxes of the one view: the image is one tile of its own shape."""
+        rows = layout.num_patches // layout.columns
+        return {ONE_TILE: whole_boxes(rows, layout.columns, height, width)}
+
+    def runs(self, hf_config: Any, modality: str, fields: Mapping[str, Any]) -> list[np.ndarray]:
+        """Return the coordinates of one run, without anything between the frames of a video."""
+        positions = 1.0
+        if modality == "video":
+            seconds = fields.get("second_per_grid_ts")
+            positions = 1.0 if seconds is None else float(torch.as_tensor(seconds).flatten()[0])
+            positions *= getattr(hf_config.vision_config, "tokens_per_second", 1.0)
+        return [grid_coordinates(*_grid(hf_config, modality, fields), positions)]
+
+
+class Qwen3Family(QwenFamily):
+    """Qwen3-VL."""
+
+    def runs(self, hf_config: Any, modality: str, fields: Mapping[str, Any]) -> list[np.ndarray]:
+        """Return the coordinates of every frame; an image has one."""
+        frames, height, width = _grid(hf_config, modality, fields)
+        return [grid_coordinates(1, height, width)] * frames
+
+    def feature_width(self, hf_config: Any) -> int:
+        levels = len(hf_config.vision_config.deepstack_visual_indexes)
+        return int(hf_config.text_config.hidden_size * (1 + levels))
+
+
+def _token_size(hf_config: Any) -> int:
+    """Side in pixels of what becomes one visual token."""
+    return int(hf_config.vision_config.patch_size * hf_config.vision_config.spatial_merge_size)
+
+
+def _grid(hf_config: Any, modality: str, fields: Mapping[str, Any]) -> tuple[int, int, int]:
+    """Frames, rows and columns of visual tokens of an item that was processed."""
+    frames, height, width = fields[f"{modality}_grid_thw"].flatten().tolist()
+    merge = hf_config.vision_config.spatial_merge_size
+    return frames, height // merge, width // merge
+
+
+@lru_cache(maxsize=64)
+def _image_layout(rows: int, columns: int) -> Layout:
+    """Layout of an image of that many visual tokens."""
+    return replace(layout_of_runs([grid_coordinates(1, rows, columns)], 1), columns=columns)
+
+
+class QwenInfo:
+    """Goes before a stock info, which vLLM asks how many tokens an item has at most."""
+
+    def get_mm_max_tokens_per_item(self, seq_len: int, mm_counts: Mapping[str, int]) -> Any:
+        """Return stock's answer; or None, which makes vLLM count in its dummies.
+
+        Where the server bounds keep ratios, no item is left whole, and stock's answer is too large.
+        """
+        config = ScriptConfig.of(self.get_hf_config())  # type: ignore[attr-defined]
+        if config.max_keep_ratio < 1:
+            return None
+        return super().get_mm_max_tokens_per_item(seq_len, mm_counts)  # type: ignore[misc]
+
+
+class ScriptQwen2VLInfo(QwenInfo, Qwen2VLProcessingInfo):
+    pass
+
+
+class ScriptQwen2VLProcessor(MRopeProcessor, Qwen2VLMultiModalProcessor):
+    family = QwenFamily()
+
+
+@MULTIMODAL_REGISTRY.register_processor(
+    ScriptQwen2VLProcessor,
+    info=ScriptQwen2VLInfo,
+    dummy_inputs=Qwen2VLDummyInputsBuilder,
+)
+class ScriptQwen2VLForConditionalGeneration(MRopePrunedModel, Qwen2VLForConditionalGeneration):
+    family = ScriptQwen2VLProcessor.family
+
+
+class ScriptQwen2_5_VLInfo(QwenInfo, Qwen2_5_VLProcessingInfo):
+    pass
+
+
+class ScriptQwen2_5_VLProcessor(MRopeProcessor, Qwen2_5_VLMultiModalProcessor):
+    family = QwenFamily()
+
+
+@MULTIMODAL_REGISTRY.register_processor(
+    ScriptQwen2_5_VLProcessor,
+    info=ScriptQwen2_5_VLInfo,
+    dummy_inputs=Qwen2_5_VLDummyInputsBuilder,
+)
+class ScriptQwen2_5_VLForConditionalGeneration(
+    MRopePrunedModel, Qwen2_5_VLForConditionalGeneration
+):
+    family = ScriptQwen2_5_VLProcessor.family
+
+
+class ScriptQwen3VLInfo(QwenInfo, Qwen3VLProcessingInfo):
+    pass
+
+
+class ScriptQwen3VLProcessor(MRopeProcessor, Qwen3VLMultiModalProcessor):
+    family = Qwen3Family()
+
+
+@MULTIMODAL_REGISTRY.register_processor(
+    ScriptQwen3VLProcessor,
+    info=ScriptQwen3VLInfo,
+    dummy_inputs=Qwen3VLDummyInputsBuilder,
+)
+class ScriptQwen3VLForConditionalGeneration(MRopePrunedModel, Qwen3VLForConditionalGeneration):
+    family = ScriptQwen3VLProcessor.family
+
+    def _init_video_pruning(self, multimodal_config: Any) -> None:
+        """Have the language model, which is built after this, make room for more positions."""
+        super()._init_video_pruning(multimodal_config)
+        expect_position_channels(multimodal_config)

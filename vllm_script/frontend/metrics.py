@@ -1,17 +1,27 @@
-"""Prometheus metrics of the API process, on vLLM's own /metrics. README, "Metrics", lists them.
+"""Prometheus metrics of the API process, on vLLM's own /metrics, and which items are counted.
 
-They exist from the first use on, which is only where pruning was asked for. Where there are several
-API servers, each has its own and prometheus_client adds them up, as it does for vLLM's.
+The metrics exist from the first use on, which is only where pruning was asked for. Where there are
+several API servers, each has its own and prometheus_client adds them up, as it does for vLLM's.
 """
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
+from cachetools import LRUCache
 from prometheus_client import Counter, Gauge, Histogram
 
+from ..layout import Layout
 from ..plan import Plan
+from ..vllm_types import Items, PlaceholderRange
+from .items import PlannedItem
+
+MAX_VIDEOS = 16384
+"""Videos whose size is remembered: a few MiB of names and numbers, and more than vLLM's processor
+cache holds of videos of a megabyte."""
 
 _SECONDS = tuple(
     scale * step for scale in (1e-4, 1e-3, 1e-2, 1e-1, 1.0) for step in (1.0, 2.5, 5.0)
@@ -27,66 +37,85 @@ class ScriptMetrics:
         self.items = {
             modality: Counter(
                 f"script_{modality}s",
-                f"{modality.title()}s of requests that were pruned. query: where the text that "
-                "conditions the selection came from (turn, request, none).",
+                f"{modality.title()}s in requests that were pruned, by selection mode, source of "
+                "relevance, and source of the text that conditions the selection (query: turn, "
+                "request or none).",
                 ["mode", "relevance", "query"],
             )
             for modality in ("image", "video")
         }
         self.tokens_in = Counter(
-            "script_visual_tokens_in", "Visual tokens of those images and videos before pruning."
+            "script_visual_tokens_in",
+            "Visual tokens that the pruned images and videos had before pruning.",
         )
         self.tokens_kept = Counter(
-            "script_visual_tokens_kept", "Visual tokens that were kept of them."
+            "script_visual_tokens_kept",
+            "Visual tokens that were kept of the pruned images and videos.",
         )
         self.keep_ratio = Histogram(
-            "script_keep_ratio", "Kept part of each image or video, as used.", buckets=_RATIOS
+            "script_keep_ratio",
+            "Part of its visual tokens that each pruned image or video kept.",
+            buckets=_RATIOS,
         )
         self.refusals = Counter(
-            "script_refusals", "Requests refused because of what they asked of Script.", ["reason"]
+            "script_refusals",
+            "Requests refused with HTTP 400 because of what they asked of Script, by the setting "
+            "at fault.",
+            ["reason"],
         )
         self.preprocess_seconds = Histogram(
             "script_preprocess_seconds",
-            "Time in the Hugging Face processor, one observation for each image or video that was "
-            "not known.",
+            "Seconds that the Hugging Face processor took for each image or video that was not in "
+            "the cache of preprocessed pixels.",
             buckets=_SECONDS,
         )
         self.worker_seconds = {
             "encoder": Histogram(
                 "script_encoder_seconds",
-                "Time in vision tower and projector, one observation for each image or video "
-                "encoded.",
+                "Seconds that the vision tower and projector took for each image or video that "
+                "was encoded.",
                 buckets=_SECONDS,
             ),
             "selection": Histogram(
                 "script_selection_seconds",
-                "Time to choose and gather the kept tokens, one observation for each image or "
-                "video.",
+                "Seconds that it took to choose and gather the kept tokens of each image or video.",
                 buckets=_SECONDS,
             ),
         }
         self.cache_hits = Counter(
             "script_cache_hits",
-            "Images and videos that were known. cache: pixels or features.",
+            "Images and videos that were found in a cache of items before pruning (cache: pixels "
+            "in the API process, features in the workers).",
             ["cache"],
         )
-        self.cache_misses = Counter("script_cache_misses", "Those that were not.", ["cache"])
-        self.cache_bytes = Gauge(
-            "script_cache_bytes", "Memory in use.", ["cache"], multiprocess_mode="mostrecent"
+        self.cache_misses = Counter(
+            "script_cache_misses",
+            "Images and videos that were looked up in a cache of items before pruning and not "
+            "found (cache: pixels in the API process, features in the workers).",
+            ["cache"],
         )
-
+        self.cache_bytes = Gauge(
+            "script_cache_bytes",
+            "Bytes in use by a cache of items before pruning (cache: pixels in the API process, "
+            "features in the workers).",
+            ["cache"],
+            multiprocess_mode="mostrecent",
+        )
         self.shadow_requests = Counter(
             "script_shadow_requests",
-            "Requests picked for shadow mode. outcome: compared, dropped (another one was being "
-            "compared), failed.",
+            "Requests picked for shadow mode, by outcome: compared, dropped because another one "
+            "was being compared, or failed.",
             ["outcome"],
         )
         self.shadow_agreements = Counter(
-            "script_shadow_agreements", "Compared requests whose likeliest first token is the same."
+            "script_shadow_agreements",
+            "Requests compared in shadow mode whose likeliest first token is the same pruned and "
+            "unpruned.",
         )
         self.shadow_distance = Histogram(
             "script_shadow_distance",
-            "Total variation distance between first tokens, unpruned and pruned.",
+            "Total variation distance between the first-token distributions, unpruned and pruned, "
+            "of each request compared in shadow mode (0: equal, 1: disjoint).",
             buckets=_DISTANCES,
         )
 
@@ -100,7 +129,7 @@ class ScriptMetrics:
         """Count an image or video of `total` visual tokens that is pruned to `kept`.
 
         Args:
-            query: where the text came from that conditions it.
+            query: where its conditioning text came from: `turn`, `request`, `none`.
         """
         self.items[modality].labels(plan.mode, plan.relevance, query).inc()
         self.tokens_in.inc(total)
@@ -119,5 +148,52 @@ class ScriptMetrics:
 
 @cache
 def metrics() -> ScriptMetrics:
-    """The metrics of this process."""
+    """Return the metrics of this process."""
     return ScriptMetrics()
+
+
+class ItemCounter:
+    """Counts the pruned items of every request, also those that vLLM's cache has processed before.
+
+    How many tokens a video has before pruning is known when it is processed. Of one that vLLM's
+    cache has it is not, so it is remembered here, the least recently used going first. Requests are
+    processed in threads, hence the lock.
+    """
+
+    def __init__(self) -> None:
+        self._videos: LRUCache[str, int] = LRUCache(MAX_VIDEOS)
+        self._lock = threading.Lock()
+
+    def remember(self, item: PlannedItem, layout: Layout) -> None:
+        """Remember how many visual tokens a video has before pruning."""
+        with self._lock:
+            self._videos[item.identifier] = layout.num_placeholders
+
+    def count(
+        self,
+        items: Items,
+        planned: Sequence[PlannedItem],
+        spans: Sequence[PlaceholderRange],
+        layout_of: Callable[[int], Layout | None],
+        query_source: str,
+    ) -> None:
+        """Count a request's items of one modality.
+
+        Args:
+            spans: where the items stand in the prompt.
+            layout_of: returns the layout of an item by its index; None of a video.
+            query_source: where the request's conditioning texts come from: `turn` or `request`.
+        """
+        for index, (item, span) in enumerate(zip(planned, spans, strict=True)):
+            # An item that came as its uuid alone has no known size, so it is left out.
+            if item.plan is None or items.get(index) is None:
+                continue
+            layout, kept = layout_of(index), span.get_num_embeds()
+            total = self._known(item) if layout is None else layout.num_placeholders
+            if total is not None and kept < total:
+                query = query_source if item.plan.query else "none"
+                metrics().count_item(items.modality, item.plan, query, total, kept)
+
+    def _known(self, item: PlannedItem) -> int | None:
+        with self._lock:
+            return self._videos.get(item.identifier)

@@ -26,6 +26,7 @@ def shortened(stock: Any, count: int) -> Any:
 def placeholder_mask(content: Any) -> torch.Tensor:
     """[length] bool: which tokens of a prompt replacement are placeholders."""
     if isinstance(content, PromptUpdateDetails) and content.is_embed is not None:
-        return content.is_embed(content.full)
+        mask: torch.Tensor = content.is_embed(content.full)
+        return mask
     full = content.full if isinstance(content, PromptUpdateDetails) else content
     return torch.ones(len(full), dtype=torch.bool)

@@ -1,4 +1,8 @@
-"""From what is asked of an item to its plan."""
+"""From what a request asks of an item to the item's plan.
+
+How many tokens a plan keeps is budget.py's; the server's bound on it (`max_keep_ratio`) is applied
+here, where the size of the item is known.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +17,7 @@ from ..config import ScriptConfig
 from ..layout import Layout
 from ..plan import Plan, make_plan, reads_query
 from ..relevance.windows import MAX_WINDOWS, clip_windows, first_and_last
-from .refusal import refusal
-from .request import ScriptRequest
+from .request import ScriptRequest, refusal
 
 
 def plan_item(
@@ -30,10 +33,10 @@ def plan_item(
     Raises:
         VLLMValidationError: it would keep more than the server allows.
     """
-    plan = make_plan(request.config, query)
+    plan = make_plan(request.settings, query)
     if layout is None:
         return None if plan.keep_ratio == 1 else plan
-    most = make_plan(at_most(request.config), query)
+    most = make_plan(at_most(request.settings), query)
     if num_rows(plan, layout) > num_rows(most, layout):
         if request.asked:
             raise _too_many(name, plan, most, layout)
@@ -52,7 +55,7 @@ def query_windows(
     Raises:
         VLLMValidationError: the client chose a text that is too long.
     """
-    config = request.config
+    config = request.settings
     if not text or not reads_query(config):
         return []
     if config.relevance == "clip":

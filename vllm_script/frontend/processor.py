@@ -1,112 +1,197 @@
-"""The multimodal processor's part: plans in, placeholder counts and identifiers out.
-
-`PruningProcessor` goes before a stock processor in the bases of a subclass.
-"""
+"""The multimodal processor's part: plans in, identifiers, pixels and placeholder counts out."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from transformers.feature_extraction_utils import BatchFeature
 from vllm.exceptions import VLLMValidationError
-from vllm.multimodal.parse import DictEmbeddingItems, EmbeddingItems, MultiModalDataItems
-from vllm.multimodal.processing import ProcessorInputs
+from vllm.multimodal.inputs import MultiModalFieldConfig
+from vllm.multimodal.parse import (
+    DictEmbeddingItems,
+    EmbeddingItems,
+    ImageProcessorItems,
+    MultiModalDataItems,
+)
+from vllm.multimodal.processing import BaseMultiModalProcessor, ProcessorInputs
 
 from ..config import ScriptConfig
-from ..explain.explained import ExplainedImage, with_explain_id
+from ..family import Family
 from ..layout import Layout
-from ..plan import Plan
-from ..wire import COUNT_FIELD, field_name
-from .items import HASHES_KEY, ORDERS_KEY, make_orders, take_orders
+from ..plan import Plan, image_key
+from ..vllm_types import Items
+from ..wire import PackedItem, field_configs, pack, packed_count
+from .items import (
+    CARRIED_KEY,
+    Carried,
+    PlannedItem,
+    planned_items,
+    put_together,
+    take_apart,
+    take_carried,
+)
+from .metrics import ItemCounter, metrics
+from .pixel_cache import PixelCache, PixelFields
 from .placeholders import placeholder_mask, shortened
 from .planner import at_most, plan_item, query_windows
-from .preprocessing import Preprocessor
-from .refusal import refusal
-from .request import REQUEST_KEY, ScriptRequest
+from .request import REQUEST_KEY, ScriptRequest, refusal
 
 
-class PruningProcessor(Preprocessor):
-    """Mixin that gives each item its plan and sizes its placeholders to it."""
+class PruningProcessor(BaseMultiModalProcessor):
+    """Gives each item its plan and sizes its placeholders to it.
 
-    def token(self, modality: str) -> str:
-        """What stands for an item in a prompt."""
-        return getattr(self.info.get_hf_processor(), f"{modality}_token")
+    It goes before a stock processor in the bases of a subclass, which names its `family`. vLLM
+    calls the methods in the order in which they stand here:
 
-    def placeholder(self, modality: str) -> str:
-        """That token with what the chat template writes around it."""
-        return self.token(modality)
+    - at start-up `get_dummy_inputs`, for the items that memory is profiled with, and then as for
+      any request:
+    - `apply`, which makes the plans, asks stock vLLM for its hashes, and calls stock `apply`. That
+      calls the rest:
+    - `_get_mm_hashes`: the identifiers that `apply` has made;
+    - `_get_cache_missing_processor_kwargs`: what is planned for the items that vLLM's cache lacks;
+    - `_apply_hf_processor_main`: pixels of these items, each with its plan;
+    - `_get_mm_fields_config`: how vLLM batches them;
+    - `_get_prompt_updates`: the placeholders of each.
+
+    One processor serves concurrent requests, so nothing of a request is kept on it: see items.py.
+    """
+
+    family: Family
+    """How the model lays out items."""
+
+    def __init__(self, info: Any, *args: Any, **kwargs: Any) -> None:
+        super().__init__(info, *args, **kwargs)
+        self._script_config = ScriptConfig.of(info.get_hf_config())
+        self.pixel_cache = PixelCache(self._script_config.cache_gb)
+        self.counter = ItemCounter()
+
+    def get_dummy_inputs(self, *args: Any, **kwargs: Any) -> ProcessorInputs:
+        """Return stock's dummies, each with the most visual tokens that a request may keep.
+
+        vLLM profiles memory and sizes its encoder cache with them. They are kept out of our caches,
+        so that every one of a profiled batch is encoded.
+        """
+        inputs = super().get_dummy_inputs(*args, **kwargs)
+        request = ScriptRequest(
+            queries="What is shown in the image?",
+            config=replace(at_most(self._script_config), cache_gb=0),
+            counted=False,
+        )
+        kwargs = {**inputs.hf_processor_mm_kwargs, REQUEST_KEY: request}
+        return replace(inputs, hf_processor_mm_kwargs=kwargs)
 
     def apply(self, inputs: ProcessorInputs, timing_ctx: Any) -> Any:
         kwargs = dict(inputs.hf_processor_mm_kwargs)
         if not isinstance(request := kwargs.pop(REQUEST_KEY, None), ScriptRequest):
             raise RuntimeError("the prompt did not pass through the renderer of the script plugin")
-        items = {m: inputs.mm_data_items[m] for m in self.modalities if m in inputs.mm_data_items}
-        plans = {m: self._plans(m, items[m], request, kwargs) for m in items}
-        if request.explained is not None:
-            plans = {m: list(map(with_explain_id, plans[m])) for m in plans}
+        modalities = [m for m in self.family.modalities if m in inputs.mm_data_items]
+        items = {m: inputs.mm_data_items[m] for m in modalities}
+        plans = {m: self._plans(items[m], request, kwargs) for m in items}
+        if request.watcher is not None:
+            plans = {m: list(map(request.watcher.mark, plans[m])) for m in plans}
         with timing_ctx.record("get_mm_hashes"):
             hashes = dict(super()._get_mm_hashes(replace(inputs, hf_processor_mm_kwargs=kwargs)))
-        orders = {}
-        for modality in items:
-            stock_hashes, caching = hashes[modality], request.config.cache_gb > 0
-            orders[modality] = make_orders(plans[modality], stock_hashes, items[modality], caching)
-            hashes[modality] = [order.identifier for order in orders[modality]]
-        ours = {ORDERS_KEY: orders, HASHES_KEY: hashes}
-        processed = super().apply(replace(inputs, hf_processor_mm_kwargs=kwargs | ours), timing_ctx)
+        caching = request.settings.cache_gb > 0
+        planned = {m: planned_items(plans[m], hashes[m], items[m], caching=caching) for m in items}
+        hashes |= {m: [item.identifier for item in planned[m]] for m in items}
+        carrying = {**kwargs, CARRIED_KEY: Carried(planned, hashes)}
+        processed = super().apply(replace(inputs, hf_processor_mm_kwargs=carrying), timing_ctx)
         if request.counted:
             self._check_prompt(processed, plans)
             for modality, own in items.items():
                 spans = processed["mm_placeholders"][modality]
-                layout_of = partial(self._layout, own, kwargs=kwargs)
-                self.counter.count(request, own, orders[modality], spans, layout_of)
-        if request.explained is not None and "image" in items:
-            explained = self._explained(request, plans["image"], items["image"], kwargs)
-            request.explained.extend(explained)
+                layout_of = partial(self._image_layout, own, kwargs=kwargs)
+                source = request.query_source
+                self.counter.count(own, planned[modality], spans, layout_of, source)
+        if request.watcher is not None and "image" in items:
+            self._show(request, plans["image"], items["image"], kwargs)
         return processed
 
-    def _check_prompt(self, processed: Any, plans: Mapping[str, Sequence[Plan | None]]) -> None:
-        """Refuse a prompt whose items do not stand where the model can prune them."""
+    def _get_mm_hashes(self, inputs: ProcessorInputs) -> Any:
+        return take_carried(inputs.hf_processor_mm_kwargs)[0].identifiers
 
-    def _explained(
+    def _get_cache_missing_processor_kwargs(
+        self, inputs: ProcessorInputs, mm_is_cached: Mapping[str, list[bool]]
+    ) -> Mapping[str, object]:
+        carried, stock_kwargs = take_carried(inputs.hf_processor_mm_kwargs)
+        stock_inputs = replace(inputs, hf_processor_mm_kwargs=stock_kwargs)
+        missing = {
+            m: [item for item, hit in zip(items, mm_is_cached[m], strict=True) if not hit]
+            for m, items in carried.items.items()
+        }
+        kwargs = super()._get_cache_missing_processor_kwargs(stock_inputs, mm_is_cached)
+        return {**kwargs, CARRIED_KEY: replace(carried, items=missing)}
+
+    def _apply_hf_processor_main(
+        self, mm_items: MultiModalDataItems, hf_kwargs: Mapping[str, object]
+    ) -> Any:
+        carried, stock_kwargs = take_carried(hf_kwargs)
+        pruned = [m for m, items in carried.items.items() if any(item.plan for item in items)]
+        if not pruned:
+            return super()._apply_hf_processor_main(mm_items, stock_kwargs)
+        batch = BatchFeature()
+        for modality, items in mm_items.items():
+            if modality in pruned:
+                batch.update(self._process(items, carried.items[modality], stock_kwargs))
+            else:
+                others = MultiModalDataItems({modality: items})
+                batch.update(super()._apply_hf_processor_main(others, stock_kwargs))
+        return batch
+
+    def _get_mm_fields_config(
+        self, hf_inputs: Any, hf_processor_mm_kwargs: Mapping[str, object]
+    ) -> Mapping[str, MultiModalFieldConfig]:
+        _, stock_kwargs = take_carried(hf_processor_mm_kwargs)
+        stock = super()._get_mm_fields_config(hf_inputs, stock_kwargs)
+        return {**stock, **field_configs(self.family.modalities)}
+
+    def _get_prompt_updates(
         self,
-        request: ScriptRequest,
-        plans: Sequence[Plan | None],
-        images: Any,
-        kwargs: Mapping[str, object],
-    ) -> Iterator[ExplainedImage]:
-        queries = request.queries_of("image", len(plans))
-        for index, (plan, query) in enumerate(zip(plans, queries, strict=True)):
-            layout = self._layout(images, index, kwargs)
-            if layout is None:
-                raise VLLMValidationError(
-                    f"image {index} cannot be shown: send the picture itself, not its uuid alone "
-                    "and not image_embeds",
-                    parameter="messages",
-                )
-            reads = plan is not None and len(plan.query) > 0
-            source = request.query_source if reads else "none"
-            picture = images.get(index)
-            yield ExplainedImage(picture, layout, plan, query if reads else "", source)
+        mm_items: MultiModalDataItems,
+        hf_processor_mm_kwargs: Mapping[str, object],
+        out_mm_kwargs: Any,
+    ) -> Sequence[Any]:
+        _, stock_kwargs = take_carried(hf_processor_mm_kwargs)
 
-    def get_dummy_inputs(self, *args: Any, **kwargs: Any) -> ProcessorInputs:
-        """Dummies for memory profiling and for the encoder cache's size: the most one may keep.
+        def sized(update: Any) -> Any:
+            modality = update.modality
+            if modality not in self.family.modalities:
+                return update
 
-        They are not cached, so that every one of a profiled batch is encoded.
-        """
-        inputs = super().get_dummy_inputs(*args, **kwargs)
-        config = ScriptConfig.from_dict(self.info.get_hf_config().vllm_script)
-        config = replace(at_most(config), cache_gb=0)
-        request = ScriptRequest(config, "What is shown in the image?", counted=False)
-        kwargs = {**inputs.hf_processor_mm_kwargs, REQUEST_KEY: request}
-        return replace(inputs, hf_processor_mm_kwargs=kwargs)
+            def replacement(index: int) -> Any:
+                content = update.content
+                stock = content(index) if callable(content) else content
+                layout = self._image_layout(mm_items[modality], index, stock_kwargs)
+                self._check_layout(stock, layout)
+                count = packed_count(out_mm_kwargs[modality][index], modality)
+                return stock if count is None else shortened(stock, count)
+
+            return replace(update, replacement=replacement)
+
+        stock_updates = super()._get_prompt_updates(mm_items, stock_kwargs, out_mm_kwargs)
+        return list(map(sized, stock_updates))
+
+    # What these methods do of their own, in the same order.
+
+    def _image_layout(
+        self, items: Items, index: int, kwargs: Mapping[str, object]
+    ) -> Layout | None:
+        """Layout of an image by its size; None where that is not known, and of a video."""
+        if not isinstance(items, ImageProcessorItems) or items.get(index) is None:
+            return None
+        size = items.get_image_size(index)
+        return self.family.image_layout(self.info, size.height, size.width, kwargs)
 
     def _plans(
-        self, modality: str, items: Any, request: ScriptRequest, kwargs: Mapping[str, object]
+        self, items: Items, request: ScriptRequest, kwargs: Mapping[str, object]
     ) -> list[Plan | None]:
+        """Plans of a request's items of one modality; None of an item that is left whole."""
+        modality = items.modality
         if isinstance(items, EmbeddingItems | DictEmbeddingItems):
-            if request.asked and request.config.keep_ratio != 1:
+            if request.asked and request.settings.keep_ratio != 1:
                 raise refusal(
                     "image_embeds",
                     f"{modality}_embeds cannot be pruned: where their rows come from is not "
@@ -119,50 +204,78 @@ class PruningProcessor(Preprocessor):
                 f"the prompt has {len(queries)} {modality} placeholders for {len(items)} "
                 f"{modality}s"
             )
-        return [self._plan(request, q, items, i, kwargs) for i, q in enumerate(queries)]
-
-    def _plan(
-        self,
-        request: ScriptRequest,
-        query: str,
-        items: Any,
-        index: int,
-        kwargs: Mapping[str, object],
-    ) -> Plan | None:
         tokenizer = self.info.get_tokenizer()
         vocab_size = self.info.get_hf_config().get_text_config().vocab_size
-        windows = query_windows(request, query, tokenizer, vocab_size)
-        layout = self._layout(items, index, kwargs)
-        return plan_item(request, windows, layout, f"{items.modality} {index}")
+        plans = []
+        for index, query in enumerate(queries):
+            windows = query_windows(request, query, tokenizer, vocab_size)
+            layout = self._image_layout(items, index, kwargs)
+            plans.append(plan_item(request, windows, layout, f"{modality} {index}"))
+        return plans
 
-    def _get_mm_hashes(self, inputs: ProcessorInputs) -> Any:
-        return inputs.hf_processor_mm_kwargs[HASHES_KEY]
+    def _process(
+        self, items: Items, planned: Sequence[PlannedItem], stock_kwargs: Mapping[str, object]
+    ) -> BatchFeature:
+        """Process items one by one, with their plans.
 
-    def _get_prompt_updates(
-        self,
-        mm_items: MultiModalDataItems,
-        hf_processor_mm_kwargs: Mapping[str, object],
-        out_mm_kwargs: Any,
-    ) -> Sequence[Any]:
-        _, stock_kwargs = take_orders(hf_processor_mm_kwargs)
+        LLaVA-NeXT fills up the tiles of images that are processed together, which would make what
+        is cached of one depend on the others.
+        """
+        sent = []
+        for index, item in enumerate(planned):
+            kwargs = self._kwargs_of(items, index, stock_kwargs)
+            pixels = self._pixels(items.modality, items[index], item.cache_key, kwargs)
+            layout = self._image_layout(items, index, stock_kwargs)
+            packed = self._packed(item, layout, pixels)
+            sent.append({**pixels, **pack(packed, items.modality)})
+        configs_of = super()._get_mm_fields_config
+        return put_together(sent, lambda batch: configs_of(batch, stock_kwargs))
 
-        def sized(update: Any) -> Any:
-            if update.modality not in self.modalities:
-                return update
+    def _kwargs_of(self, items: Items, index: int, stock_kwargs: Mapping[str, object]) -> Any:
+        """Arguments for one item: there may be lists of them, such as a speed for each video.
 
-            def replacement(index: int) -> Any:
-                content = update.content
-                stock = content(index) if callable(content) else content
-                items = mm_items[update.modality]
-                self._check_layout(stock, self._layout(items, index, stock_kwargs))
-                name = field_name(COUNT_FIELD, update.modality)
-                count = out_mm_kwargs[update.modality][index].get(name)
-                return shortened(stock, int(count.data)) if count and count.data else stock
+        vLLM selects them as if all others were cached.
+        """
+        inputs = ProcessorInputs([], MultiModalDataItems(), hf_processor_mm_kwargs=stock_kwargs)
+        others = {items.modality: [other != index for other in range(len(items))]}
+        return super()._get_cache_missing_processor_kwargs(inputs, others)
 
-            return replace(update, replacement=replacement)
+    def _pixels(
+        self, modality: str, item: Any, key: bytes, stock_kwargs: Mapping[str, object]
+    ) -> PixelFields:
+        """What the Hugging Face processor makes of one item, from the cache if it is there."""
+        if key and (known := self.pixel_cache.get(key)):
+            metrics().cache_hits.labels("pixels").inc()
+            return known
+        items = self.info.parse_mm_data({modality: [item]}, validate=False)
+        with metrics().preprocess_seconds.time():
+            processed = super()._apply_hf_processor_main(items, stock_kwargs)
+        configs = super()._get_mm_fields_config(processed, stock_kwargs)
+        fields = take_apart(processed, configs, modality)
+        if key:
+            self.pixel_cache.put(key, fields)
+            metrics().cache_misses.labels("pixels").inc()
+            metrics().cache_bytes.labels("pixels").set(self.pixel_cache.num_bytes)
+        return fields
 
-        stock_updates = super()._get_prompt_updates(mm_items, stock_kwargs, out_mm_kwargs)
-        return list(map(sized, stock_updates))
+    def _packed(
+        self, item: PlannedItem, layout: Layout | None, pixels: PixelFields
+    ) -> PackedItem | None:
+        """What the worker is to do with one item; None to leave it whole.
+
+        Args:
+            layout: None of a video, whose layout is known from its pixels alone.
+        """
+        if item.plan is None:
+            return None
+        key = item.cache_key
+        if layout is None:
+            layout = self.family.item_layout(self.info.get_hf_config(), "video", pixels)
+            self.counter.remember(item, layout)
+            # Frames may be taken by what the file says of its speed, which is not in its shape.
+            key = key and image_key(key.hex(), layout.num_frames, layout.num_placeholders)
+        kept = item.plan.num_kept(*layout.counts)
+        return None if kept is None else PackedItem(item.plan, kept, key)
 
     def _check_layout(self, stock: Any, layout: Layout | None) -> None:
         """End the start-up, which sends dummies, where our layout of an image is not vLLM's."""
@@ -172,3 +285,22 @@ class PruningProcessor(Preprocessor):
                 f"vLLM gives an image {length} placeholders, the script plugin {ours}: it does "
                 "not know this model"
             )
+
+    def _check_prompt(self, processed: Any, plans: Mapping[str, Sequence[Plan | None]]) -> None:
+        """Refuse a prompt whose items do not stand where the model can prune them."""
+
+    def _show(
+        self,
+        request: ScriptRequest,
+        plans: Sequence[Plan | None],
+        images: Items,
+        kwargs: Mapping[str, object],
+    ) -> None:
+        """Show the request's watcher what is done to each image."""
+        assert request.watcher is not None, "called where somebody watches"
+        queries = request.queries_of("image", len(plans))
+        for index, (plan, query) in enumerate(zip(plans, queries, strict=True)):
+            layout = self._image_layout(images, index, kwargs)
+            reads = plan is not None and len(plan.query) > 0
+            text, source = (query, request.query_source) if reads else ("", "none")
+            request.watcher.see(images.get(index), layout, plan, text, source)

@@ -7,7 +7,7 @@ Runs in every process that turns requests into prompts, so it covers chat comple
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -16,13 +16,21 @@ from vllm.renderers.chat_utils import ChatTemplateResolutionError
 from vllm.renderers.hf import HfRenderer
 from vllm.renderers.params import ChatParams
 
-from ..config import ScriptConfig, SettingError
-from .queries import item_queries, materialize
-from .raw_prompt import MARKS, Scaffolding, learn_scaffolding, raw_item_queries
-from .refusal import refusal
-from .request import REQUEST_KEY, Inquiry, ScriptRequest
+from ..config import ScriptConfig
+from ..setting import SettingError
+from .queries import (
+    MARKS,
+    Scaffolding,
+    item_queries,
+    learn_scaffolding,
+    materialize,
+    raw_item_queries,
+)
+from .request import REQUEST_KEY, ScriptRequest, refusal
 
-_NOTE = "_script"
+NOTE_KEY = "_script"
+"""Key of a rendered prompt under which a `ScriptRequest` lies until the prompt's items are
+processed; its settings are not merged yet."""
 
 
 def build_renderer(config: Any, tokenizer: Any) -> HfRenderer:
@@ -31,30 +39,22 @@ def build_renderer(config: Any, tokenizer: Any) -> HfRenderer:
     return (ScriptRenderer if pruning else HfRenderer)(config, tokenizer)
 
 
-@dataclass(frozen=True)
-class _Note:
-    """What the messages said, kept beside the prompt until its images are processed."""
-
-    inquiry: Inquiry
-    queries: Mapping[str, Sequence[str]]
-
-
 class ScriptRenderer(HfRenderer):
     """`HfRenderer` that hands each image's conditioning text to the multimodal processor."""
 
     def __init__(self, config: Any, tokenizer: Any) -> None:
         super().__init__(config, tokenizer)
-        self._script_config = ScriptConfig.from_dict(config.model_config.hf_config.vllm_script)
+        self._script_config = ScriptConfig.of(config.model_config.hf_config)
 
     def render_messages(self, messages: Any, params: Any) -> Any:
-        messages, params, note = _take_note(messages, params)
+        messages, params, request = _take_request(messages, params)
         conversation, prompt = super().render_messages(messages, params)
-        return conversation, {**prompt, _NOTE: note}
+        return conversation, {**prompt, NOTE_KEY: request}
 
     async def render_messages_async(self, messages: Any, params: Any) -> Any:
-        messages, params, note = _take_note(messages, params)
+        messages, params, request = _take_request(messages, params)
         conversation, prompt = await super().render_messages_async(messages, params)
-        return conversation, {**prompt, _NOTE: note}
+        return conversation, {**prompt, NOTE_KEY: request}
 
     def clear_mm_cache(self) -> None:
         super().clear_mm_cache()
@@ -80,21 +80,18 @@ class ScriptRenderer(HfRenderer):
     def _with_request(self, prompt: Any) -> Any:
         """The prompt with a `ScriptRequest` among its processor arguments."""
         prompt = dict(prompt)
-        note = prompt.pop(_NOTE, None)
+        noted = prompt.pop(NOTE_KEY, None)
+        request = noted or ScriptRequest()
         kwargs = dict(prompt.get("mm_processor_kwargs") or {})
-        inquiry = note.inquiry if note else Inquiry(None)
-        overrides = inquiry.overrides
-        if overrides is None:  # the offline interface has them here, with or without messages
-            overrides = kwargs.pop(REQUEST_KEY, None)
+        if request.overrides is None:  # the offline interface has them here
+            request = replace(request, overrides=kwargs.pop(REQUEST_KEY, None))
         try:
-            config, query = self._script_config.for_request(overrides)
+            config, query = self._script_config.for_request(request.overrides)
         except SettingError as error:
             raise refusal(error.setting, str(error)) from None
         if prompt.get("multi_modal_data"):
-            queries = query or (note.queries if note else self._raw_queries(prompt))
-            kwargs[REQUEST_KEY] = ScriptRequest(
-                config, queries, asked=bool(overrides), explained=inquiry.explained
-            )
+            queries = query or (noted.queries if noted else self._raw_queries(prompt))
+            kwargs[REQUEST_KEY] = replace(request, config=config, queries=queries)
             prompt["mm_processor_kwargs"] = kwargs
         return prompt
 
@@ -109,13 +106,14 @@ class ScriptRenderer(HfRenderer):
     def _tokens(self) -> dict[str, str]:
         """What stands for an item in a prompt, by modality."""
         processor: Any = self.get_mm_processor()
-        return {modality: processor.token(modality) for modality in processor.modalities}
+        family = processor.family
+        return {modality: family.token(processor.info, modality) for modality in family.modalities}
 
     def _bare(self, text: str) -> str:
         """The prompt without what the chat template writes around those tokens."""
         processor: Any = self.get_mm_processor()
         for modality, token in self._tokens.items():
-            text = text.replace(processor.placeholder(modality), token)
+            text = text.replace(processor.family.placeholder(processor.info, modality), token)
         return text
 
     @cached_property
@@ -137,10 +135,11 @@ class ScriptRenderer(HfRenderer):
         return learn_scaffolding(self._bare(prompt["prompt"]), token)
 
 
-def _take_note(messages: Any, params: Any) -> tuple[Any, Any, _Note]:
+def _take_request(messages: Any, params: Any) -> tuple[Any, Any, ScriptRequest]:
+    """Messages that can be read twice, what the chat template may see, and the request in them."""
     messages = materialize(messages)
     template_kwargs = dict(params.chat_template_kwargs)
     asked = template_kwargs.pop(REQUEST_KEY, None)
-    inquiry = asked if isinstance(asked, Inquiry) else Inquiry(asked)
-    note = _Note(inquiry, item_queries(messages))
-    return messages, replace(params, chat_template_kwargs=template_kwargs), note
+    request = asked if isinstance(asked, ScriptRequest) else ScriptRequest(asked)
+    request = replace(request, queries=item_queries(messages))
+    return messages, replace(params, chat_template_kwargs=template_kwargs), request

@@ -1,49 +1,80 @@
-"""What is asked of one request's images and videos, on its way from renderer to processor."""
+"""What one request wants of its images and videos, and what it is told where that cannot be had.
+
+A `ScriptRequest` is filled in two steps, since the text of the messages is known before the
+settings of the request are: `render_messages` of the renderer notes the conditioning texts,
+`_process_tokens` the settings in force. In between it lies beside the prompt; then it goes to the
+processor.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from vllm.exceptions import VLLMValidationError
 
 from ..config import ScriptConfig
-from ..explain.explained import ExplainedImage
+from ..layout import Layout
+from ..plan import Plan
+from .metrics import metrics
 
 REQUEST_KEY = "script"
-"""Key of what a request asks: in `chat_template_kwargs` the client's value or an `Inquiry`, in
-`mm_processor_kwargs` a `ScriptRequest` from the renderer to the processor."""
+"""Key of what a request asks for: in `chat_template_kwargs` the client's value or a `ScriptRequest`
+of one of our own routes, in `mm_processor_kwargs` the client's value (offline), or the
+`ScriptRequest` that the renderer made."""
 
 
-@dataclass(frozen=True)
-class Inquiry:
-    """What our own routes ask beyond what a client can: JSON has no such objects."""
+class ItemWatcher(Protocol):
+    """Somebody who wants to see what is done to a request's images; explain/ has one."""
 
-    overrides: Any
-    """The `script` field of the request."""
+    def mark(self, plan: Plan | None) -> Plan | None:
+        """Return the plan to carry out instead, so that its selection can be found again."""
 
-    explained: list[ExplainedImage] | None = None
-    """A list to be filled with the request's images, None where nobody asked to see them."""
+    def see(
+        self, picture: Any, layout: Layout | None, plan: Plan | None, text: str, source: str
+    ) -> None:
+        """Take note of an image, in prompt order.
+
+        Args:
+            picture: the decoded image; None of one that came as its uuid alone.
+            layout: None where the image's size is not known.
+            plan: how it is pruned; None where it is left whole.
+            text: what its selection is conditioned on, "" where it is on nothing.
+            source: where that text came from: `turn`, `request`, `none`.
+        """
 
 
 @dataclass(frozen=True)
 class ScriptRequest:
-    """What the renderer knows about a request's pruning."""
+    """What one request asks of Script."""
 
-    config: ScriptConfig
-    """Settings in force for the request."""
+    overrides: Any = None
+    """The request's `script` field as the client sent it; None where there is none."""
 
-    queries: Mapping[str, Sequence[str]] | str
-    """Conditioning text of each item in prompt order by modality, or one text that the client
-    chose."""
+    queries: Mapping[str, Sequence[str]] | str = field(default_factory=dict)
+    """Conditioning text of each item in prompt order, by modality; or one text for all items, that
+    the client chose."""
 
-    asked: bool = False
-    """Whether the client itself asked for pruning, rather than the server's settings."""
+    config: ScriptConfig | None = None
+    """Settings in force, the server's with the request's overrides; None until they are merged."""
 
     counted: bool = True
-    """Whether it appears in the metrics; the dummies of memory profiling do not."""
+    """Whether its items appear in the metrics; the dummies of memory profiling do not."""
 
-    explained: list[ExplainedImage] | None = None
-    """See `Inquiry`."""
+    watcher: ItemWatcher | None = None
+    """Who is shown what is done to its images; None where nobody asked to see it."""
+
+    @property
+    def settings(self) -> ScriptConfig:
+        """The settings in force."""
+        assert self.config is not None, "the renderer merges the settings of a request"
+        return self.config
+
+    @property
+    def asked(self) -> bool:
+        """Whether the client itself asked for pruning, rather than the server's settings."""
+        return bool(self.overrides)
 
     @property
     def query_source(self) -> str:
@@ -51,7 +82,18 @@ class ScriptRequest:
         return "request" if isinstance(self.queries, str) else "turn"
 
     def queries_of(self, modality: str, num_items: int) -> Sequence[str]:
-        """Conditioning texts of the items of one modality."""
+        """Return the conditioning texts of the items of one modality."""
         if isinstance(self.queries, str):
             return [self.queries] * num_items
         return self.queries[modality]
+
+
+def refusal(reason: str, message: str) -> VLLMValidationError:
+    """Return the error to raise, an HTTP 400.
+
+    Args:
+        reason: the setting at fault, a few words; refusals are counted by it.
+        message: what is wrong, the limit, and what to do.
+    """
+    metrics().refusals.labels(reason).inc()
+    return VLLMValidationError(message, parameter="script")

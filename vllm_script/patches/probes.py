@@ -103,11 +103,11 @@ def _of_qwen(module: str, name: str) -> Probes:
 
 
 FAMILY_PROBES: dict[str, Probes] = {
-    "llava": _of_model("llava", "Llava", _LLAVA),
-    "llava_next": _of_model(
+    "LlavaForConditionalGeneration": _of_model("llava", "Llava", _LLAVA),
+    "LlavaNextForConditionalGeneration": _of_model(
         "llava_next", "LlavaNext", {**_LLAVA, "_merge_image_patch_embeddings": _MERGE}
     ),
-    "llava_onevision": _of_model(
+    "LlavaOnevisionForConditionalGeneration": _of_model(
         "llava_onevision",
         "LlavaOnevision",
         {
@@ -117,19 +117,19 @@ FAMILY_PROBES: dict[str, Probes] = {
             )
         },
     ),
-    "qwen2_vl": _of_qwen("qwen2_vl", "Qwen2VL"),
-    "qwen2_5_vl": _of_qwen("qwen2_5_vl", "Qwen2_5_VL"),
-    "qwen3_vl": {
+    "Qwen2VLForConditionalGeneration": _of_qwen("qwen2_vl", "Qwen2VL"),
+    "Qwen2_5_VLForConditionalGeneration": _of_qwen("qwen2_5_vl", "Qwen2_5_VL"),
+    "Qwen3VLForConditionalGeneration": {
         **_of_qwen("qwen3_vl", "Qwen3VL"),
         **_of_model("qwen3_vl", "Qwen3VL", {"_init_video_pruning": ("multimodal_config",)}),
     },
-    "internvl": {
+    "InternVLForConditionalGeneration": {
         **_of_model("interns1", "InternS1", {"embed_multimodal": ("kwargs",)}),
         "vllm.multimodal.processing.context:InputProcessingContext.get_merged_mm_kwargs": (
             *("kwargs", "supported_mm_processor_kwargs"),
         ),
     },
-    "internvl_chat": {
+    "InternVLChatModel": {
         f"{_INTERNVL}:InternVLChatModel.embed_multimodal": ("kwargs",),
         f"{_INTERNVL}:InternVLChatModel.get_encoder_cudagraph_config": (),
         f"{_INTERNVL_TILES}:InternVLProcessor.get_num_image_tokens": (
@@ -143,7 +143,7 @@ FAMILY_PROBES: dict[str, Probes] = {
             *("orig_width", "orig_height", "target_ratios", "image_size", "use_thumbnail"),
         ),
     },
-    "llava_next_video": _of_model(
+    "LlavaNextVideoForConditionalGeneration": _of_model(
         "llava_next_video", "LlavaNextVideo", {"embed_multimodal": ("kwargs",)}
     ),
 }

@@ -47,10 +47,7 @@ import importlib
 import inspect
 import operator
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
-
-import torch
 
 from .probes import FAMILY_PROBES, PROBES, Probes
 
@@ -66,9 +63,9 @@ def check_vllm() -> None:
     _check(PROBES)
 
 
-def check_family(module: str) -> None:
-    """The same of what the module of a family overrides or calls."""
-    _check(FAMILY_PROBES[module])
+def check_family(architecture: str) -> None:
+    """Raise RuntimeError unless the probes of a stock architecture hold."""
+    _check(FAMILY_PROBES[architecture])
 
 
 def _check(probes: Probes) -> None:
@@ -172,71 +169,6 @@ def use_renderer(module: str, factory: str) -> None:
     RENDERER_REGISTRY.renderers["hf"] = (module, factory)
 
 
-def merge_llava_next_tiles(
-    tile_size: int, patch_size: int, pinpoints: tuple[tuple[int, ...], ...], height: int, width: int
-) -> torch.Tensor:
-    """Rows of a LLaVA-NeXT image as vLLM merges them.
-
-    Args:
-        tile_size, patch_size: encoder input and patch, in pixels.
-        pinpoints: the anyres resolutions, (height, width) in pixels.
-        height, width: of the image, in pixels.
-
-    Returns:
-        [N] int64: index of the row's patch in tiles x patches (base tile first), -1 for a newline.
-    """
-    from vllm.model_executor.models import llava_next
-
-    merge = llava_next.LlavaNextForConditionalGeneration._merge_image_patch_embeddings
-    return _merged_numbers(merge, {}, tile_size, patch_size, pinpoints, height, width).long()
-
-
-def merge_llava_onevision_tiles(
-    tile_size: int, patch_size: int, pinpoints: tuple[tuple[int, ...], ...], height: int, width: int
-) -> torch.Tensor:
-    """Rows of a LLaVA-OneVision image, which may be mixtures of patches: [N], -1 for a newline."""
-    from vllm.model_executor.models import llava_onevision
-
-    merge = llava_onevision.LlavaOnevisionForConditionalGeneration._merge_image_patch_embeddings
-    newline = {"image_newline": _NEWLINE}
-    return _merged_numbers(merge, newline, tile_size, patch_size, pinpoints, height, width)
-
-
-_NEWLINE = torch.tensor([-1.0], dtype=torch.float64)
-
-
-def _merged_numbers(
-    merge: Callable[..., torch.Tensor],
-    arguments: dict[str, Any],
-    tile_size: int,
-    patch_size: int,
-    pinpoints: tuple[tuple[int, ...], ...],
-    height: int,
-    width: int,
-) -> torch.Tensor:
-    """What `merge` makes of patch numbers, [N] float64."""
-    from vllm.model_executor.models.llava_next import get_anyres_image_grid_shape
-
-    grid = get_anyres_image_grid_shape((height, width), list(map(list, pinpoints)), tile_size)
-    num_tiles, num_patches = 1 + grid[0] * grid[1], (tile_size // patch_size) ** 2
-    numbers = torch.arange(num_tiles * num_patches, dtype=torch.float64)
-    model = SimpleNamespace(
-        config=SimpleNamespace(
-            vision_config=SimpleNamespace(image_size=tile_size, patch_size=patch_size),
-            image_grid_pinpoints=list(map(list, pinpoints)),
-        ),
-        image_newline=_NEWLINE,
-    )
-    merged = merge(
-        model,
-        torch.tensor([height, width]),
-        numbers.view(num_tiles, num_patches, 1),
-        strategy="spatial_unpad",
-        **arguments,
-    )
-    return merged.flatten()
-
-
 def _yes() -> bool:
     return True
 
@@ -264,23 +196,3 @@ def ask_for_position_channels(vllm_config: Any) -> None:
         return _gather_mm_embeddings
 
     wrap(GPUModelRunner, "_gather_mm_embeddings", wrapper)
-
-
-def input_embeddings(model: Any, token_ids: torch.Tensor) -> torch.Tensor:
-    """Rows [L, D] of the language model's input embedding for token_ids [L].
-
-    Reads below a LoRA wrapper: relevance belongs to the base model, and the wrapper's batch
-    mapping does not describe these tokens.
-    """
-    language_model = model.get_language_model()
-    embedding = getattr(getattr(language_model, "model", None), "embed_tokens", None)
-    if embedding is None:
-        return language_model.embed_input_ids(token_ids)
-    return getattr(embedding, "base_layer", embedding)(token_ids)
-
-
-def clip_weights(clip_model: str, prefix: str) -> Any:
-    """A source of further weights for vLLM's loader, their names to be prefixed."""
-    from vllm.model_executor.model_loader.default_loader import DefaultModelLoader
-
-    return DefaultModelLoader.Source(model_or_path=clip_model, revision=None, prefix=prefix)

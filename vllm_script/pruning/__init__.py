@@ -7,59 +7,45 @@ nothing a client sends may raise. No vLLM and no layout here: rows in, kept indi
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
-from . import baselines, gsp, qcsp, script
+from ..setting import Choice, Number, SettingError, check_value, settings_of
+from .baselines import divprune, random, uniform
 from .frames import frame_by_frame
+from .params import PruningParams
+from .script import cdpruner, gsp, script
+from .task import Task
 
 
-@dataclass(frozen=True)
-class PruningParams:
-    """Parameters of all modes; each mode reads the ones that concern it."""
+class Mode(NamedTuple):
+    """A way to choose tokens, and what its selection depends on."""
 
-    tau: float = 0.1
-    """Similarity at which two tokens are neighbours (script, gsp), in [-1, 1]. The paper has 0.2,
-    absolute, where every real token neighbours every other."""
+    select: Callable[[Task], torch.Tensor]
+    """Returns the kept indices [budget] int64 of a task, ascending."""
 
-    tau_relative: bool = True
-    """Count tau from the mean similarity of the graph instead of from 0."""
+    reads: tuple[str, ...] = ()
+    """Fields of PruningParams that it reads; an image's plan has the others at their defaults."""
 
-    gamma: float = 1.0
-    """How much close neighbours outweigh many (script, gsp), in [0, 10]. The paper has 1."""
+    reads_query: bool = False
+    """Whether it reads the relevance; else images are shared between questions."""
 
-    pool_ratio: float = 0.5
-    """Part of the tokens GSP leaves to QCSP (script), in [0, 1]; never less than the budget."""
-
-    seed: int = 0
-    """Seed of the random mode, in [0, 2**32 - 1]."""
-
-    def __post_init__(self) -> None:
-        _check_number("tau", self.tau, -1, 1)
-        if not isinstance(self.tau_relative, bool):
-            raise ValueError(f"tau_relative must be true or false, got {self.tau_relative!r}")
-        _check_number("gamma", self.gamma, 0, 10)
-        _check_number("pool_ratio", self.pool_ratio, 0, 1)
-        _check_number("seed", self.seed, 0, 2**32 - 1, integer=True)
+    knows_frames: bool = False
+    """Whether it holds to the floors of a video's frames; else it is applied frame by frame."""
 
 
-Mode = Callable[..., torch.Tensor]
-"""(visual_tokens [N, D], budget, relevance [N] or None, params, floors) -> kept indices [budget],
-ascending. floors: of a video, the fewest tokens to keep of every frame (frames.py); else None."""
+_GRAPH = ("tau", "tau_relative", "gamma")  # what GSP reads
 
-MODES: dict[str, Mode] = {
-    "script": script.script,
-    "gsp": gsp.gsp,
-    "cdpruner": qcsp.cdpruner,
-    "divprune": frame_by_frame(baselines.divprune),
-    "uniform": frame_by_frame(baselines.uniform),
-    "random": frame_by_frame(baselines.random),
+# A new way to choose tokens is a function of a Task in a file of this folder, and a line here.
+MODES = {
+    "script": Mode(script, (*_GRAPH, "pool_ratio"), reads_query=True, knows_frames=True),
+    "gsp": Mode(gsp, _GRAPH, knows_frames=True),
+    "cdpruner": Mode(cdpruner, reads_query=True, knows_frames=True),
+    "divprune": Mode(divprune),
+    "uniform": Mode(uniform),
+    "random": Mode(random, ("seed",)),
 }
-
-# The modes whose selection depends on the query.
-QUERY_MODES = frozenset({"script", "cdpruner"})
 
 
 def select_visual_tokens(
@@ -76,7 +62,7 @@ def select_visual_tokens(
         visual_tokens: [N, D], any float dtype and strides.
         budget: tokens to keep, in [1, N].
         relevance: [N], >= 0, high = keep; its scale does not matter. None or a constant: the
-            query has no say. Modes outside QUERY_MODES do not read it.
+            query has no say. Modes whose `reads_query` is False ignore it.
         mode: a key of MODES.
         params: fields of PruningParams.
 
@@ -84,15 +70,17 @@ def select_visual_tokens(
         kept indices [budget] int64, ascending, on visual_tokens' device.
 
     Raises:
-        ValueError: an argument is out of range, of the wrong shape, not finite, or unknown.
+        ValueError: an argument is out of range (then it is a SettingError), of the wrong shape,
+            not finite, or unknown.
     """
     _check_inputs(visual_tokens, budget, relevance)
-    if mode not in MODES:
-        raise ValueError(f"mode must be one of {', '.join(MODES)}, got {mode!r}")
-    known = [field.name for field in fields(PruningParams)]
+    check_value("mode", mode, Choice(MODES), "The method that chooses the tokens.")
+    known = [each.key for each in settings_of(PruningParams)]
     for name in params:
         if name not in known:
-            raise ValueError(f"unknown parameter {name!r}, valid are: {', '.join(known)}")
+            raise SettingError(
+                "unknown", f"unknown parameter {name!r}, valid are: {', '.join(known)}"
+            )
     return run_mode(visual_tokens, budget, relevance, mode, PruningParams(**params))
 
 
@@ -107,7 +95,7 @@ def run_mode(
 ) -> torch.Tensor:
     """`select_visual_tokens` without its checks, for arguments of the right shapes.
 
-    floors: of a video, see `Mode`; they add up to at most the budget.
+    floors: of a video, the fewest tokens to keep of every frame, see `Task`.
 
     Whatever the tensors hold, exactly `budget` unique indices come back: values that are not
     finite, and negative relevance, count as 0.
@@ -119,7 +107,11 @@ def run_mode(
     if relevance is not None:
         relevance = relevance.to(visual_tokens.device, torch.float32)
         relevance = relevance.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0).clamp(min=0.0)
-    return MODES[mode](visual_tokens, budget, relevance, params, floors)
+    task = Task(visual_tokens, budget, relevance, params, floors)
+    own = MODES[mode]
+    if floors is not None and not own.knows_frames:
+        return frame_by_frame(own.select, task)
+    return own.select(task)
 
 
 def _as_features(x: torch.Tensor) -> torch.Tensor:
@@ -136,11 +128,8 @@ def _check_inputs(visual_tokens: torch.Tensor, budget: int, relevance: torch.Ten
             f"visual_tokens must be [N, D] with N >= 1, got shape {shape}; "
             "pass the tokens of one image, tiles flattened"
         )
-    if not isinstance(budget, int) or isinstance(budget, bool) or not 1 <= budget <= shape[0]:
-        raise ValueError(
-            f"budget must be an integer in [1, {shape[0]}], the number of visual tokens, "
-            f"got {budget!r}"
-        )
+    limits = Number(1, shape[0], integer=True)
+    check_value("budget", budget, limits, "The number of visual tokens to keep.")
     _check_finite("visual_tokens", visual_tokens)
     if relevance is None:
         return
@@ -164,11 +153,3 @@ def _check_finite(name: str, x: torch.Tensor) -> None:
             f"{name} must be finite, got {num_bad} NaN or infinite of {x.numel()} values; "
             "check the dtype of the encoder for overflow"
         )
-
-
-def _check_number(
-    name: str, value: float, low: float, high: float, *, integer: bool = False
-) -> None:
-    kind, types = ("an integer", int) if integer else ("a number", (int, float))
-    if isinstance(value, bool) or not isinstance(value, types) or not low <= value <= high:
-        raise ValueError(f"{name} must be {kind} in [{low}, {high}], got {value!r}")

@@ -10,18 +10,15 @@ whole video at once. The modes it is compared with select frame by frame what is
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import accumulate
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from itertools import accumulate, count
 
 import torch
 
 from vllm_script.kernels import Pool, reduce_graph
 
 from ..budget import even_shares
-
-if TYPE_CHECKING:
-    from . import Mode, PruningParams
+from .task import Task
 
 # Frames of one graph: what stands still does so from one frame to the next, and the cost of a
 # graph is the square of its tokens.
@@ -37,13 +34,7 @@ def frame_floors(budget: int, num_frames: int, even: bool) -> list[int]:
     return even_shares(budget, num_frames) if even else [1] * num_frames
 
 
-def reduce_video_graph(
-    visual_tokens: torch.Tensor,
-    target: int,
-    floors: Sequence[int],
-    params: PruningParams,
-    inverse_norm: torch.Tensor,
-) -> Pool:
+def reduce_video_graph(task: Task, target: int) -> Pool:
     """GSP of a video: `reduce_graph` in windows of neighbouring frames.
 
     In a window the tokens are ordered by their place in the frame, those of one place by time. So
@@ -53,19 +44,18 @@ def reduce_video_graph(
         the pool: about `target` rows of the video, more where edges ran out, and all rows of a
         frame that would be left with less than its floor.
     """
-    num_tokens, device = len(visual_tokens), visual_tokens.device
-    windows = _windows(num_tokens, len(floors))
+    assert task.floors is not None, "reduce_video_graph is for videos"
+    num_tokens, num_frames, device = task.num_tokens, len(task.floors), task.tokens.device
+    windows = _windows(num_tokens, num_frames)
     lengths = [len(rows) for rows in windows]
     ends = [target * end // num_tokens for end in accumulate(lengths)]
     order = torch.cat(windows).to(device)
     pool = reduce_graph(
-        visual_tokens.index_select(0, order),
+        task.tokens.index_select(0, order),
         [end - start for start, end in zip([0, *ends], ends, strict=False)],
-        tau=params.tau,
-        tau_relative=params.tau_relative,
-        gamma=params.gamma,
+        **task.params.graph,
         lengths=lengths,
-        inverse_norm=inverse_norm.index_select(0, order),
+        inverse_norm=task.inverse_norm.index_select(0, order),
     )
     place_in_window = torch.cat([torch.arange(length) for length in lengths]).to(device)
     counts = pool.counts.repeat_interleave(torch.tensor(lengths, device=device))
@@ -73,8 +63,8 @@ def reduce_video_graph(
     # Sums, for what is not left must not undo what is.
     times_left = torch.zeros(num_tokens, dtype=torch.int64, device=device)
     times_left.index_add_(0, order[torch.where(is_left, pool.rows, 0)], is_left.long())
-    of_frame = times_left.view(len(floors), -1)
-    is_short = of_frame.sum(1) < torch.tensor(floors, device=device)
+    of_frame = times_left.view(num_frames, -1)
+    is_short = of_frame.sum(1) < torch.tensor(task.floors, device=device)
     in_pool = ((of_frame > 0) | is_short[:, None]).flatten()
     rows = in_pool.long().sort(descending=True, stable=True).indices
     return Pool(rows, in_pool.sum().view(1))
@@ -96,32 +86,28 @@ def _windows(num_tokens: int, num_frames: int) -> list[torch.Tensor]:
     return windows
 
 
-def frame_by_frame(mode: Mode) -> Mode:
-    """A mode that holds to floors, made of one that knows none."""
+def frame_by_frame(select: Callable[[Task], torch.Tensor], task: Task) -> torch.Tensor:
+    """Keep the floors of a video's frames with a selection that knows no frames.
 
-    def select(
-        visual_tokens: torch.Tensor,
-        budget: int,
-        relevance: torch.Tensor | None,
-        params: PruningParams,
-        floors: Sequence[int] | None = None,
-    ) -> torch.Tensor:
-        if floors is None:
-            return mode(visual_tokens, budget, relevance, params)
-        size = len(visual_tokens) // len(floors)
-        certain = torch.cat(
-            [
-                mode(visual_tokens[frame * size :][:size], floor, None, params) + frame * size
-                for frame, floor in enumerate(floors)
-            ]
-        )
-        if len(certain) == budget:
-            return certain
-        is_free = torch.ones(len(visual_tokens), dtype=torch.bool, device=visual_tokens.device)
-        is_free[certain] = False
-        # Its size is known, so that the host need not wait for the device to count.
-        free = is_free.long().topk(len(visual_tokens) - len(certain)).indices.sort().values
-        more = mode(visual_tokens[free], budget - len(certain), None, params)
-        return torch.cat([certain, free[more]]).sort().values
+    It selects in each frame what the frame is sure to keep, and the rest of the budget among all
+    other tokens.
 
-    return select
+    Returns:
+        kept indices [budget] int64, ascending.
+    """
+    assert task.floors is not None, "frame_by_frame is for videos"
+    size = task.num_tokens // len(task.floors)
+    certain = torch.cat(
+        [
+            select(task.part(slice(start, start + size), floor)) + start
+            for start, floor in zip(count(step=size), task.floors, strict=False)
+        ]
+    )
+    if len(certain) == task.budget:
+        return certain
+    is_free = torch.ones(task.num_tokens, dtype=torch.bool, device=task.tokens.device)
+    is_free[certain] = False
+    # Its size is known, so that the host need not wait for the device to count.
+    free = is_free.long().topk(task.num_tokens - len(certain)).indices.sort().values
+    more = select(task.part(free, task.budget - len(certain)))
+    return torch.cat([certain, free[more]]).sort().values

@@ -89,7 +89,9 @@ class ClipRelevance(nn.Module):
         states = self.text.text_model(torch.tensor(filled, device=device)).last_hidden_state
         ends = torch.tensor([len(window) - 1 for window in windows], device=device)
         rows = torch.arange(len(windows), device=device)
-        return self.text.text_projection(states[rows, ends])  # pooled at each window's EOS
+        pooled = states[rows, ends]  # at each window's EOS
+        projected: torch.Tensor = self.text.text_projection(pooled)
+        return projected
 
     def load_weight(self, name: str, weight: torch.Tensor) -> str | None:
         """Load one weight of the checkpoint; its name here, or None where it is not ours."""

@@ -21,5 +21,5 @@ class EncodedImage:
 
     @classmethod
     def without_states(cls, features: torch.Tensor, layout: Layout) -> EncodedImage:
-        """Of a tower that is not CLIP's."""
+        """Return an image whose tower is not CLIP's, so that no states are kept of it."""
         return cls(features.new_empty(len(features), 0), features, layout)

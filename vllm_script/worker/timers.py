@@ -1,4 +1,4 @@
-"""How long the worker takes for its parts, measured on the device without waiting for it."""
+"""How long the worker's parts take, measured on the device without waiting for it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MOST_KEPT = 65_536
 """Durations of each part that are kept until they are taken; beyond it the oldest are lost."""
 
 
-class Spans:
+class Timers:
     """Durations by name, until they are taken."""
 
     def __init__(self, device: torch.device | str) -> None:

@@ -28,6 +28,8 @@ from vllm_script.server.aliases import repository_of
 from vllm_script.server.launch import VllmServer
 
 BENCHMARKS = Path(__file__).resolve().parents[3] / "benchmarks"
+pytestmark = pytest.mark.real
+
 FOLDER = Path(repository_of("script-demo"))
 KEEP_RATIO = 0.11
 

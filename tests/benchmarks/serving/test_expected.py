@@ -98,7 +98,8 @@ def test_what_a_family_has(expected, of_family):
 
 
 def test_layout_that_is_not_vllms_is_found(expected, monkeypatch):
-    monkeypatch.setattr(expected._pruning, "image_layout", lambda *size: Layout(torch.arange(5)))
+    family = expected._pruning.family
+    monkeypatch.setattr(family, "image_layout", lambda *size: Layout(torch.arange(5)))
     with pytest.raises(
         RuntimeError, match="image of 100x90 .* visual tokens, the plugin's layout 5"
     ):

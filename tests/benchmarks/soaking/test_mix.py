@@ -13,7 +13,8 @@ from vllm_script.benchmarks.soaking.mix import (
     MAX_IMAGES,
     SCRIPTS,
 )
-from vllm_script.config import ScriptConfig, SettingError
+from vllm_script.config import ScriptConfig
+from vllm_script.setting import SettingError
 
 CONFIG = ScriptConfig(clip_model="its own")
 

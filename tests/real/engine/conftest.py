@@ -71,7 +71,7 @@ def engine(checkpoint):
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     from vllm import LLM
 
-    from vllm_script.worker import model as pruned
+    from vllm_script.worker import selector
 
     llm = LLM(
         str(checkpoint("llava-next")),
@@ -88,7 +88,7 @@ def engine(checkpoint):
     )
     del os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"]
     engine = Engine(llm)
-    run_mode = pruned.run_mode
+    run_mode = selector.run_mode
 
     def spy(visual_tokens, budget, *rest):
         kept = run_mode(visual_tokens, budget, *rest)
@@ -96,6 +96,6 @@ def engine(checkpoint):
             engine.selections.append(tuple(kept.tolist()))
         return kept
 
-    pruned.run_mode = spy
+    selector.run_mode = spy
     yield engine
-    pruned.run_mode = run_mode
+    selector.run_mode = run_mode

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from transformers import LlavaNextConfig
 from vllm.engine.arg_utils import EngineArgs
@@ -10,7 +11,14 @@ from vllm.multimodal import MULTIMODAL_REGISTRY
 from vllm.renderers import renderer_from_config
 from vllm.renderers.params import ChatParams
 
-from vllm_script.families import llava_next
+from vllm_script.families import family_of, pruned_name
+
+
+def layout_of(hf_config, height, width):
+    """Layout of a LLaVA-NeXT image."""
+    family = family_of(pruned_name("LlavaNextForConditionalGeneration"))
+    fields = {"image_sizes": torch.tensor([height, width])}
+    return family.item_layout(hf_config, "image", fields)
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +137,7 @@ def test_a_prompt_that_bypassed_our_renderer_is_refused(checkpoint):
 )
 def test_layout_of_the_published_geometry(width, height, placeholders, patches):
     """The README's table: tiles of 336 pixels, patches of 14, the five published pinpoints."""
-    layout = llava_next.layout_of(LlavaNextConfig(), height, width)
+    layout = layout_of(LlavaNextConfig(), height, width)
     assert (layout.num_placeholders, layout.num_patches) == (placeholders, patches)
 
 
@@ -139,7 +147,7 @@ def test_layout_has_the_rows_that_vllm_expects(render, width, height, checkpoint
     from transformers import AutoConfig
 
     hf_config = AutoConfig.from_pretrained(checkpoint("llava-next"))
-    layout = llava_next.layout_of(hf_config, height, width)
+    layout = layout_of(hf_config, height, width)
     if width * height < 1_000_000:
         _, (length,) = render(None, [user(image(0, width, height))])
         assert layout.num_placeholders == length

@@ -3,7 +3,7 @@
 import pytest
 from vllm.renderers.params import ChatParams
 
-from vllm_script.worker import model as pruned
+from vllm_script.worker import selector
 
 KEPT = 77  # of 192 visual tokens at keep ratio 0.4
 
@@ -66,7 +66,7 @@ def test_wrong_row_count_names_both_numbers(engine, monkeypatch):
     (rows,) = model.embed_multimodal(**fields)
     assert rows.shape == (KEPT, 64)
 
-    run_mode = pruned.run_mode
-    monkeypatch.setattr(pruned, "run_mode", lambda *args: run_mode(*args)[1:])
+    run_mode = selector.run_mode
+    monkeypatch.setattr(selector, "run_mode", lambda *args: run_mode(*args)[1:])
     with pytest.raises(RuntimeError, match=f"{KEPT - 1} rows .* {KEPT} placeholders"):
         model.embed_multimodal(**fields)

@@ -9,8 +9,8 @@ from vllm.model_executor.models.llava_next import LlavaNextForConditionalGenerat
 from vllm.renderers.params import ChatParams
 
 from vllm_script import select_visual_tokens
-from vllm_script.patches.vllm import input_embeddings
 from vllm_script.plan import Plan
+from vllm_script.worker.model import input_embeddings
 
 QUESTION = "What is shown here?"
 

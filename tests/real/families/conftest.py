@@ -156,7 +156,7 @@ def engine(request, family_checkpoint):
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     from vllm import LLM
 
-    from vllm_script.worker.model import PrunedModel
+    from vllm_script.worker.selector import Selector
 
     llm = LLM(
         str(family_checkpoint(request.param)),
@@ -175,16 +175,16 @@ def engine(request, family_checkpoint):
     )
     del os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"]
     engine = Engine(request.param, llm)
-    select = PrunedModel.select
+    select = Selector.select
 
     def spy(self, image, plan):
         selection = select(self, image, plan)
         engine.kept.append(selection.kept)
         return selection
 
-    PrunedModel.select = spy
+    Selector.select = spy
     yield engine
-    PrunedModel.select = select
+    Selector.select = select
 
 
 @pytest.fixture(scope="session")

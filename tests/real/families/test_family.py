@@ -11,7 +11,7 @@ from vllm.exceptions import VLLMValidationError
 from vllm.model_executor.models.interfaces import supports_encoder_cudagraph
 
 from vllm_script import plan
-from vllm_script.frontend import planner as planning
+from vllm_script.frontend import planner
 
 QUESTION, OTHER = "What is shown here?", "Where is the car?"
 SIZES = [
@@ -112,7 +112,7 @@ def test_all_rows_through_the_pruning_path_answer_as_the_whole(engine, monkeypat
     assert not engine.kept
     with monkeypatch.context() as patch:
         patch.setattr(plan, "num_kept", lambda num_placeholders, *_, **__: num_placeholders)
-        patch.setattr(planning, "num_rows", lambda *_: 0)  # fewer than all, so that it is pruned
+        patch.setattr(planner, "num_rows", lambda *_: 0)  # fewer than all, so that it is pruned
         engine.forget()
         (answer,) = engine.ask(prompt)
     assert [len(kept) for kept in engine.kept] == engine.placeholders(whole(prompt))["image"]

@@ -19,7 +19,7 @@ from vllm.multimodal.inputs import (
 )
 
 from vllm_script.budget import even_shares
-from vllm_script.families import family_of, pruned_name
+from vllm_script.families import model_class, pruned_name
 from vllm_script.worker.encoded_image import EncodedImage
 
 WIDTH = 16
@@ -100,7 +100,8 @@ class Prompt:
         """Rows of an item as the model returns them, from random features in bfloat16."""
         batch = {name: value[None] for name, value in fields.items()}
         features = torch.randn(total, WIDTH, generator=self.generator).bfloat16()
-        image = EncodedImage.without_states(features, self.model.item_layout(modality, batch))
+        layout = self.model.family.item_layout(self.model.config, modality, batch)
+        image = EncodedImage.without_states(features, layout)
         if len(kept) < total:
             return self.model.embed_kept(modality, batch, image, kept)
         whole = torch.full((total, 8), 255.0).bfloat16()
@@ -138,7 +139,7 @@ def models(request, family_checkpoint):
     folder = family_checkpoint(request.param)
     config = AutoConfig.from_pretrained(folder)
     name = pruned_name(config.architectures[0])
-    ours = object.__new__(getattr(family_of(name), name))
+    ours = object.__new__(model_class(name))
     ours.__dict__["config"] = config
     with torch.device("meta"):
         reference = AutoModelForImageTextToText.from_config(config)

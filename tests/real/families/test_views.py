@@ -5,8 +5,6 @@ import pytest
 import torch
 from PIL import Image
 
-from vllm_script.families import family_of
-
 
 def encoded(engine, pixels, monkeypatch):
     """Features of a picture."""
@@ -30,9 +28,9 @@ def test_boxes_are_where_patches_are(engine, monkeypatch, width, height):
     pixels = np.array(engine.picture(0, width, height)) // 4 + 96
     before = encoded(engine, pixels, monkeypatch)
     processor = engine.llm.llm_engine.renderer.mm_processor
-    layout = processor.image_layout(height, width, {})
+    layout = processor.family.image_layout(processor.info, height, width, {})
     config = processor.info.get_hf_config()
-    views = family_of(config.architectures[0]).patch_views(config, layout, height, width)
+    views = processor.family.views(config, layout, height, width)
     boxes = torch.cat(list(views.values()))
     assert len(boxes) == len(before) and layout.rows.max() < len(boxes)
     first = 0

@@ -7,11 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from transformers import AutoConfig
 
 from vllm_script.explain.drawing import CAPTION, MARGIN, PANEL_WIDTH
-from vllm_script.families.llava_next import layout_of
+from vllm_script.families import family_of, pruned_name
+from vllm_script.server.script_field import ATTACHED
 
 N, KEPT = 192, 21
 """Visual tokens of a 168x168 picture, and what keep ratio 0.11 leaves of them."""
@@ -105,8 +107,10 @@ def test_a_text_too_long_for_clip_is_said_to_be_read_in_part(explain, picture):
 
 def test_patches_are_those_of_the_layout(explain, picture, checkpoint):
     config = AutoConfig.from_pretrained(checkpoint("llava-next"))
+    family = family_of(pruned_name("LlavaNextForConditionalGeneration"))
     for width, height in (168, 168), (84, 230), (37, 41):
-        candidates = layout_of(config, height, width).candidates
+        fields = {"image_sizes": torch.tensor([height, width])}
+        candidates = family.item_layout(config, "image", fields).candidates
         (image,) = explain(
             [turn(picture(width, height, 4))], {"mode": "uniform", "visual_token_budget": 9}
         )
@@ -151,13 +155,13 @@ def test_nothing_is_shared_with_the_caches(explain, pruning_server, picture, ask
     assert again.cached_tokens > 0 and again.logprobs == pytest.approx(first.logprobs, abs=1e-3)
 
 
-def test_a_client_cannot_make_an_inquiry(pruning_server, picture, ask):
+def test_a_client_cannot_attach_a_request_of_our_own(pruning_server, picture, ask):
     messages = [turn(picture(168, 168, 8), said("What is shown?"))]
     half = {"keep_ratio": 0.5}
     cached = [ask(pruning_server, messages, half).cached_tokens for _ in range(2)][-1]
     body = {"model": "tiny", "messages": messages, "max_tokens": 1, "script": half}
     forged = {"overrides": None, "explained": [], "explain_id": "00"}
-    reply = post(pruning_server, "/chat/completions", body | {"_script_inquiry": forged})
+    reply = post(pruning_server, "/chat/completions", body | {ATTACHED: forged})
     details = reply.json()["usage"]["prompt_tokens_details"]
     assert details["cached_tokens"] == cached > 0
     reply = post(pruning_server, "/chat/completions", body | {"script": {"explain_id": "00"}})

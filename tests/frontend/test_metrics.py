@@ -8,15 +8,13 @@ from PIL import Image
 from vllm.multimodal.parse import ImageProcessorItems
 
 from vllm_script.config import ScriptConfig
-from vllm_script.frontend import counting
-from vllm_script.frontend.counting import ItemCounter
-from vllm_script.frontend.items import Order
-from vllm_script.frontend.request import ScriptRequest
+from vllm_script.frontend import metrics
+from vllm_script.frontend.items import PlannedItem
+from vllm_script.frontend.metrics import ItemCounter
 from vllm_script.layout import Layout
 from vllm_script.plan import make_plan
 
 CONFIG = ScriptConfig(relevance="embedding")
-REQUEST = ScriptRequest(CONFIG, {"image": ["What?"], "video": ["What?"]})
 PLAN = make_plan(CONFIG, ((1, 2),))
 
 
@@ -31,14 +29,14 @@ def counted(monkeypatch):
     stand_in = SimpleNamespace(
         count_item=lambda modality, plan, *rest: found.append((modality, *rest))
     )
-    monkeypatch.setattr(counting, "metrics", lambda: stand_in)
+    monkeypatch.setattr(metrics, "metrics", lambda: stand_in)
     return found
 
 
 def count(counter, items, plans, kept, layout_of):
-    orders = [Order(plan, b"", str(index)) for index, plan in enumerate(plans)]
+    planned = [PlannedItem(plan, str(index), b"") for index, plan in enumerate(plans)]
     spans = [SimpleNamespace(get_num_embeds=lambda number=number: number) for number in kept]
-    counter.count(REQUEST, items, orders, spans, layout_of)
+    counter.count(items, planned, spans, layout_of, "turn")
 
 
 def test_images_that_are_pruned(counted):
@@ -53,17 +51,17 @@ def test_videos_are_known_from_when_they_were_processed(counted):
     counter = ItemCounter()
     items = SimpleNamespace(modality="video", get=lambda index: "frames")
     for identifier, rows in (("0", 40), ("1", 40)):
-        counter.remember(Order(PLAN, b"", identifier), layout(rows))
+        counter.remember(PlannedItem(PLAN, identifier, b""), layout(rows))
     count(counter, items, [PLAN] * 3, [10, 40, 10], lambda index: None)
     assert counted == [("video", "turn", 40, 10)]  # the second is whole, the third not known
 
 
 def test_the_least_recently_used_is_forgotten(monkeypatch):
-    monkeypatch.setattr(counting, "MAX_VIDEOS", 2)
+    monkeypatch.setattr(metrics, "MAX_VIDEOS", 2)
     counter = ItemCounter()
-    orders = [Order(PLAN, b"", name) for name in "abc"]
-    for order in orders[:2]:
-        counter.remember(order, layout(3))
-    assert counter._known(orders[0]) == 3
-    counter.remember(orders[2], layout(4))
-    assert [counter._known(order) for order in orders] == [3, None, 4]
+    items = [PlannedItem(PLAN, name, b"") for name in "abc"]
+    for item in items[:2]:
+        counter.remember(item, layout(3))
+    assert counter._known(items[0]) == 3
+    counter.remember(items[2], layout(4))
+    assert [counter._known(item) for item in items] == [3, None, 4]

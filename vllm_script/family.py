@@ -1,0 +1,87 @@
+"""What the plugin must know of a model family: how vLLM lays out an item, and where it may not run.
+
+The processor (API process) and the model (engine process) ask the same object, so that they agree
+on every row. families/ has one for each family.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import torch
+
+from .layout import Layout
+from .vllm_types import EngineArgs, ProcessingInfo
+
+Views = Mapping[str, torch.Tensor]
+"""Boxes [patches, 4] in pixels (left, top, right, bottom) of each view that the encoder has of an
+image, by a name for people. Patches are numbered through all views, as in `Layout.rows`."""
+
+
+class Family(Protocol):
+    """One model family. `hf_config` is always the Hugging Face configuration of the model."""
+
+    modalities: tuple[str, ...] = ("image",)
+    """What is pruned of `image` and `video`; vLLM handles the rest as ever."""
+
+    def check(self, engine_args: EngineArgs, hf_config: Any) -> None:
+        """Raise ValueError, before weights load, for what pruning would get wrong.
+
+        Args:
+            engine_args: what the operator gave.
+        """
+        return None
+
+    @abstractmethod
+    def example(self, hf_config: Any) -> tuple[str, Layout]:
+        """Return an image or video for the start-up line: its size in words, and its layout."""
+
+    @abstractmethod
+    def image_layout(
+        self, info: ProcessingInfo, height: int, width: int, kwargs: Mapping[str, object]
+    ) -> Layout:
+        """Return the layout of an image before it is processed; its identifier depends on it.
+
+        Args:
+            info: vLLM's processing info of the model.
+            height, width: of the image, in pixels.
+            kwargs: the request's `mm_processor_kwargs`.
+        """
+
+    @abstractmethod
+    def item_layout(self, hf_config: Any, modality: str, fields: Mapping[str, Any]) -> Layout:
+        """Return the layout of an image or video that has been processed.
+
+        Args:
+            fields: what the Hugging Face processor made of the item, by name: as vLLM stores one
+                item, or as it batches a single one.
+        """
+
+    def views(self, hf_config: Any, layout: Layout, height: int, width: int) -> Views | None:
+        """Return where the patches of an image lie on it, for explain; None where it takes none.
+
+        Args:
+            height, width: of the image, in pixels.
+        """
+        return None
+
+    def token(self, info: ProcessingInfo, modality: str) -> str:
+        """Return the text that stands for an item in a prompt."""
+        return str(getattr(info.get_hf_processor(), f"{modality}_token"))
+
+    def placeholder(self, info: ProcessingInfo, modality: str) -> str:
+        """Return that text with what the chat template writes around it."""
+        return self.token(info, modality)
+
+    def state_width(self, hf_config: Any) -> int:
+        """Return the values of a patch's state in the vision tower, which CLIP relevance reads.
+
+        0 where the tower is not CLIP's.
+        """
+        return 0
+
+    def feature_width(self, hf_config: Any) -> int:
+        """Return the values of a visual token as the model's projector returns it."""
+        return int(hf_config.get_text_config().hidden_size)

@@ -1,0 +1,50 @@
+"""The parameters of the modes. They are settings of the operator too: config.py has the others."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ..setting import Number, Switch, setting, settings_of
+
+
+@dataclass(frozen=True)
+class PruningParams:
+    """Parameters of all modes; each mode reads the ones that MODES lists for it."""
+
+    # The paper has tau 0.2, absolute, where every real token neighbours every other, and gamma 1.
+    tau: float = setting(
+        0.1,
+        Number(-1, 1),
+        "The cosine similarity from which on two tokens are neighbours.",
+    )
+    tau_relative: bool = setting(
+        True,
+        Switch(),
+        "Whether tau counts from the mean similarity of the graph, instead of from 0.",
+    )
+    gamma: float = setting(
+        1.0,
+        Number(0, 10),
+        "The weight of how close a token's neighbours are, beside how many they are.",
+    )
+    pool_ratio: float = setting(
+        0.5,
+        Number(0, 1),
+        "The part of the tokens that GSP leaves to QCSP, never less than the budget. From a keep "
+        "ratio of pool_ratio up, mode script is GSP alone.",
+    )
+    seed: int = setting(
+        0,
+        Number(0, 2**32 - 1, integer=True),
+        "The seed of the random choice.",
+    )
+
+    def __post_init__(self) -> None:
+        for each in settings_of(PruningParams):
+            each.check(getattr(self, each.key))
+
+    @property
+    def graph(self) -> dict[str, Any]:
+        """The parameters of GSP's graph, as keyword arguments of `kernels.reduce_graph`."""
+        return {"tau": self.tau, "tau_relative": self.tau_relative, "gamma": self.gamma}

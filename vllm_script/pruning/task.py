@@ -1,0 +1,54 @@
+"""What a mode is asked: keep so many of these visual tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+
+from vllm_script.kernels import inverse_norms
+
+from .params import PruningParams
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """One selection, in one image or video, of `budget` visual tokens."""
+
+    tokens: torch.Tensor
+    """[N, D] float32/float16/bfloat16, last dim contiguous: the visual tokens in reading order. A
+    feature that is NaN or infinite counts as 0."""
+
+    budget: int
+    """Tokens to keep, in [1, N]."""
+
+    relevance: torch.Tensor | None
+    """[N] float32, finite and >= 0, high = keep; its scale does not matter. None: the query has no
+    say."""
+
+    params: PruningParams
+    """Parameters of the modes."""
+
+    floors: Sequence[int] | None = None
+    """Of a video, the fewest tokens to keep of every frame; they add up to at most the budget.
+    Frames have N / len(floors) tokens each, one frame after the other. None: an image."""
+
+    @property
+    def num_tokens(self) -> int:
+        """Number N of the tokens to choose from."""
+        return len(self.tokens)
+
+    @cached_property
+    def inverse_norm(self) -> torch.Tensor:
+        """`kernels.inverse_norms` of the tokens, [N] float32; computed once, at the first use."""
+        norms: torch.Tensor = inverse_norms(self.tokens)
+        return norms
+
+    def part(self, rows: slice | torch.Tensor, budget: int) -> Task:
+        """The task to keep `budget` of these rows of the tokens, without frames."""
+        relevance = None if self.relevance is None else self.relevance[rows]
+        return replace(
+            self, tokens=self.tokens[rows], budget=budget, relevance=relevance, floors=None
+        )
