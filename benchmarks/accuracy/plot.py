@@ -16,7 +16,7 @@ def plot(scores: Scores, path: Path) -> None:
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(8, 5), layout="constrained")
-    colors = pyplot.get_cmap("tab10").colors
+    colors = matplotlib.color_sequences["tab10"]
     for index, method in enumerate(scores.methods):
         points = scores.of_method(method)
         ratios = sorted(points)

@@ -36,7 +36,7 @@ def _draw(
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(8, 5), layout="constrained")
-    colors = pyplot.get_cmap("tab10").colors
+    colors = matplotlib.color_sequences["tab10"]
     for index, arm in enumerate(dict.fromkeys(line["arm"] for line in lines)):
         mine = sorted((ln for ln in lines if ln["arm"] == arm), key=lambda ln: ln["concurrency"])
         at_once, color = [line["concurrency"] for line in mine], colors[index % len(colors)]
