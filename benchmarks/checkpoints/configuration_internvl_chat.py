@@ -10,7 +10,7 @@ class InternVisionConfig(PreTrainedConfig):
 class InternVLChatConfig(PreTrainedConfig):
     model_type = "internvl_chat"
 
-    def __init__(self, vision_config=None, llm_config=None, **kwargs):  # type: ignore[no-untyped-def]
+    def __init__(self, vision_config=None, llm_config=None, **kwargs):
         super().__init__(**kwargs)
         self.vision_config = InternVisionConfig(**(vision_config or {}))
         self.llm_config = Qwen2Config(**(llm_config or {}))
