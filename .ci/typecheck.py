@@ -1,4 +1,5 @@
-"""Run mypy over the package as it is installed, with kernels/ and server/ below vllm_script.
+"""Run mypy over the package as it is installed, with kernels/, server/ and benchmarks/ below
+vllm_script.
 
 In the checkout they are folders beside it, where mypy would not find them and check nothing that
 crosses from one to the other. So it is shown a folder of links.
@@ -11,7 +12,7 @@ import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 INSTALLED = ROOT / "build" / "typecheck"
-BESIDE = ("kernels", "server")
+BESIDE = ("kernels", "server", "benchmarks")
 
 
 def main() -> int:

@@ -19,7 +19,7 @@ import torch
 from tqdm import tqdm
 
 from vllm_script.benchmarks.accuracy.in_process import DemoModel, Encoded
-from vllm_script.benchmarks.accuracy.results import Results
+from vllm_script.benchmarks.accuracy.scores import Scores
 from vllm_script.benchmarks.accuracy.settings import WHOLE, Setting
 from vllm_script.benchmarks.accuracy.tables import ablation
 from vllm_script.benchmarks.accuracy.variants import DEFAULT, VARIANTS, Variant, select
@@ -36,22 +36,22 @@ def main() -> None:
     args = parse_arguments()
     torch.set_num_threads(args.threads)
     model = DemoModel(args.model)
-    results = Results(describe(args), [], {})
+    scores = Scores(describe(args), [], {})
     hits: dict[Setting, list[bool]] = defaultdict(list)
     asked = held_out(args.split, args.questions)
     for scene, question in tqdm(asked, total=args.questions, unit="question", mininterval=5):
         encoded = model.encode(draw(scene)[0], question.text)
         selections = select_all(model, encoded, question.text, args.ratios)
-        results.kinds.append(question.kind)
+        scores.kinds.append(question.kind)
         for setting, answer in answer_all(model, encoded, selections).items():
             hits[setting].append(answer == question.answer)
     for setting, right in hits.items():
-        results.right[setting] = np.array(right)
-        results.prompt_tokens[setting] = 0.0
+        scores.right[setting] = np.array(right)
+        scores.prompt_tokens[setting] = 0.0
     args.out.mkdir(parents=True, exist_ok=True)
     path = args.out / f"ablation-{args.split}"
-    results.save(path.with_suffix(".jsonl"))
-    text = ablation(results, DEFAULT.name)
+    scores.save(path.with_suffix(".jsonl"))
+    text = ablation(scores, DEFAULT.name)
     path.with_suffix(".md").write_text(text, encoding="utf-8")
     print(f"{text}\nwritten to {args.out}")
 

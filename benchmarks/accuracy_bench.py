@@ -33,7 +33,7 @@ from vllm_script.benchmarks import common
 from vllm_script.benchmarks.accuracy.asking import Endpoint, ask_all, read_answers
 from vllm_script.benchmarks.accuracy.plot import plot
 from vllm_script.benchmarks.accuracy.questions import Item, demo_questions, folder_questions
-from vllm_script.benchmarks.accuracy.results import Results, score
+from vllm_script.benchmarks.accuracy.scores import Scores, score
 from vllm_script.benchmarks.accuracy.settings import RATIOS, SOURCES, WHOLE, Setting, grid
 from vllm_script.benchmarks.accuracy.tables import report
 from vllm_script.benchmarks.common import ending_well, machine, parser_of, publish
@@ -53,16 +53,16 @@ def main() -> None:
         for before in common.read_lines(args.out / "run.json"):
             common.check_same_run(args.out, before, run)
         common.write_lines(args.out / "run.json", [run])
-        results = measure(args, items, settings, about)
-    results.save(args.out / "results.jsonl")
+        scores = measure(args, items, settings, about)
+    scores.save(args.out / "results.jsonl")
     if args.stock:
-        print(f"accuracy {results.whole.mean():.3f} of {len(items)} questions")
+        print(f"accuracy {scores.whole.mean():.3f} of {len(items)} questions")
         return
-    check_pruned(results)
-    ratio = min(results.ratios, key=lambda ratio: abs(ratio - args.compare_at))
-    method = args.compare if args.compare in results.methods else results.methods[0]
-    text = report(results, method, ratio)
-    plot(results, args.out / "accuracy.png")
+    check_pruned(scores)
+    ratio = min(scores.ratios, key=lambda ratio: abs(ratio - args.compare_at))
+    method = args.compare if args.compare in scores.methods else scores.methods[0]
+    text = report(scores, method, ratio)
+    plot(scores, args.out / "accuracy.png")
     publish(args.out, text)
 
 
@@ -119,14 +119,14 @@ def describe(args: argparse.Namespace, num_questions: int) -> dict[str, Any]:
 
 def measure(
     args: argparse.Namespace, items: list[Item], settings: list[Setting], about: dict[str, Any]
-) -> Results:
+) -> Scores:
     """Ask everything that has no answer yet, and score it."""
     path = args.out / "answers.jsonl"
     answers = read_answers(path)
     if all((item.id, str(setting)) in answers for item in items for setting in settings):
         return score(about, items, settings, answers)
 
-    async def ask(url: str) -> Results:
+    async def ask(url: str) -> Scores:
         """Ask, and score: settings that the endpoint has, unless they were chosen."""
         key = os.environ.get("OPENAI_API_KEY", "none")
         endpoint = Endpoint(url, args.model, key, args.max_tokens, args.stock)
@@ -141,10 +141,10 @@ def measure(
         return asyncio.run(ask(server.url if server else args.url))
 
 
-def check_pruned(results: Results) -> None:
+def check_pruned(scores: Scores) -> None:
     """Exit if the endpoint did not do what it was asked for."""
-    for setting, tokens in results.prompt_tokens.items():
-        if setting != WHOLE and tokens >= results.prompt_tokens[WHOLE]:
+    for setting, tokens in scores.prompt_tokens.items():
+        if setting != WHOLE and tokens >= scores.prompt_tokens[WHOLE]:
             sys.exit(
                 f"prompts at {setting} are as long as unpruned ones ({tokens:.0f} tokens): the "
                 "endpoint did not prune. Start it with --plugin script, or give --stock"

@@ -32,13 +32,18 @@ from tqdm import tqdm
 from vllm_script.benchmarks import common
 from vllm_script.benchmarks.common import ending_well, machine, parser_of, publish
 from vllm_script.benchmarks.serving.expected import Expected
-from vllm_script.benchmarks.soaking.balance import Check, balance, caches_filled, idle
+from vllm_script.benchmarks.soaking.balance import balance, caches_filled, idle
 from vllm_script.benchmarks.soaking.clients import Clients
-from vllm_script.benchmarks.soaking.logs import log_checks
-from vllm_script.benchmarks.soaking.memory import RETURN_FREED, SHORTEST, growth_check
 from vllm_script.benchmarks.soaking.mix import MAX_IMAGES, Mix
 from vllm_script.benchmarks.soaking.recorder import Recorder
 from vllm_script.benchmarks.soaking.report import report
+from vllm_script.benchmarks.soaking.verdict import (
+    RETURN_FREED,
+    SHORTEST,
+    Check,
+    growth_check,
+    log_checks,
+)
 from vllm_script.server.aliases import SCRIPT_DEMO, repository_of
 from vllm_script.server.launch import VllmServer
 

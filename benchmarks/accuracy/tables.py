@@ -6,72 +6,72 @@ import numpy as np
 
 from ..common import bullets, markdown
 from ..intervals import mcnemar, paired_difference, share
-from .results import Results
+from .scores import Scores
 from .settings import WHOLE
 
 
-def report(results: Results, method: str, ratio: float) -> str:
+def report(scores: Scores, method: str, ratio: float) -> str:
     """All tables; `method` at `ratio` is the one that is broken down and compared."""
     parts = [
-        *_head(results),
-        "## Accuracy against keep ratio\n\n" + _by_ratio(results),
-        f"## By kind of question, at keep ratio {ratio:g}\n\n" + _by_kind(results, ratio),
+        *_head(scores),
+        "## Accuracy against keep ratio\n\n" + _by_ratio(scores),
+        f"## By kind of question, at keep ratio {ratio:g}\n\n" + _by_kind(scores, ratio),
         f"## {method} against the others, on the same questions, at keep ratio {ratio:g}\n\n"
-        + _paired(results, method, ratio),
+        + _paired(scores, method, ratio),
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def ablation(results: Results, default: str) -> str:
+def ablation(scores: Scores, default: str) -> str:
     """Each method's accuracy at each ratio, with its paired difference to the method `default`."""
-    base = results.of_method(default)
-    header = ["changed", *(f"{ratio:g}" for ratio in results.ratios)]
-    rows = [[default, *(_share(base[ratio]) for ratio in results.ratios)]]
-    for method in results.methods:
-        right = results.of_method(method)
+    base = scores.of_method(default)
+    header = ["changed", *(f"{ratio:g}" for ratio in scores.ratios)]
+    rows = [[default, *(_share(base[ratio]) for ratio in scores.ratios)]]
+    for method in scores.methods:
+        right = scores.of_method(method)
         if method != default:
-            rows.append([method, *(_gap(right[ratio], base[ratio]) for ratio in results.ratios)])
-    return "\n\n".join([*_head(results), markdown(header, rows)]) + "\n"
+            rows.append([method, *(_gap(right[ratio], base[ratio]) for ratio in scores.ratios)])
+    return "\n\n".join([*_head(scores), markdown(header, rows)]) + "\n"
 
 
-def _head(results: Results) -> list[str]:
+def _head(scores: Scores) -> list[str]:
     """What was measured, and the accuracy of all tokens."""
-    whole = f"All tokens: {_share(results.whole)} of {len(results.whole)} questions."
-    return [bullets(results.about), whole]
+    whole = f"All tokens: {_share(scores.whole)} of {len(scores.whole)} questions."
+    return [bullets(scores.about), whole]
 
 
-def _by_ratio(results: Results) -> str:
-    header = ["method", *(f"{ratio:g}" for ratio in results.ratios)]
+def _by_ratio(scores: Scores) -> str:
+    header = ["method", *(f"{ratio:g}" for ratio in scores.ratios)]
     rows = []
-    for method in results.methods:
-        of_method = results.of_method(method)
-        rows.append([method, *(_share(of_method[ratio]) for ratio in results.ratios)])
-    tokens = [["(mean prompt tokens)", *(_tokens(results, ratio) for ratio in results.ratios)]]
+    for method in scores.methods:
+        of_method = scores.of_method(method)
+        rows.append([method, *(_share(of_method[ratio]) for ratio in scores.ratios)])
+    tokens = [["(mean prompt tokens)", *(_tokens(scores, ratio) for ratio in scores.ratios)]]
     return markdown(header, rows + tokens)
 
 
-def _by_kind(results: Results, ratio: float) -> str:
-    kinds = list(dict.fromkeys(results.kinds))
-    masks = [np.array([kind == other for other in results.kinds]) for kind in kinds]
-    rows = [["all tokens", *(f"{results.whole[mask].mean():.3f}" for mask in masks)]]
-    for method in results.methods:
-        right = results.of_method(method)[ratio]
+def _by_kind(scores: Scores, ratio: float) -> str:
+    kinds = list(dict.fromkeys(scores.kinds))
+    masks = [np.array([kind == other for other in scores.kinds]) for kind in kinds]
+    rows = [["all tokens", *(f"{scores.whole[mask].mean():.3f}" for mask in masks)]]
+    for method in scores.methods:
+        right = scores.of_method(method)[ratio]
         rows.append([method, *(f"{right[mask].mean():.3f}" for mask in masks)])
     asked = ["(questions)", *(str(mask.sum()) for mask in masks)]
     return markdown(["method", *kinds], [*rows, asked])
 
 
-def _paired(results: Results, method: str, ratio: float) -> str:
-    right = results.of_method(method)[ratio]
-    others = {"all tokens": results.whole}
-    others |= {m: results.of_method(m)[ratio] for m in results.methods if m != method}
+def _paired(scores: Scores, method: str, ratio: float) -> str:
+    right = scores.of_method(method)[ratio]
+    others = {"all tokens": scores.whole}
+    others |= {m: scores.of_method(m)[ratio] for m in scores.methods if m != method}
     rows = [[n, _gap(right, o), f"{mcnemar(right, o):.2g}"] for n, o in others.items()]
     return markdown(["other", "difference (95 %)", "McNemar's p"], rows)
 
 
-def _tokens(results: Results, ratio: float) -> str:
-    pruned = [n for s, n in results.prompt_tokens.items() if s != WHOLE and s.keep_ratio == ratio]
-    return f"{np.mean(pruned):.0f} of {results.prompt_tokens[WHOLE]:.0f}"
+def _tokens(scores: Scores, ratio: float) -> str:
+    pruned = [n for s, n in scores.prompt_tokens.items() if s != WHOLE and s.keep_ratio == ratio]
+    return f"{np.mean(pruned):.0f} of {scores.prompt_tokens[WHOLE]:.0f}"
 
 
 def _share(right: np.ndarray) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 import torch
 
@@ -32,7 +34,7 @@ class Variant:
 DEFAULT = Variant("default")
 
 
-def _changed(name: str, **changes: object) -> Variant:
+def _changed(name: str, **changes: Any) -> Variant:
     params = {key: changes.pop(key) for key in list(changes) if hasattr(DEFAULT.params, key)}
     return replace(DEFAULT, name=name, params=replace(DEFAULT.params, **params), **changes)
 
@@ -92,7 +94,7 @@ def _selection(variant: Variant) -> Select:
     if variant.mode == "top":
         return _most_relevant
     if variant.budgets_in_pool:
-        return lambda *inputs: _in_larger_pool(*inputs, variant)
+        return partial(_in_larger_pool, variant)
     return lambda tokens, budget, relevance: run_mode(
         tokens, budget, relevance, variant.mode, variant.params
     )
@@ -106,7 +108,7 @@ def _most_relevant(
 
 
 def _in_larger_pool(
-    visual_tokens: torch.Tensor, budget: int, relevance: torch.Tensor | None, variant: Variant
+    variant: Variant, visual_tokens: torch.Tensor, budget: int, relevance: torch.Tensor | None
 ) -> torch.Tensor:
     params, num_tokens = variant.params, len(visual_tokens)
     pool = reduce_graph(

@@ -42,6 +42,11 @@ TEMPLATE = (
     "{% endfor %}"
     f"{ANSWER}"
 )
+SAME_NAMES = (
+    *("hidden_act", "hidden_size", "intermediate_size", "layer_norm_eps", "norm_type"),
+    *("num_attention_heads", "num_channels", "num_hidden_layers"),
+)
+"""Settings of the vision tower that both formats call alike."""
 CHAT_NAMES = {
     r"^model\.vision_tower\.": "vision_model.",
     r"^model\.multi_modal_projector\.layer_norm": "mlp1.0",
@@ -151,18 +156,11 @@ def _chat_config(config: Any) -> dict[str, Any]:
         "template": "internvl2_5",
         "use_thumbnail": True,
         "vision_config": {
+            **{name: getattr(vision, name) for name in SAME_NAMES},
             "architectures": ["InternVisionModel"],
             "model_type": "intern_vit_6b",
-            "hidden_act": vision.hidden_act,
-            "hidden_size": vision.hidden_size,
             "image_size": tile,
             "initializer_factor": 1.0,
-            "intermediate_size": vision.intermediate_size,
-            "layer_norm_eps": vision.layer_norm_eps,
-            "norm_type": vision.norm_type,
-            "num_attention_heads": vision.num_attention_heads,
-            "num_channels": vision.num_channels,
-            "num_hidden_layers": vision.num_hidden_layers,
             "patch_size": PATCH,
             "qk_normalization": vision.use_qk_norm,
             "qkv_bias": vision.attention_bias,

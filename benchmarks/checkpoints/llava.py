@@ -142,7 +142,10 @@ def write_llava_onevision(folder: Path, seed: int, sizes: parts.Sizes) -> None:
         "patch_size": ONEVISION_PATCH,
         "vision_use_head": False,
     }
-    features = {"vision_feature_select_strategy": "full", "vision_aspect_ratio": "anyres_max_9"}
+    features: dict[str, Any] = {
+        "vision_feature_select_strategy": "full",
+        "vision_aspect_ratio": "anyres_max_9",
+    }
     config = LlavaOnevisionConfig(
         text_config={"model_type": "qwen2", **parts.text_sizes(vocabulary, sizes)},
         vision_config=vision,
@@ -204,13 +207,11 @@ def _write_llava(folder: Path, sizes: parts.Sizes, llava: Any) -> None:
         parts.save_model(folder, model, parts.published_name)
         parts.write_json(folder / "generation_config.json", ENDS)
     if sizes.clip is not None:
-        _write_clip(folder / "clip", sizes, sizes.clip, vocabulary, model.model.vision_tower)
+        _write_clip(folder / "clip", sizes, sizes.clip, model.model.vision_tower)
 
 
-def _write_clip(
-    folder: Path, sizes: parts.Sizes, clip: parts.Clip, vocabulary: int, tower: torch.nn.Module
-) -> None:
-    """Write the CLIPModel that has this vision tower; `vocabulary`: the language model's."""
+def _write_clip(folder: Path, sizes: parts.Sizes, clip: parts.Clip, tower: torch.nn.Module) -> None:
+    """Write the CLIPModel that has this vision tower."""
     from transformers import CLIPConfig, CLIPModel
 
     folder.mkdir()
@@ -236,14 +237,15 @@ def _write_clip(
             model = CLIPModel(config)
         parts.stream_model(folder, model)  # the tower's weights have the names of the LLaVA's
     else:
-        model = parts.randomise(CLIPModel(config), gain=1.0)
+        model = CLIPModel(config)
+        parts.randomise(model, gain=1.0)
         model.vision_model.load_state_dict(tower.state_dict())
         model.save_pretrained(folder)
 
 
 def _write_tokenizer(folder: Path, context: int, vocabulary: int, bos: str, eos: str) -> int:
-    ends = dict(bos=bos, eos=eos, unk="<unk>", pad="<pad>")
-    lengths = dict(context=context, vocabulary=vocabulary)
+    ends: dict[str, Any] = dict(bos=bos, eos=eos, unk="<unk>", pad="<pad>")
+    lengths: dict[str, Any] = dict(context=context, vocabulary=vocabulary)
     return parts.write_tokenizer(folder, SPECIAL_TOKENS, CHAT_TEMPLATE, **ends, **lengths)
 
 

@@ -30,7 +30,7 @@ def load_progress(folder: Path) -> dict[str, Any] | None:
     path = folder / "progress.pt"
     if not path.exists():
         return None
-    record = torch.load(path, map_location="cpu", weights_only=True)
+    record: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     for entry in record["optimizer"]["state"].values():
         for name in MOMENTS:
             entry[name] = entry[name].float()

@@ -5,6 +5,8 @@ tiles of a batch go through the tower at once, layers after FEATURE_LAYER run on
 branches share their prefix.
 """
 
+from typing import Any
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -43,7 +45,7 @@ def text_embeddings(demo: Demo, ids: torch.Tensor) -> torch.Tensor:
     """Return CLIP's text embeddings of [..., L] token ids, [..., JOINT_WIDTH], unit length."""
     pooled = demo.clip.text_model(input_ids=ids.flatten(0, -2)).pooler_output
     embedded = F.normalize(demo.clip.text_projection(pooled).float(), dim=-1)
-    return embedded.unflatten(0, ids.shape[:-1])
+    return embedded.reshape(*ids.shape[:-1], -1)
 
 
 def visual_rows(demo: Demo, states: torch.Tensor) -> torch.Tensor:
@@ -76,9 +78,8 @@ def answer_logits(
 
 def _through(layers: nn.ModuleList, states: torch.Tensor) -> torch.Tensor:
     for layer in layers:
-        states = layer(states, None)
-        # transformers 4 returns a tuple.
-        states = states[0] if isinstance(states, tuple) else states
+        output: Any = layer(states, None)
+        states = output[0] if isinstance(output, tuple) else output  # transformers 4 has a tuple
     return states
 
 

@@ -130,6 +130,6 @@ class Demo(nn.Module):
         return self.llava.model.multi_modal_projector
 
     @property
-    def word_embeddings(self) -> torch.Tensor:
+    def word_embeddings(self) -> Any:
         """[VOCAB_SIZE, LM_WIDTH], input and output embeddings of the language model."""
         return self.language.embed_tokens.weight

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -45,59 +46,35 @@ def passes_gate(inputs: Inputs, backend: Any) -> bool:
 def runs(inputs: Inputs, on_gpu: bool) -> Iterator[tuple[str, str, Callable[[], Any]]]:
     """(op, variant, call) of everything that is timed of these inputs."""
     shape, x = inputs.shape, inputs.x
-    pool = reduce_graph(x, [shape.target] * shape.batch, lengths=shape.lengths, **SETTINGS)
+    targets, budgets = [shape.target] * shape.batch, [shape.budget] * shape.batch
+    query_lengths = [QUERY_ROWS] * shape.batch
+    pool = reduce_graph(x, targets, lengths=shape.lengths, **SETTINGS)
     kept = torch.arange(0, len(x), max(1, shape.tokens // shape.budget), device=x.device)
     backends: list[tuple[str, Any]] = [("triton", "triton")] if on_gpu else []
     few_steps = shape.budget * shape.batch <= MOST_HOST_STEPS
     for variant, backend in [*backends, ("eager", "torch")]:
-        yield "norms", variant, lambda b=backend: inverse_norms(x, b)
-        yield "relevance", variant, lambda b=backend: relevance_of(inputs, b)
-        yield "redundancy", variant, lambda b=backend: one_round(inputs, b)
-        yield "reduce_graph", variant, lambda b=backend: reduced(inputs, b)
-        yield "gather", variant, lambda b=backend: gather_rows(x, kept, b)
+        many: dict[str, Any] = {"lengths": shape.lengths, "backend": backend}
+        relevance = partial(query_relevance, x, inputs.query, query_lengths=query_lengths, **many)
+        yield "norms", variant, partial(inverse_norms, x, backend)
+        yield "relevance", variant, relevance
+        yield "redundancy", variant, partial(one_round, inputs, backend)
+        yield "reduce_graph", variant, partial(reduce_graph, x, targets, **SETTINGS, **many)
+        yield "gather", variant, partial(gather_rows, x, kept, backend)
         if few_steps or backend == "triton":
-            yield "greedy_map", variant, lambda b=backend: picked(inputs, pool, b)
-            yield "selection", variant, lambda b=backend: selected(inputs, b)
+            picks = partial(greedy_map, x, inputs.relevance, budgets, pool=pool, **many)
+            yield "greedy_map", variant, picks
+            yield "selection", variant, partial(selected, inputs, backend)
     if few_steps:
-        yield "selection", "compiled", lambda: each_image(inputs, compiled_selection)
-        yield "selection", "published", lambda: each_image(inputs, published_selection)
+        yield "selection", "compiled", partial(each_image, inputs, compiled_selection)
+        yield "selection", "published", partial(each_image, inputs, published_selection)
     else:
         progress(f"  loops on the host are left out: {shape.budget * shape.batch} steps")
 
 
-def relevance_of(inputs: Inputs, backend: Any) -> torch.Tensor:
-    query_lengths = [QUERY_ROWS] * inputs.shape.batch
-    return query_relevance(
-        inputs.x,
-        inputs.query,
-        lengths=inputs.shape.lengths,
-        query_lengths=query_lengths,
-        backend=backend,
-    )
-
-
 def one_round(inputs: Inputs, backend: Any) -> list[torch.Tensor]:
+    """Redundancy of every other row, image by image."""
     images = inputs.x.split(inputs.shape.tokens)
     return [bipartite_redundancy(x[::2], x[1::2], 0.4, 1.0, backend) for x in images]
-
-
-def reduced(inputs: Inputs, backend: Any) -> Any:
-    targets = [inputs.shape.target] * inputs.shape.batch
-    return reduce_graph(
-        inputs.x, targets, **SETTINGS, lengths=inputs.shape.lengths, backend=backend
-    )
-
-
-def picked(inputs: Inputs, pool: Any, backend: Any) -> torch.Tensor:
-    budgets = [inputs.shape.budget] * inputs.shape.batch
-    return greedy_map(
-        inputs.x,
-        inputs.relevance,
-        budgets,
-        lengths=inputs.shape.lengths,
-        pool=pool,
-        backend=backend,
-    )
 
 
 def selected(inputs: Inputs, backend: Any) -> torch.Tensor:
@@ -112,6 +89,7 @@ def selected(inputs: Inputs, backend: Any) -> torch.Tensor:
 
 
 def each_image(inputs: Inputs, select: Callable[..., torch.Tensor]) -> torch.Tensor:
+    """The rows that a selection of one image keeps of each."""
     shape = inputs.shape
     images = zip(inputs.x.split(shape.tokens), inputs.relevance.split(shape.tokens), strict=True)
     rows = [select(x, relevance, shape.target, shape.budget) for x, relevance in images]

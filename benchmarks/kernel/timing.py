@@ -60,7 +60,8 @@ def timed(run: Callable[[], Any], device: torch.device) -> float:
     run()
     end.record()
     end.synchronize()
-    return start.elapsed_time(end) / 1e3
+    milliseconds: float = start.elapsed_time(end)
+    return milliseconds / 1e3
 
 
 def print_header() -> None:

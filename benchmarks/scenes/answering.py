@@ -42,4 +42,5 @@ class Answerer:
         inputs = self.inputs(picture, question)
         ids = self.model.generate(**inputs, max_new_tokens=MAX_ANSWER, do_sample=False)
         new = ids[0, inputs["input_ids"].shape[1] :]
-        return self.tokenizer.decode(new, skip_special_tokens=True).strip()
+        answer: str = self.tokenizer.decode(new, skip_special_tokens=True)
+        return answer.strip()

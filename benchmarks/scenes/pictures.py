@@ -74,6 +74,6 @@ def _background(rng: np.random.Generator, width: int, height: int) -> np.ndarray
 
 def _grain(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
     """Return a [height, width] float32 window of the noise bank, standard deviation 1."""
-    sheet = _NOISE[rng.integers(len(_NOISE))]
+    sheet: np.ndarray = _NOISE[rng.integers(len(_NOISE))]
     y, x = rng.integers(NOISE_SIDE - height), rng.integers(NOISE_SIDE - width)
     return sheet[y : y + height, x : x + width]

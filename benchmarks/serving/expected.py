@@ -44,7 +44,7 @@ class Expected:
     @property
     def modalities(self) -> tuple[str, ...]:
         """What of the model the plugin prunes: image, video."""
-        return self._pruning.family.modalities
+        return tuple(self._pruning.family.modalities)
 
     @property
     def own_methods(self) -> tuple[str, ...]:

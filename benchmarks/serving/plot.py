@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from .results import Line, Results
 from .tables import lengths
@@ -18,37 +17,33 @@ def plot(results: Results, folder: Path) -> None:
     if not lines:
         return
     lines = [line for line in lines if line["picture"] == lines[0]["picture"]]
-    _draw(lines, folder / "throughput.png", "requests/s", _throughput)
+    _draw(lines, folder / "throughput.png", "requests/s", lambda ln: [ln["requests_per_s"]])
     _draw(lines, folder / "ttft.png", "time to first token, s (p50, up to p90)", _ttft)
 
 
-def _throughput(axes: Any, lines: Sequence[Line], color: Any) -> None:
-    at_once = [line["concurrency"] for line in lines]
-    values = [line["requests_per_s"] for line in lines]
-    axes.plot(at_once, values, label=lines[0]["arm"], color=color, marker="o", markersize=4)
-
-
-def _ttft(axes: Any, lines: Sequence[Line], color: Any) -> None:
-    at_once = [line["concurrency"] for line in lines]
-    middle = [line["ttft_ms"]["p50"] / 1000 for line in lines]
-    above = [line["ttft_ms"]["p90"] / 1000 for line in lines]
-    axes.plot(at_once, middle, label=lines[0]["arm"], color=color, marker="o", markersize=4)
-    axes.fill_between(at_once, middle, above, color=color, alpha=0.15, linewidth=0)
+def _ttft(line: Line) -> list[float]:
+    """Median and 90th percentile of the time to first token, in seconds."""
+    return [line["ttft_ms"][name] / 1000 for name in ("p50", "p90")]
 
 
 def _draw(
-    lines: Sequence[Line], path: Path, label: str, draw: Callable[[Any, Sequence[Line], Any], None]
+    lines: Sequence[Line], path: Path, label: str, values: Callable[[Line], list[float]]
 ) -> None:
+    """Draw a curve an arm; `values`: the curve's, and what the area above it reaches to."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(8, 5), layout="constrained")
-    colors = pyplot.get_cmap("tab10").colors
+    colors = matplotlib.color_sequences["tab10"]
     for index, arm in enumerate(dict.fromkeys(line["arm"] for line in lines)):
         mine = sorted((ln for ln in lines if ln["arm"] == arm), key=lambda ln: ln["concurrency"])
-        draw(axes, mine, colors[index % len(colors)])
+        at_once, color = [line["concurrency"] for line in mine], colors[index % len(colors)]
+        middle, *above = zip(*map(values, mine), strict=True)
+        axes.plot(at_once, middle, label=arm, color=color, marker="o", markersize=4)
+        for edge in above:
+            axes.fill_between(at_once, middle, edge, color=color, alpha=0.15, linewidth=0)
     ticks = sorted({line["concurrency"] for line in lines})
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")

@@ -120,7 +120,7 @@ def random_text(rng: np.random.Generator, tokenizer: Any, num_tokens: int) -> st
     for _ in range(100):
         words = " ".join(rng.choice(TEXT.split(), num_tokens))
         token_ids = tokenizer(words, add_special_tokens=False).input_ids[:num_tokens]
-        text = tokenizer.decode(token_ids)
+        text: str = tokenizer.decode(token_ids)
         if len(tokenizer(text, add_special_tokens=False).input_ids) == num_tokens:
             return text
     raise ValueError(f"this tokenizer has no text of {num_tokens} tokens; try another length")

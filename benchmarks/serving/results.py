@@ -71,7 +71,7 @@ class Results:
         Raises:
             ValueError: that has not been measured.
         """
-        rates = [
+        rates: list[float] = [
             line["requests_per_s"]
             for line in self.lines
             if line["picture"] == picture and line["arm"] == STOCK and line["concurrency"]

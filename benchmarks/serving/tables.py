@@ -165,7 +165,7 @@ def _again(lines: Sequence[Line]) -> str:
 
 
 def _mean_ttft_ms(line: Line) -> float:
-    values = [value for block in line["blocks"] for value in block["ttft_s"]]
+    values: list[float] = [value for block in line["blocks"] for value in block["ttft_s"]]
     return 1000 * sum(values) / len(values)
 
 

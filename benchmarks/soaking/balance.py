@@ -20,21 +20,10 @@ A stream that is cut counts in full: its first piece comes after its prompt was 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from ..scrape import Scrape
 from .ledger import Ledger
 from .requests import Request
-
-
-@dataclass(frozen=True)
-class Check:
-    """One thing that must hold."""
-
-    name: str
-    passed: bool
-    found: str
-    """What was found, for a reader."""
+from .verdict import Check
 
 
 def balance(before: Scrape, after: Scrape, ledger: Ledger, hang_up: Request) -> list[Check]:

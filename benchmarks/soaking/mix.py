@@ -78,7 +78,8 @@ class Mix:
     def draw(self, rng: random.Random) -> list[Request]:
         """Requests that one client sends, one after the other."""
         (kind,) = rng.choices(list(KINDS), list(KINDS.values()))
-        return getattr(self, kind)(rng)
+        requests: list[Request] = getattr(self, kind)(rng)
+        return requests
 
     def question(self, rng: random.Random) -> list[Request]:
         return [self._one_picture("question", rng)]
@@ -108,7 +109,7 @@ class Mix:
         return [self._one_picture("stream", rng, **_STREAM)]
 
     def cut_stream(self, rng: random.Random) -> list[Request]:
-        more = {"max_tokens": 300, **_STREAM}
+        more: dict[str, Any] = {"max_tokens": 300, **_STREAM}
         return [self._one_picture("cancelled stream", rng, cut_after=rng.randint(2, 20), **more)]
 
     def hang_up(self, rng: random.Random) -> list[Request]:
@@ -126,7 +127,10 @@ class Mix:
             {"type": "input_image", "image_url": picture.url, "detail": "auto"},
             {"type": "input_text", "text": text["text"]},
         ]
-        body = {"model": self._model, "input": [{"role": "user", "content": content}]}
+        body: dict[str, Any] = {
+            "model": self._model,
+            "input": [{"role": "user", "content": content}],
+        }
         body |= {"max_output_tokens": 8, "temperature": 0, "script": script}
         messages = [{"role": "user", "content": [picture.part, text]}]
         counts = self._counts(messages, [picture], script)
@@ -230,7 +234,7 @@ class Mix:
         return {"type": "text", "text": text}
 
 
-_STREAM = {
+_STREAM: dict[str, Any] = {
     "stream": True,
     "stream_options": {"include_usage": True, "continuous_usage_stats": True},
 }

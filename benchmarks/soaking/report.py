@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..common import bullets, markdown
-from .balance import Check
 from .ledger import Ledger
-from .memory import REASON
+from .verdict import REASON, Check
 
 
 def report(

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from vllm_script.benchmarks import accuracy_bench
-from vllm_script.benchmarks.accuracy.results import Results
+from vllm_script.benchmarks.accuracy.scores import Scores
 from vllm_script.benchmarks.accuracy.settings import WHOLE
 
 pytestmark = pytest.mark.slow  # starts a server of its own
@@ -32,14 +32,14 @@ def test_small_run(family_checkpoint, tmp_path, monkeypatch, capsys):
     own += ("--modes", "script", "uniform", "--", "--block-size", "32")
     monkeypatch.setattr("sys.argv", ["accuracy_bench.py", *own])
     accuracy_bench.main()
-    results = Results.load(out / "results.jsonl")
-    assert results.methods == ["script embedding", "script none", "uniform"]
-    whole, *pruned = (tokens for _, tokens in sorted_by_length(results))
+    scores = Scores.load(out / "results.jsonl")
+    assert scores.methods == ["script embedding", "script none", "uniform"]
+    whole, *pruned = (tokens for _, tokens in sorted_by_length(scores))
     # 24 visual tokens of the picture and 48 of the video.
     assert [whole - tokens for tokens in pruned] == [(24 + 48) / 2 - (6 + 12) / 2] * 3
     assert "script embedding" in capsys.readouterr().out
 
 
-def sorted_by_length(results):
-    assert results.prompt_tokens[WHOLE] == max(results.prompt_tokens.values())
-    return sorted(results.prompt_tokens.items(), key=lambda item: -item[1])
+def sorted_by_length(scores):
+    assert scores.prompt_tokens[WHOLE] == max(scores.prompt_tokens.values())
+    return sorted(scores.prompt_tokens.items(), key=lambda item: -item[1])

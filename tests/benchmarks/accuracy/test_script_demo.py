@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from vllm_script.benchmarks.accuracy.in_process import DemoModel
-from vllm_script.benchmarks.accuracy.results import Results
+from vllm_script.benchmarks.accuracy.scores import Scores
 from vllm_script.benchmarks.accuracy.variants import DEFAULT, select
 from vllm_script.benchmarks.demo_model.labels import labels_of
 from vllm_script.benchmarks.scenes.answering import Answerer
@@ -140,10 +140,10 @@ def test_accuracy_bench(server, tmp_path):
     flags += ["--ratios", "1", "0.11", "0.056"]
     shown = bench(server, tmp_path, *flags).stdout
     assert "| script clip |" in shown and "| random |" in shown
-    results = Results.load(tmp_path / "results.jsonl")
-    assert [len(right) for right in results.right.values()] == [12] * 5
-    assert results.whole.mean() > 0.7
-    lengths = [round(tokens) for tokens in results.prompt_tokens.values()]
+    scores = Scores.load(tmp_path / "results.jsonl")
+    assert [len(right) for right in scores.right.values()] == [12] * 5
+    assert scores.whole.mean() > 0.7
+    lengths = [round(tokens) for tokens in scores.prompt_tokens.values()]
     assert lengths[0] > 5 * lengths[1] > 5 * lengths[2] and lengths[1:3] == lengths[3:]
     assert (tmp_path / "accuracy.png").exists() and (tmp_path / "report.md").exists()
 
@@ -162,4 +162,4 @@ def test_accuracy_bench_on_a_folder(server, tmp_path):
     (tmp_path / "questions.jsonl").write_text(text)
     flags = ("--model", "script-demo", "--questions", tmp_path, "--stock")
     assert "of 2 questions" in bench(server, tmp_path / "out", *flags).stdout
-    assert Results.load(tmp_path / "out" / "results.jsonl").whole.all()
+    assert Scores.load(tmp_path / "out" / "results.jsonl").whole.all()

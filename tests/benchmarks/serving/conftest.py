@@ -4,6 +4,7 @@ import pytest
 
 from vllm_script.benchmarks.serving.cells import SCRIPT, STOCK, Arm, Cell, Load
 from vllm_script.benchmarks.serving.driver import Block
+from vllm_script.benchmarks.serving.expected import Expected
 from vllm_script.benchmarks.serving.results import summary
 
 ABOUT = {
@@ -14,6 +15,12 @@ ABOUT = {
     "machine": "one core",
     "command": "python benchmarks/serve_bench.py",
 }
+
+
+@pytest.fixture(scope="session")
+def expected(checkpoint):
+    """What the prompts of a small LLaVA-NeXT must count."""
+    return Expected(str(checkpoint("llava-next")))
 
 
 @pytest.fixture

@@ -19,11 +19,6 @@ def request(text, size):
 
 
 @pytest.fixture(scope="module")
-def expected(checkpoint):
-    return Expected(str(checkpoint("llava-next")))
-
-
-@pytest.fixture(scope="module")
 def of_family(family_checkpoint):
     """of_family(name) -> Expected, one for the module."""
     known = {}

@@ -7,13 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vllm_script.benchmarks.serving.expected import Expected
 from vllm_script.benchmarks.serving.requests import Size, make_requests, random_text, size_of
-
-
-@pytest.fixture(scope="module")
-def expected(checkpoint):
-    return Expected(str(checkpoint("llava-next")))
 
 
 def pixels(request):

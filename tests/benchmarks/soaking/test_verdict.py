@@ -4,13 +4,11 @@ import random
 
 import pytest
 
-from vllm_script.benchmarks.soaking.balance import Check
 from vllm_script.benchmarks.soaking.client import Outcome
 from vllm_script.benchmarks.soaking.ledger import Ledger
-from vllm_script.benchmarks.soaking.logs import DRIFT, log_checks
-from vllm_script.benchmarks.soaking.memory import growth_check, thirds
 from vllm_script.benchmarks.soaking.report import report
 from vllm_script.benchmarks.soaking.requests import Request
+from vllm_script.benchmarks.soaking.verdict import DRIFT, Check, growth_check, log_checks, thirds
 
 ERROR = "(APIServer pid=1) ERROR 11-23 [core.py:1] "
 

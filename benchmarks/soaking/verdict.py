@@ -1,12 +1,14 @@
-"""Whether memory grows: the medians of the second and of the last third of the run."""
+"""Whether a server's memory grew and its log complained; the sums are in balance.py.
+
+Memory grows if the median of the last third of the run is above that of the second.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
-
-from .balance import Check
 
 MOST_GROWTH = 0.01
 """Largest growth of memory that passes, as a part of the second third's median."""
@@ -24,6 +26,24 @@ is a leak, or what allocators keep for later; glibc is told to keep little. The 
 leaks are above it, ten KiB of every request, or one picture in thirty."""
 SHORTEST = 10
 """Minutes; a shorter run is all warm-up, and nothing is said about its memory."""
+
+DRIFT = "P0/P1 cache drift"
+"""vLLM's warning where its image cache is not the same in two processes, see `asks_again`."""
+
+_BAD = re.compile(r"Traceback|\bERROR\b|\bCRITICAL\b")
+_STOCK = re.compile(r"Error with model error=.*code=404|failed with an internal error during gen")
+"""What stock vLLM logs as errors: a model that a client got wrong, and a request failed for that
+drift."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that must hold."""
+
+    name: str
+    passed: bool
+    found: str
+    """What was found, for a reader."""
 
 
 @dataclass(frozen=True)
@@ -55,3 +75,21 @@ def growth_check(samples: Sequence[tuple[int, float]]) -> Check:
     found = f"{memory.second:.1f} MiB, then {memory.last:.1f} MiB: {change:+.2%}"
     found += f", {memory.kib_a_request:+.2f} KiB a request"
     return Check(name, memory.last <= memory.second * (1 + MOST_GROWTH), found)
+
+
+def log_checks(log: str, resent: int) -> list[Check]:
+    """No traceback and no error; `resent`: requests that vLLM asked for again."""
+    drifts = log.count(DRIFT)
+    bad = [line for line in log.splitlines() if _BAD.search(line) and not _STOCK.search(line)]
+    return [
+        Check("errors and tracebacks in the server's log", not bad, _first(bad)),
+        Check(
+            "requests sent again, and vLLM's warnings that its caches drifted",
+            resent <= drifts,
+            f"{resent} and {drifts}",
+        ),
+    ]
+
+
+def _first(lines: Sequence[str]) -> str:
+    return f"{len(lines)}" + (f", first: {lines[0][:300]}" if lines else "")

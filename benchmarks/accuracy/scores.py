@@ -16,7 +16,7 @@ from .settings import WHOLE, Setting
 
 
 @dataclass(frozen=True)
-class Results:
+class Scores:
     """Right or wrong, for every question in every setting."""
 
     about: dict[str, Any]
@@ -57,25 +57,25 @@ class Results:
         write_lines(path, lines)
 
     @classmethod
-    def load(cls, path: Path) -> Results:
+    def load(cls, path: Path) -> Scores:
         """Read what `save` has written."""
         about, kinds, *lines = read_lines(path)
-        results = cls(about, kinds["kinds"], {})
+        scores = cls(about, kinds["kinds"], {})
         for line in lines:
             setting = Setting(line["keep_ratio"], line["mode"], line["relevance"])
-            results.right[setting] = np.array([digit == "1" for digit in line["right"]])
-            results.prompt_tokens[setting] = line["prompt_tokens"]
-        return results
+            scores.right[setting] = np.array([digit == "1" for digit in line["right"]])
+            scores.prompt_tokens[setting] = line["prompt_tokens"]
+        return scores
 
 
 def score(
     about: dict[str, Any], items: Sequence[Item], settings: Sequence[Setting], answers: Answers
-) -> Results:
+) -> Scores:
     """Score the answers; every item has one in every setting."""
-    results = Results(about, [item.kind for item in items], {})
+    scores = Scores(about, [item.kind for item in items], {})
     for setting in settings:
         replies = [answers[item.id, str(setting)] for item in items]
         right = [is_right(r["answer"], i.answers) for r, i in zip(replies, items, strict=True)]
-        results.right[setting] = np.array(right)
-        results.prompt_tokens[setting] = float(np.mean([r["prompt_tokens"] for r in replies]))
-    return results
+        scores.right[setting] = np.array(right)
+        scores.prompt_tokens[setting] = float(np.mean([r["prompt_tokens"] for r in replies]))
+    return scores

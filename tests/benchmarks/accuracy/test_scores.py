@@ -7,14 +7,14 @@ import numpy as np
 from vllm_script import benchmarks
 from vllm_script.benchmarks.accuracy.plot import plot
 from vllm_script.benchmarks.accuracy.questions import Item
-from vllm_script.benchmarks.accuracy.results import Results, score
+from vllm_script.benchmarks.accuracy.scores import Scores, score
 from vllm_script.benchmarks.accuracy.settings import WHOLE, Setting, grid
 from vllm_script.benchmarks.accuracy.tables import ablation, report
 
 ITEMS = [Item(str(i), "?", ("red",), "color" if i % 2 else "count", b"") for i in range(20)]
 
 
-def results():
+def scores():
     """Everything right unpruned; script loses one question at 0.11, uniform half."""
     settings = grid((1.0, 0.11), ("script", "uniform"), ("clip",))
     answers = {}
@@ -42,16 +42,16 @@ def test_grid_asks_sources_only_of_modes_that_read_them():
 
 
 def test_scores():
-    found = results()
+    found = scores()
     assert found.whole.all()
     assert found.right[Setting(0.11, "script", "clip")].sum() == 19
     assert found.of_method("uniform")[0.11].sum() == 10
 
 
 def test_file_keeps_everything(tmp_path):
-    found = results()
+    found = scores()
     found.save(tmp_path / "results.jsonl")
-    again = Results.load(tmp_path / "results.jsonl")
+    again = Scores.load(tmp_path / "results.jsonl")
     assert again.about == found.about and again.kinds == found.kinds
     assert again.prompt_tokens == found.prompt_tokens
     for setting, right in found.right.items():
@@ -59,7 +59,7 @@ def test_file_keeps_everything(tmp_path):
 
 
 def test_report():
-    text = report(results(), "script clip", 0.11)
+    text = report(scores(), "script clip", 0.11)
     assert "All tokens: 1.000" in text
     assert "| uniform | 0.500 (0.299-0.701) |" in text
     assert "| 100 of 900 |" in text
@@ -68,16 +68,16 @@ def test_report():
 
 
 def test_ablation():
-    text = ablation(results(), "script clip")
+    text = ablation(scores(), "script clip")
     assert "| script clip | 0.950" in text and "| uniform | -0.450" in text
 
 
 def test_plot(tmp_path):
-    plot(results(), tmp_path / "accuracy.png")
+    plot(scores(), tmp_path / "accuracy.png")
     assert (tmp_path / "accuracy.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_committed_report_follows_from_its_lines():
     path = Path(benchmarks.__file__).parent / "results" / "2026-11-23-accuracy.jsonl"
-    text = report(Results.load(path), "script clip", 0.11)
+    text = report(Scores.load(path), "script clip", 0.11)
     assert text == path.with_suffix(".md").read_text()
