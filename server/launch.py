@@ -1,6 +1,6 @@
 """Run `vllm serve` as a child process: started, waited for, and stopped whatever happens.
 
-For the demo, the benchmarks and the tests; nobody needs it to serve.
+For `vllm-script explain`, the demo, the benchmarks and the tests; `vllm serve` does without it.
 """
 
 from __future__ import annotations

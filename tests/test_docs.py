@@ -124,6 +124,14 @@ def test_benchmark_commands(page, benchmark_flags):
         assert used <= known, command
 
 
+@pytest.mark.parametrize("folder", ["kernels", "server"])
+def test_every_file_has_a_row(folder):
+    files = [path for path in (ROOT / folder).iterdir() if path.suffix in (".py", ".json")]
+    targets = LINK.findall(text_of(ROOT / folder / "README.md"))
+    missing = {path.name for path in files} - set(targets)
+    assert missing == {"__init__.py"}
+
+
 def documented_metrics():
     rows = re.findall(r"^\| `(script_\w+)(?:\{([\w,]+)\})?` \| (\w+) \|", text_of(OPERATORS), re.M)
     return {name: (kind, tuple(filter(None, labels.split(",")))) for name, labels, kind in rows}

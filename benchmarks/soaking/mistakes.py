@@ -1,4 +1,4 @@
-"""What clients get wrong: every kind that the README names, and what stock vLLM refuses.
+"""What clients get wrong: every kind that the documentation names, and what stock vLLM refuses.
 
 A refusal of ours has the reason that the plugin counts it under, one of vLLM's has none.
 """

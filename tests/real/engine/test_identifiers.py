@@ -136,7 +136,7 @@ def test_a_prompt_that_bypassed_our_renderer_is_refused(checkpoint):
     [(672, 672, 2928, 2880), (640, 480, 2340, 2304), (336, 336, 1176, 1152)],
 )
 def test_layout_of_the_published_geometry(width, height, placeholders, patches):
-    """The README's table: tiles of 336 pixels, patches of 14, the five published pinpoints."""
+    """The table of vllm_script/README.md: tiles of 336 pixels, patches of 14, five pinpoints."""
     layout = layout_of(LlavaNextConfig(), height, width)
     assert (layout.num_placeholders, layout.num_patches) == (placeholders, patches)
 

@@ -122,7 +122,7 @@ def test_all_rows_through_the_pruning_path_answer_as_the_whole(engine, monkeypat
 
 @pytest.mark.parametrize("keep_ratio", [0.02, 0.11, 0.5, 0.99])
 def test_counts(engine, keep_ratio):
-    """The formula of the README; at least a quarter of the longer side stays."""
+    """The formula of vllm_script/README.md; at least a quarter of the longer side stays."""
     for size in SIZES:
         prompt = engine.prompt([engine.picture(0, *size), QUESTION])
         rendered = engine.rendered(whole(prompt))
