@@ -27,7 +27,7 @@ from vllm_script.explain.explained import ExplainedImage
 from vllm_script.explain.shelf import MOST_KEPT
 from vllm_script.families import family_of
 from vllm_script.frontend.request import Inquiry
-from vllm_script.patches import vllm as compat
+from vllm_script.patches.app import extend_app
 
 from . import stats
 from .ask import first_token, render
@@ -38,7 +38,7 @@ _one_at_a_time = asyncio.Lock()
 
 def install() -> None:
     """Give the API servers that are built from now on our routes."""
-    compat.extend_app(_extend)
+    extend_app(_extend)
 
 
 def _extend(app: Any) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from vllm_script.config import RELEVANCE_SOURCES, ScriptConfig
-from vllm_script.patches.vllm import wrap
+from vllm_script.patches.engine_args import tell_who_asks, wrap_flags
 from vllm_script.pruning import MODES
 
 from .aliases import repository_of, served_names
@@ -36,10 +36,12 @@ _KEYS = {
 
 def install() -> None:
     """Add the flags to vLLM's argument parsers and have them reach the engine."""
-    from vllm.engine.arg_utils import EngineArgs
+    wrap_flags(_add_cli_args, _from_cli_args)
 
-    wrap(EngineArgs, "add_cli_args", _add_cli_args)
-    wrap(EngineArgs, "from_cli_args", _from_cli_args)
+
+def refuse(problem: str) -> None:
+    """Have whoever asks for pruning, by a flag or in the library, be told `problem`, one line."""
+    tell_who_asks(problem, _add_cli_args(lambda parser: parser), errors_are_one_line)
 
 
 def _add_cli_args(original: Callable[..., Any]) -> Callable[..., Any]:

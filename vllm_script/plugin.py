@@ -1,35 +1,64 @@
 """The entry point: `register` runs in every vLLM process, before its configuration exists.
 
-It registers architecture names and wraps the seams where pruning can be asked for. As long as
-nobody asks, every class, log line and output is vLLM's own.
+It registers architecture names and wraps the functions where pruning can be asked for. As long as
+nobody asks, every class, log line and output is vLLM's own. On a vLLM that the plugin does not know
+it registers and wraps nothing, but whoever asks is told.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from .config import ScriptConfig
 from .families import FAMILIES, family_of, pruned_name, registrations
-from .patches import vllm as compat
+from .patches import overrides, supported
+from .patches.engine_args import wrap_model_config
+from .patches.probing import EXISTS, Probes, require
+from .patches.renderer_registry import check_front_end, use_renderer
 from .plan import make_plan
 from .relevance.source import resolve
 from .worker.extension import WORKER_EXTENSION
 
+logger = logging.getLogger("vllm.script")
+
+_OURS: Probes = {
+    "vllm_script.frontend.renderer:build_renderer": EXISTS,
+    "vllm_script.server.explain:install": EXISTS,
+    "vllm_script.server.observe:install": EXISTS,
+    "vllm_script.server.script_field:install": EXISTS,
+    "vllm_script.server.shadow:install": EXISTS,
+}
+"""Our own modules of the front end: importing them shows whether vLLM has what they import."""
+
 
 def register() -> None:
-    """Entry point `vllm.general_plugins`. Idempotent, imports no model, touches no device."""
-    from vllm import ModelRegistry
-    from vllm.engine.arg_utils import EngineArgs
+    """Entry point `vllm.general_plugins`: it never raises, for an exception would end the process.
 
-    from .server import flags as cli
+    Idempotent; imports no model and touches no device.
+    """
+    try:
+        _register()
+    except Exception:
+        logger.debug("the script plugin keeps out of this vLLM", exc_info=True)
+
+
+def _register() -> None:
+    from .server import flags
+
+    if problem := supported.start_up_problem():
+        logger.debug("the script plugin keeps out: %s", problem)
+        flags.refuse(problem)
+        return
+    from vllm import ModelRegistry
 
     for architecture, path in registrations():
         ModelRegistry.register_model(architecture, path)
-    compat.wrap(EngineArgs, "create_model_config", _create_model_config)
-    cli.install()
+    wrap_model_config(_create_model_config)
+    flags.install()
 
 
 def _create_model_config(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -38,12 +67,9 @@ def _create_model_config(original: Callable[..., Any]) -> Callable[..., Any]:
         raw = options.get("script") if isinstance(options, dict) else None
         if raw is None:
             return original(self)
-        from .server import explain, observe, shadow
-        from .server import script_field as request
-
         reporting = getattr(self, "script_errors", contextlib.nullcontext)
         with reporting():
-            compat.check_vllm()
+            check_vllm()
             config = ScriptConfig.from_dict(raw)
             _expand_alias(self)
         user_overrides = self.hf_overrides
@@ -58,8 +84,10 @@ def _create_model_config(original: Callable[..., Any]) -> Callable[..., Any]:
             config = resolve(config, model_config.hf_config, model_config.model)
             _check_routes(self, config, model_config.hf_config)
         model_config.hf_config.vllm_script = config.to_dict()
-        compat.use_renderer("vllm_script.frontend.renderer", "build_renderer")
-        request.install()
+        from .server import explain, observe, script_field, shadow
+
+        use_renderer("vllm_script.frontend.renderer", "build_renderer")
+        script_field.install()
         observe.install()
         if config.explain:
             explain.install()
@@ -71,6 +99,19 @@ def _create_model_config(original: Callable[..., Any]) -> Callable[..., Any]:
         return model_config
 
     return create_model_config
+
+
+def check_vllm() -> None:
+    """Raise RuntimeError, in one line, unless this vLLM has what the front end uses of it."""
+    if problem := supported.start_up_problem():
+        raise RuntimeError(problem)
+    require({**supported.FRONT_END, **_OURS})
+
+
+def family_probes(architecture: str) -> Probes:
+    """Probes of what a family uses of vLLM, and of its module, by the stock architecture."""
+    ours = dict(registrations())[pruned_name(architecture)]
+    return {**overrides.FAMILIES[architecture], ours: EXISTS}
 
 
 def _expand_alias(engine_args: Any) -> None:
@@ -121,8 +162,8 @@ def _check_supported(engine_args: Any, model_config: Any) -> None:
             f"the script plugin does not know {hf_config.architectures[0]}; it prunes images of "
             f"{', '.join(FAMILIES)}. Remove --plugin script to serve this model unpruned."
         )
+    require(family_probes(hf_config.architectures[0].removeprefix("Script")))
     family = family_of(hf_config.architectures[0])
-    compat.check_family(family.__name__.rpartition(".")[2])
     family.check(engine_args, hf_config)
     if engine_args.enable_tower_connector_lora:
         raise ValueError(
@@ -139,7 +180,7 @@ def _check_supported(engine_args: Any, model_config: Any) -> None:
             "--video-pruning-rate and the script plugin would prune one after the other; "
             "remove one of them"
         )
-    compat.check_front_end(model_config)
+    check_front_end(model_config)
 
 
 def _check_routes(engine_args: Any, config: ScriptConfig, hf_config: Any) -> None:
@@ -167,6 +208,16 @@ def _check_routes(engine_args: Any, config: ScriptConfig, hf_config: Any) -> Non
 def _announce(config: ScriptConfig, hf_config: Any) -> None:
     from vllm.logger import init_logger
 
+    init_logger("vllm.script").info_once(summary(config, hf_config))
+
+
+def summary(config: ScriptConfig, hf_config: Any) -> str:
+    """What is done to images, in one line: the line that the server logs when it starts.
+
+    Args:
+        config: settings whose relevance is resolved.
+        hf_config: configuration of the pruned model.
+    """
     family = family_of(hf_config.architectures[0])
     example, layout = family.example(hf_config)
     total = layout.num_placeholders
@@ -180,7 +231,7 @@ def _announce(config: ScriptConfig, hf_config: Any) -> None:
     if relevance == "clip":
         relevance = f"clip of {config.clip_model}"
     pruned = "" if config.shadow is None else f" of copies, {config.shadow:g} of the requests"
-    init_logger("vllm.script").info_once(
-        "Script pruning%s: %s, mode %s, relevance %s (%s: %d -> %d visual tokens)",
-        *(pruned, amount, config.mode, relevance, example, total, kept),
+    return (
+        f"Script pruning{pruned}: {amount}, mode {config.mode}, relevance {relevance} "
+        f"({example}: {total} -> {kept} visual tokens)"
     )

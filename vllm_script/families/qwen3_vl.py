@@ -17,7 +17,7 @@ from vllm.model_executor.models.qwen3_vl import (
 )
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
-from ..patches.vllm import expect_position_channels
+from ..patches.position_channels import expect_position_channels
 from ..positions import grid_coordinates
 from .mrope import MRopePrunedModel
 from .qwen_vl import QwenInfo, QwenProcessor, check, example, grid_of, patch_views

@@ -20,7 +20,8 @@ from ..config import ScriptConfig
 from ..explain.shelf import Selection, Shelf
 from ..kernels import gather_rows, query_relevance
 from ..layout import Layout
-from ..patches.vllm import clip_weights, input_embeddings, on_encoder_cache_reset
+from ..patches.encoder_cache import on_encoder_cache_reset
+from ..patches.vllm import clip_weights, input_embeddings
 from ..plan import Plan, make_plan
 from ..pruning import run_mode
 from ..pruning.frames import frame_floors
