@@ -25,7 +25,7 @@ from .worker.extension import WORKER_EXTENSION
 
 logger = logging.getLogger("vllm.script")
 
-_OURS: Probes = {
+OURS: Probes = {
     "vllm_script.frontend.renderer:build_renderer": EXISTS,
     "vllm_script.server.explain:install": EXISTS,
     "vllm_script.server.observe:install": EXISTS,
@@ -105,7 +105,7 @@ def check_vllm() -> None:
     """Raise RuntimeError, in one line, unless this vLLM has what the front end uses of it."""
     if problem := supported.start_up_problem():
         raise RuntimeError(problem)
-    require({**supported.FRONT_END, **_OURS})
+    require({**supported.FRONT_END, **OURS})
 
 
 def family_probes(architecture: str) -> Probes:
