@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -21,7 +21,7 @@ POOL, BUDGET = 360, 80
 RELEVANCE_TOLERANCE = 1e-4
 """Of relevance in [0, 1]; float32 knows the cosines that it is scaled from to about 1e-6."""
 
-_GRAPH = {"tau": 0.1, "tau_relative": True, "gamma": 1.0}
+_GRAPH: dict[str, Any] = {"tau": 0.1, "tau_relative": True, "gamma": 1.0}
 
 
 class Result(NamedTuple):

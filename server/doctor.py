@@ -77,7 +77,8 @@ def run(args: argparse.Namespace) -> int:
     report.check("device", _device)
     report.check("kernels", _kernels)
     if not _is_usable():
-        report.skip("probes", "not checked, for vLLM cannot be used")
+        for name in ("probes", "model")[: 1 if args.model is None else 2]:
+            report.skip(name, "not checked, for vLLM cannot be used")
         return report.close()
     report.check("probes", _probes)
     if args.model is not None:

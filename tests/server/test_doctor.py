@@ -129,7 +129,8 @@ def test_no_vllm():
     assert (status, errors) == (1, "")
     assert lines_of(report, "vLLM") == ("wrong", "is not installed; install vllm 0.32.x")
     assert lines_of(report, "kernels")[0] == "ok"
-    assert lines_of(report, "probes") == ("-", "not checked, for vLLM cannot be used")
+    for name in ("probes", "model"):
+        assert lines_of(report, name) == ("-", "not checked, for vLLM cannot be used")
 
 
 def test_a_vllm_that_does_not_fit_the_machine(tmp_path):
@@ -178,7 +179,7 @@ def test_a_model_that_cannot_be_pruned(run, folder):
     word, text = lines_of(report, "model")
     assert (status, word) == (1, "wrong")
     assert "does not know LlamaForCausalLM" in text
-    assert "relevance" not in report
+    assert "\nok     relevance" not in report
     assert not ANY_PATH.search(report) and "of mine" not in report
 
 
