@@ -22,6 +22,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from vllm_script import __version__
@@ -72,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
     report.check("Python", _python)
     report.check("vLLM", _vllm)
     for package in ("torch", "triton", "transformers"):
-        report.check(package, lambda package=package: _package(package))
+        report.check(package, partial(_package, package))
     report.check("plugin", _plugin)
     report.check("device", _device)
     report.check("kernels", _kernels)
