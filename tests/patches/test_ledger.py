@@ -46,7 +46,8 @@ def test_a_patch_probes_what_it_replaces(name):
 
 
 def replaced(tree):
-    for node in ast.walk(tree):
+    functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
+    for node in [node for function in functions for node in ast.walk(function)]:
         if isinstance(node, ast.Call):
             called = ast.unparse(node.func)
             if called in ("wrap", "object.__setattr__") and isinstance(node.args[1], ast.Constant):

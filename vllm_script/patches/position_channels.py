@@ -20,19 +20,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from .probing import EXISTS, Probes, require
+from .probing import EXISTS, Probes, members, require
 from .wrapping import wrap
 
+_V1: Probes = members(
+    "vllm.v1.worker.gpu_model_runner:GPUModelRunner",
+    {"_gather_mm_embeddings": ("scheduler_output", "shift_computed_tokens"), "get_model": ()},
+)
+_V2: Probes = {"vllm.v1.worker.gpu.model_states.mm_pruning:maybe_create_mm_pruner": EXISTS}
 PROBES: Probes = {
     "vllm.config.multimodal:MultiModalConfig.is_multimodal_pruning_enabled": (),
     "vllm.config.vllm:VllmConfig.use_v2_model_runner": EXISTS,
-    "vllm.v1.worker.gpu_model_runner:GPUModelRunner._gather_mm_embeddings": (
-        *("scheduler_output", "shift_computed_tokens"),
-    ),
-    "vllm.v1.worker.gpu_model_runner:GPUModelRunner.get_model": (),
-    "vllm.v1.worker.gpu.model_states.mm_pruning:maybe_create_mm_pruner": (
-        *("model_config", "model", "rope_state", "encoder_cache"),
-    ),
+    **_V1,
+    **_V2,
 }
 
 
@@ -47,7 +47,7 @@ def expect_position_channels(multimodal_config: Any) -> None:
 
 def ask_for_position_channels(vllm_config: Any) -> None:
     """Have model runner V1 ask on every platform."""
-    require(PROBES)
+    require(_V2 if vllm_config.use_v2_model_runner else _V1)
     if vllm_config.use_v2_model_runner:
         return
     from vllm.v1.worker.gpu_model_runner import GPUModelRunner

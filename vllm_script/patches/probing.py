@@ -61,7 +61,7 @@ def misfit(path: str, expected: Expected) -> str | None:
             return None
         found = tuple(inspect.signature(value).parameters)
     except Exception as error:  # a module that is broken raises anything while it is imported
-        return f"{path}: {error}"
+        return f"{path}: {(str(error).strip() or type(error).__name__).splitlines()[0]}"
     found = found[1:] if found[:1] == ("self",) else found
     fits = expected <= set(found) if isinstance(expected, frozenset) else expected == found
     return None if fits else f"{path} takes {_listed(found)}, not {_listed(expected)}"
