@@ -1,4 +1,14 @@
-"""Private ways of vLLM's models that layouts and relevance follow: called, not changed."""
+"""Private ways of vLLM's models that layouts and relevance follow: called, not changed.
+
+Why: which patch a row of an anyres image comes from must follow vLLM's own merging and unpadding,
+so `_merge_image_patch_embeddings` is called on the numbers of the patches.
+
+Upstream: nothing is known that would say it. The methods:
+https://github.com/vllm-project/vllm/blob/v0.32.0/vllm/model_executor/models/llava_next.py#L365
+https://github.com/vllm-project/vllm/blob/v0.32.0/vllm/model_executor/models/llava_onevision.py#L611
+
+Remove when: vLLM exposes that map.
+"""
 
 from __future__ import annotations
 
