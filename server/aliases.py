@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.resources
 import pathlib
+import re
 
 SCRIPT_DEMO = "script-demo"
 """A small LLaVA-NeXT, trained on synthetic scenes, that comes with the package."""
@@ -41,6 +42,16 @@ def repository_of(model: str) -> str | None:
             f"{SCRIPT_DEMO}, which comes with the package. Short names: {', '.join(ALIASES)}"
         ) from None
     return repository
+
+
+def check_known(model: str) -> None:
+    """Raise ValueError for what is no folder, no short name and cannot be a repository's name."""
+    known = pathlib.Path(model).exists() or model in (SCRIPT_DEMO, *ALIASES)
+    if not known and re.fullmatch(r"[\w.-]+/[\w.-]+", model) is None:
+        raise ValueError(
+            f"the model {pathlib.Path(model).name} is not known; give a folder, a repository such "
+            f"as org/name, or one of {SCRIPT_DEMO}, {', '.join(ALIASES)}"
+        )
 
 
 def served_names(model: str, repository: str, chosen: list[str] | str | None) -> list[str] | str:

@@ -6,7 +6,6 @@ not: no sampling settings of the request count, and nothing of it is logged.
 
 from __future__ import annotations
 
-import copy
 import uuid
 from typing import Any
 
@@ -16,6 +15,7 @@ from vllm.outputs import RequestOutput
 from vllm.sampling_params import SamplingParams
 
 from vllm_script.frontend.request import ScriptRequest
+from vllm_script.patches.chat_handler import render_unlogged
 from vllm_script.vllm_types import ChatHandler
 
 from .script_field import attach
@@ -30,9 +30,7 @@ async def render(chat: ChatHandler, request: ChatCompletionRequest, script: Scri
     """
     request.max_tokens, request.max_completion_tokens, request.n = 1, None, 1
     attach(request, script)
-    unlogged = copy.copy(chat)  # it logs bodies where --enable-log-requests is given
-    unlogged.request_logger = None
-    rendered = await unlogged.render_chat_request(request)
+    rendered = await render_unlogged(chat, request)
     if isinstance(rendered, ErrorResponse):
         return rendered
     _, (prompt,) = rendered

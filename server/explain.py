@@ -27,7 +27,7 @@ from vllm_script.explain.explained import ExplainedImage, Explanation
 from vllm_script.explain.shelf import MOST_KEPT
 from vllm_script.families import family_of
 from vllm_script.frontend.request import ScriptRequest
-from vllm_script.patches import vllm as compat
+from vllm_script.patches.app import extend_app
 from vllm_script.vllm_types import AppState, ChatHandler
 
 from . import stats
@@ -39,7 +39,7 @@ _one_at_a_time = asyncio.Lock()
 
 def install() -> None:
     """Give the API servers that are built from now on our routes."""
-    compat.extend_app(_extend)
+    extend_app(_extend)
 
 
 def _extend(app: Any) -> None:

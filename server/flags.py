@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from vllm_script.config import AMOUNTS, SETTINGS, ScriptConfig
-from vllm_script.patches.vllm import wrap
+from vllm_script.patches.engine_args import tell_who_asks, wrap_flags
 from vllm_script.setting import Choice, Number, Setting, Switch
 
 from .aliases import repository_of, served_names
@@ -28,10 +28,12 @@ _NO_DEFAULT = "%(default).0s"
 
 def install() -> None:
     """Add the flags to vLLM's argument parsers and have them reach the engine."""
-    from vllm.engine.arg_utils import EngineArgs
+    wrap_flags(_add_cli_args, _from_cli_args)
 
-    wrap(EngineArgs, "add_cli_args", _add_cli_args)
-    wrap(EngineArgs, "from_cli_args", _from_cli_args)
+
+def refuse(problem: str) -> None:
+    """Have whoever asks for pruning, by a flag or in the library, be told `problem`, one line."""
+    tell_who_asks(problem, add_flags, errors_are_one_line)
 
 
 def _add_cli_args(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -54,7 +56,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add_settings(group, SETTINGS)
 
 
-def add_settings(group: argparse._ActionsContainer, settings: Iterable[Setting]) -> None:
+def add_settings(group: Any, settings: Iterable[Setting]) -> None:
     """Add the flags of those settings that have one; `given_settings` reads them.
 
     Only one of the settings that say how much is kept can be given.
@@ -65,7 +67,7 @@ def add_settings(group: argparse._ActionsContainer, settings: Iterable[Setting])
             _add_setting(amount if setting.key in AMOUNTS else group, setting, setting.flag)
 
 
-def _add_setting(group: argparse._ActionsContainer, setting: Setting, flag: str) -> None:
+def _add_setting(group: Any, setting: Setting, flag: str) -> None:
     name, _, metavar = flag.partition(" ")
     default = f" (default: {setting.shown_default})" if setting.shown_default else ""
     text = f"{setting.description}{default}".replace("%", "%%") + _NO_DEFAULT

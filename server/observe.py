@@ -12,7 +12,7 @@ from typing import Any
 from vllm.logger import init_logger
 
 from vllm_script.frontend.metrics import metrics
-from vllm_script.patches import vllm as compat
+from vllm_script.patches.app import extend_app
 from vllm_script.vllm_types import AppState, EngineClient
 
 logger = init_logger("vllm.script")
@@ -20,7 +20,7 @@ logger = init_logger("vllm.script")
 
 def install() -> None:
     """Have the API servers that are built from now on ask the workers."""
-    compat.extend_app(_extend)
+    extend_app(_extend)
 
 
 def _extend(app: Any) -> None:

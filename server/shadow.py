@@ -23,7 +23,8 @@ from vllm.sampling_params import SamplingParams
 from vllm_script.config import ScriptConfig
 from vllm_script.frontend.metrics import metrics
 from vllm_script.frontend.request import ScriptRequest
-from vllm_script.patches import vllm as compat
+from vllm_script.patches.app import extend_app
+from vllm_script.patches.chat_handler import lora_of
 from vllm_script.vllm_types import AppState
 
 from .ask import first_token, render
@@ -40,7 +41,7 @@ LAST = 2**31 - 1
 
 def install() -> None:
     """Have the API servers that are built from now on compare."""
-    compat.extend_app(_extend)
+    extend_app(_extend)
 
 
 def _extend(app: Any) -> None:
@@ -113,7 +114,7 @@ class Shadow:
         limit = self.state.engine_client.model_config.max_logprobs
         top = TOP_TOKENS if limit == -1 else min(TOP_TOKENS, limit)
         params = SamplingParams(max_tokens=1, temperature=0, logprobs=top)
-        lora = compat.lora_of(chat, request)
+        lora = lora_of(chat, request)
         output = await first_token(chat, prompt, params, priority=LAST, lora_request=lora)
         return output.outputs[0]
 

@@ -3,10 +3,14 @@
 A package called `kernels` would shadow Hugging Face's, which transformers imports.
 """
 
+import json
+import os
 import pathlib
 import shutil
+import site
 import subprocess
 import sys
+import venv
 
 import pytest
 
@@ -37,20 +41,117 @@ def importable(cwd, *path, flags=()):
     return {name: pathlib.Path(origin) for name, origin in found.items() if origin != "None"}
 
 
+PIP = [sys.executable, "-m", "pip", "-q", "--disable-pip-version-check"]
+
+
 @pytest.fixture(scope="module")
-def wheel_folder(tmp_path_factory):
-    """The wheel, built from a copy of the sources and unpacked."""
+def wheel(tmp_path_factory):
+    """The wheel, built from a copy of the sources."""
     work = tmp_path_factory.mktemp("wheel")
     source = work / "source"
     wanted = shutil.ignore_patterns(".*", "build", "tests", "runs", "*.egg-info")
     shutil.copytree(ROOT, source, ignore=wanted)
-    pip = [sys.executable, "-m", "pip", "-q", "--disable-pip-version-check"]
-    build = [*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", work, source]
+    build = [*PIP, "wheel", "--no-deps", "--no-build-isolation", "-w", work, source]
     subprocess.run(build, check=True)
     (wheel,) = work.glob("vllm_script-*.whl")
-    install = [*pip, "install", "--no-deps", "--target", work / "site", wheel]
-    subprocess.run(install, check=True)
-    return work / "site"
+    shutil.rmtree(source)
+    return wheel
+
+
+@pytest.fixture(scope="module")
+def wheel_folder(wheel):
+    """The wheel, unpacked."""
+    folder = wheel.parent / "site"
+    subprocess.run([*PIP, "install", "--no-deps", "--target", folder, wheel], check=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def elsewhere(wheel, tmp_path_factory):
+    """elsewhere(*command) -> what it prints; run in an environment where the wheel is installed.
+
+    The environment is a new one, with the packages of this one but not its editable install of
+    the project; the folder is not the checkout.
+    """
+    work = tmp_path_factory.mktemp("environment")
+    venv.create(work, symlinks=True)
+    python = work / "bin" / "python"
+    where = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    packages = pathlib.Path(subprocess.check_output([python, "-c", where], text=True).strip())
+    (packages / "packages_of_the_tests.pth").write_text("\n".join(packages_of_the_tests()))
+    subprocess.run([*PIP, "--python", python, "install", "--no-deps", wheel], check=True)
+
+    def run(program, *arguments, timeout=600):
+        (work / "cwd").mkdir(exist_ok=True)
+        ours = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
+        done = subprocess.run(
+            [work / "bin" / program, *arguments],
+            cwd=work / "cwd",
+            env=ours | {"TRITON_INTERPRET": "0"},  # as users have it
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    return run
+
+
+def packages_of_the_tests():
+    """Lines of a .pth file: the folders of packages, and what other .pth files there run.
+
+    A .pth file in a folder that is added by one is not read, so an editable install is not active.
+    """
+    folders = [path for path in sys.path if pathlib.Path(path).name == "site-packages"]
+    folders += [path for path in site.getsitepackages() if path not in folders]
+    yield from folders
+    for folder in map(pathlib.Path, folders):
+        for file in folder.glob("*.pth"):
+            if not file.name.startswith("__editable__"):
+                lines = file.read_text().splitlines()
+                yield from (line for line in lines if line.startswith("import "))
+
+
+ORIGIN = """
+import json, vllm_script, vllm_script.kernels, vllm_script.server
+print(json.dumps([m.__file__ for m in (vllm_script, vllm_script.kernels, vllm_script.server)]))
+"""
+QUESTION = """
+import base64, json, sys, urllib.request
+from vllm_script.server.launch import VllmServer
+picture, question = sys.argv[1:]
+url = "data:image/png;base64," + base64.b64encode(open(picture, "rb").read()).decode()
+content = [
+    {"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": question},
+]
+body = {
+    "model": "script-demo", "messages": [{"role": "user", "content": content}],
+    "max_tokens": 8, "temperature": 0,
+}
+with VllmServer("script-demo", "--plugin", "script", "--enforce-eager") as server:
+    request = urllib.request.Request(
+        server.url + "/chat/completions", json.dumps(body).encode(),
+        {"Content-Type": "application/json"},
+    )
+    answer = json.load(urllib.request.urlopen(request, timeout=120))
+    log = server.log()
+print(json.dumps([answer["choices"][0]["message"]["content"], answer["usage"], log]))
+"""
+
+
+def test_the_wheel_in_a_clean_environment(elsewhere):
+    """`vllm-script doctor` and `vllm serve` of the bundled model, without the checkout."""
+    for origin in json.loads(elsewhere("python", "-c", ORIGIN)):
+        assert ROOT not in pathlib.Path(origin).parents
+    report = elsewhere("vllm-script", "doctor", "script-demo")
+    assert report.splitlines()[-1] == "All is well: pruning works here."
+    picture = ROOT / "benchmarks" / "scene.png"
+    printed = elsewhere("python", "-c", QUESTION, picture, "What color is the cross?")
+    text, usage, log = json.loads(printed.splitlines()[-1])
+    assert text.strip() == "blue"
+    assert usage["prompt_tokens"] < 200  # of 1,008 visual tokens 111 are kept
+    assert "Script pruning: keep ratio 0.11, mode script, relevance clip" in log
 
 
 def test_wheel(wheel_folder, tmp_path):

@@ -25,7 +25,7 @@ CONTRACT = {
 }
 ROOFS = {"plugin", "extension"}
 API_PROCESS, ENGINE_PROCESS = {"frontend", "server"}, {"worker"}
-ABOVE = ROOFS | {"families", "explain"}
+ABOVE = ROOFS | {"families", "explain", "checks"}
 
 NEVER = {
     **dict.fromkeys(CONTRACT, API_PROCESS | ENGINE_PROCESS | ABOVE | {"patches", "relevance"}),
@@ -40,7 +40,8 @@ NEVER = {
     "frontend": ENGINE_PROCESS | ABOVE | {"server"},
     "worker": API_PROCESS | ABOVE,
     "families": {"server", "explain"} | ROOFS,
-    "explain": {"server"} | ROOFS,
+    "explain": {"server", "checks"} | ROOFS,
+    "checks": API_PROCESS | ENGINE_PROCESS | {"plugin"},
     "server": ROOFS,
 }
 """Room -> rooms that nothing in it imports, at the top of a file or inside a function."""

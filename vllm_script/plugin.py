@@ -1,35 +1,54 @@
 """The entry point: `register` runs in every vLLM process, before its configuration exists.
 
-It registers architecture names and wraps the seams where pruning can be asked for. As long as
-nobody asks, every class, log line and output is vLLM's own.
+It registers architecture names and wraps the functions where pruning can be asked for. As long as
+nobody asks, every class, log line and output is vLLM's own. On a vLLM that the plugin does not know
+it registers and wraps nothing, but whoever asks is told.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from .checks import check_routes, check_supported, check_vllm, summary
 from .config import ScriptConfig
 from .extension import WORKER_EXTENSION
-from .families import FAMILIES, family_of, pruned_name, registrations
-from .patches import vllm as compat
-from .plan import make_plan
+from .families import FAMILIES, pruned_name, registrations
+from .patches import supported
+from .patches.engine_args import wrap_model_config
+from .patches.renderer_registry import use_renderer
 from .relevance.source import resolve
+
+logger = logging.getLogger("vllm.script")
 
 
 def register() -> None:
-    """Entry point `vllm.general_plugins`. Idempotent, imports no model, touches no device."""
-    from vllm import ModelRegistry
-    from vllm.engine.arg_utils import EngineArgs
+    """Entry point `vllm.general_plugins`: it never raises, for an exception would end the process.
 
-    from .server import flags as cli
+    Idempotent; imports no model and touches no device.
+    """
+    try:
+        _register()
+    except Exception:
+        logger.debug("the script plugin keeps out of this vLLM", exc_info=True)
+
+
+def _register() -> None:
+    from .server import flags
+
+    if problem := supported.start_up_problem():
+        logger.debug("the script plugin keeps out: %s", problem)
+        flags.refuse(problem)
+        return
+    from vllm import ModelRegistry
 
     for architecture, path in registrations():
         ModelRegistry.register_model(architecture, path)
-    compat.wrap(EngineArgs, "create_model_config", _create_model_config)
-    cli.install()
+    wrap_model_config(_create_model_config)
+    flags.install()
 
 
 def _create_model_config(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -38,12 +57,9 @@ def _create_model_config(original: Callable[..., Any]) -> Callable[..., Any]:
         raw = options.get("script") if isinstance(options, dict) else None
         if raw is None:
             return original(self)
-        from .server import explain, observe, shadow
-        from .server import script_field as request
-
         reporting = getattr(self, "script_errors", contextlib.nullcontext)
         with reporting():
-            compat.check_vllm()
+            check_vllm()
             config = ScriptConfig.from_dict(raw)
             _expand_alias(self)
         user_overrides = self.hf_overrides
@@ -54,12 +70,14 @@ def _create_model_config(original: Callable[..., Any]) -> Callable[..., Any]:
             self.hf_overrides = user_overrides
         model_config.hf_overrides = user_overrides
         with reporting():
-            _check_supported(self, model_config)
+            check_supported(self, model_config)
             config = resolve(config, model_config.hf_config, model_config.model)
-            _check_routes(self, config, model_config.hf_config)
+            check_routes(self, config, model_config.hf_config)
         model_config.hf_config.vllm_script = config.to_dict()
-        compat.use_renderer("vllm_script.frontend.renderer", "build_renderer")
-        request.install()
+        from .server import explain, observe, script_field, shadow
+
+        use_renderer("vllm_script.frontend.renderer", "build_renderer")
+        script_field.install()
         observe.install()
         if config.explain:
             explain.install()
@@ -113,74 +131,7 @@ def _update(target: Any, values: Mapping[str, Any]) -> None:
             setattr(target, name, value)
 
 
-def _check_supported(engine_args: Any, model_config: Any) -> None:
-    """Raise ValueError, before weights load, for what pruning would get wrong."""
-    hf_config = model_config.hf_config
-    if hf_config.architectures[0] not in [name for name, _ in registrations()]:
-        raise ValueError(
-            f"the script plugin does not know {hf_config.architectures[0]}; it prunes images of "
-            f"{', '.join(FAMILIES)}. Remove --plugin script to serve this model unpruned."
-        )
-    family = family_of(hf_config.architectures[0])
-    compat.check_family(hf_config.architectures[0].removeprefix("Script"))
-    family.check(engine_args, hf_config)
-    if engine_args.enable_tower_connector_lora:
-        raise ValueError(
-            "the script plugin cannot prune behind LoRA adapters of the vision tower; remove "
-            "--enable-tower-connector-lora (adapters of the language model work)"
-        )
-    if engine_args.mm_encoder_only or engine_args.ec_transfer_config is not None:
-        raise ValueError(
-            "the script plugin cannot prune in an encoder of its own (--mm-encoder-only, "
-            "--ec-transfer-config): relevance reads the language model's embeddings"
-        )
-    if engine_args.video_pruning_rate:
-        raise ValueError(
-            "--video-pruning-rate and the script plugin would prune one after the other; "
-            "remove one of them"
-        )
-    compat.check_front_end(model_config)
-
-
-def _check_routes(engine_args: Any, config: ScriptConfig, hf_config: Any) -> None:
-    """Raise ValueError where the engine would not say what explain and shadow mode need."""
-    if config.explain and "image" not in family_of(hf_config.architectures[0]).modalities:
-        raise ValueError(
-            "--script-explain draws what is kept of images, and this model takes videos alone; "
-            "remove it"
-        )
-    if (
-        config.explain
-        and (engine_args.worker_extension_cls or WORKER_EXTENSION) != WORKER_EXTENSION
-    ):
-        raise ValueError(
-            "--script-explain asks the workers through --worker-extension-cls, which is "
-            f"{engine_args.worker_extension_cls}; leave one of the two out"
-        )
-    if config.shadow is not None and not engine_args.logprobs_mode.endswith("_logprobs"):
-        raise ValueError(
-            "--script-shadow compares log probabilities, and --logprobs-mode "
-            f"{engine_args.logprobs_mode} gives none; leave one of the two out"
-        )
-
-
 def _announce(config: ScriptConfig, hf_config: Any) -> None:
     from vllm.logger import init_logger
 
-    family = family_of(hf_config.architectures[0])
-    example, layout = family.example(hf_config)
-    total = layout.num_placeholders
-    kept = make_plan(config, ()).num_kept(*layout.counts) or total
-    amount = (
-        f"keep ratio {config.keep_ratio:g}"
-        if config.keep_ratio is not None
-        else f"budget {config.visual_token_budget}"
-    )
-    relevance = config.relevance
-    if relevance == "clip":
-        relevance = f"clip of {config.clip_model}"
-    pruned = "" if config.shadow is None else f" of copies, {config.shadow:g} of the requests"
-    init_logger("vllm.script").info_once(
-        "Script pruning%s: %s, mode %s, relevance %s (%s: %d -> %d visual tokens)",
-        *(pruned, amount, config.mode, relevance, example, total, kept),
-    )
+    init_logger("vllm.script").info_once(summary(config, hf_config))

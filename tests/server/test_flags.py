@@ -7,7 +7,6 @@ from vllm.utils.argparse_utils import FlexibleArgumentParser
 
 from vllm_script import plugin
 from vllm_script.config import SETTINGS, ScriptConfig
-from vllm_script.patches import vllm as compat
 from vllm_script.server.flags import PLUGIN_MEANING
 from vllm_script.setting import Choice, Number, Switch
 
@@ -264,17 +263,3 @@ def test_unsupported_vllm_is_refused_in_one_line(checkpoint, monkeypatch):
     monkeypatch.setattr("vllm.__version__", "0.99.0")
     with pytest.raises(RuntimeError, match=r"supports vLLM 0\.32\.x: this is 0\.99\.0"):
         args.create_engine_config()
-
-
-@pytest.mark.parametrize(
-    "probe, problem",
-    [
-        ("vllm.renderers.hf:HfRenderer.render", "has no attribute 'render'"),
-        ("vllm.renderers.gone:HfRenderer.render", "No module named 'vllm.renderers.gone'"),
-        ("vllm.renderers.hf:HfRenderer.render_messages", r"takes \('messages', 'params'\), not"),
-    ],
-)
-def test_a_vllm_that_has_changed_is_refused_in_one_line(monkeypatch, probe, problem):
-    monkeypatch.setitem(compat.PROBES, probe, ("other",))
-    with pytest.raises(RuntimeError, match=rf"supports vLLM 0\.32\.x: .*{problem}"):
-        compat.check_vllm()

@@ -18,7 +18,7 @@ from vllm.utils.gpu_sync_debug import gpu_sync_allowed
 from ..family import Family
 from ..frontend.processor import PruningProcessor
 from ..layout import Layout
-from ..patches.vllm import ask_for_position_channels, expect_position_channels
+from ..patches.position_channels import ask_for_position_channels, expect_position_channels
 from ..plan import Plan
 from ..positions import (
     IN_PLACE,

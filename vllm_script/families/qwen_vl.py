@@ -37,7 +37,7 @@ from vllm.multimodal import MULTIMODAL_REGISTRY
 from ..config import ScriptConfig
 from ..family import Views
 from ..layout import Layout
-from ..patches.vllm import expect_position_channels
+from ..patches.position_channels import expect_position_channels
 from ..positions import grid_coordinates
 from .boxes import ONE_TILE, whole_boxes
 from .mrope import MRopeFamily, MRopeProcessor, MRopePrunedModel, layout_of_runs

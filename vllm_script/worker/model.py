@@ -19,7 +19,7 @@ from vllm.distributed import get_pp_group
 from ..config import ScriptConfig
 from ..family import Family
 from ..kernels import gather_rows
-from ..patches.vllm import on_encoder_cache_reset
+from ..patches.encoder_cache import on_encoder_cache_reset
 from ..plan import make_plan
 from ..relevance.clip import ClipRelevance
 from ..wire import PackedItem, unpack

@@ -1,0 +1,64 @@
+import pytest
+import torch
+
+from vllm_script.kernels import self_test as module
+from vllm_script.kernels.self_test import BUDGET, POOL, self_test
+
+OPS = ["query_relevance", "reduce_graph", "greedy_map", "gather_rows"]
+
+
+def test_every_op_passes_on_the_cpu():
+    results = list(self_test("cpu"))
+    assert [result.op for result in results] == OPS
+    assert [result.problem for result in results] == [None] * 4
+    assert all(0 < result.seconds < 10 for result in results)
+
+
+def raises(*args, **kwargs):
+    raise RuntimeError("PTX of another architecture\nand more")
+
+
+def opposite_relevance(visual, query):
+    return 1 - module_ops["query_relevance"](visual, query)
+
+
+def first_tokens(x, relevance, budget):
+    return torch.arange(budget)
+
+
+def last_tokens(x, target, **settings):
+    rows = torch.arange(len(x)).roll(target)
+    return module.Pool(rows, torch.tensor([target]))
+
+
+def other_rows(x, rows):
+    return x[rows + 1]
+
+
+module_ops = {op: getattr(module, op) for op in OPS}
+WRONG = {
+    "query_relevance": (opposite_relevance, "relevance is wrong by"),
+    "reduce_graph": (last_tokens, "dropped"),
+    "greedy_map": (first_tokens, "the best is"),
+    "gather_rows": (other_rows, "not those asked for"),
+}
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_an_op_that_is_wrong_is_found(monkeypatch, op):
+    wrong, words = WRONG[op]
+    monkeypatch.setattr(module, op, wrong)
+    problems = {result.op: result.problem for result in self_test("cpu") if result.problem}
+    assert problems.keys() == {op}
+    assert words in problems[op]
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_an_op_that_does_not_run_is_found(monkeypatch, op):
+    monkeypatch.setattr(module, op, raises)
+    problems = {result.op: result.problem for result in self_test("cpu") if result.problem}
+    assert problems == {op: "RuntimeError: PTX of another architecture"}
+
+
+def test_there_is_something_to_choose():
+    assert 0 < BUDGET < POOL < module.NUM_TOKENS

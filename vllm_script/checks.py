@@ -1,0 +1,117 @@
+"""What is checked before anything is pruned: this vLLM, the model, and the options beside ours.
+
+Each check raises an error of one line that says what is wrong and what to do. plugin.py makes them
+when a configuration is built, `vllm-script doctor` when somebody asks.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .config import ScriptConfig
+from .extension import WORKER_EXTENSION
+from .families import FAMILIES, family_of, pruned_name, registrations
+from .patches import overrides, supported
+from .patches.probing import EXISTS, Probes, require
+from .patches.renderer_registry import check_front_end
+from .plan import make_plan
+from .vllm_types import EngineArgs, ModelConfig
+
+OURS: Probes = {
+    "vllm_script.frontend.renderer:build_renderer": EXISTS,
+    "vllm_script.server.explain:install": EXISTS,
+    "vllm_script.server.observe:install": EXISTS,
+    "vllm_script.server.script_field:install": EXISTS,
+    "vllm_script.server.shadow:install": EXISTS,
+}
+"""Our own modules of the front end: importing them shows whether vLLM has what they import."""
+
+
+def check_vllm() -> None:
+    """Raise RuntimeError, in one line, unless this vLLM has what the front end uses of it."""
+    if problem := supported.start_up_problem():
+        raise RuntimeError(problem)
+    require({**supported.FRONT_END, **OURS})
+
+
+def family_probes(architecture: str) -> Probes:
+    """Probes of what a family uses of vLLM, and of its module, by the stock architecture."""
+    ours = dict(registrations())[pruned_name(architecture)]
+    return {**overrides.FAMILIES[architecture], ours: EXISTS}
+
+
+def check_supported(engine_args: EngineArgs, model_config: ModelConfig) -> None:
+    """Raise ValueError, before weights load, for what pruning would get wrong."""
+    hf_config = model_config.hf_config
+    if hf_config.architectures[0] not in [name for name, _ in registrations()]:
+        raise ValueError(
+            f"the script plugin does not know {hf_config.architectures[0]}; it prunes images of "
+            f"{', '.join(FAMILIES)}. Remove --plugin script to serve this model unpruned."
+        )
+    require(family_probes(hf_config.architectures[0].removeprefix("Script")))
+    family = family_of(hf_config.architectures[0])
+    family.check(engine_args, hf_config)
+    if engine_args.enable_tower_connector_lora:
+        raise ValueError(
+            "the script plugin cannot prune behind LoRA adapters of the vision tower; remove "
+            "--enable-tower-connector-lora (adapters of the language model work)"
+        )
+    if engine_args.mm_encoder_only or engine_args.ec_transfer_config is not None:
+        raise ValueError(
+            "the script plugin cannot prune in an encoder of its own (--mm-encoder-only, "
+            "--ec-transfer-config): relevance reads the language model's embeddings"
+        )
+    if engine_args.video_pruning_rate:
+        raise ValueError(
+            "--video-pruning-rate and the script plugin would prune one after the other; "
+            "remove one of them"
+        )
+    check_front_end(model_config)
+
+
+def check_routes(engine_args: EngineArgs, config: ScriptConfig, hf_config: Any) -> None:
+    """Raise ValueError where the engine would not say what explain and shadow mode need."""
+    if config.explain and "image" not in family_of(hf_config.architectures[0]).modalities:
+        raise ValueError(
+            "--script-explain draws what is kept of images, and this model takes videos alone; "
+            "remove it"
+        )
+    if (
+        config.explain
+        and (engine_args.worker_extension_cls or WORKER_EXTENSION) != WORKER_EXTENSION
+    ):
+        raise ValueError(
+            "--script-explain asks the workers through --worker-extension-cls, which is "
+            f"{engine_args.worker_extension_cls}; leave one of the two out"
+        )
+    if config.shadow is not None and not engine_args.logprobs_mode.endswith("_logprobs"):
+        raise ValueError(
+            "--script-shadow compares log probabilities, and --logprobs-mode "
+            f"{engine_args.logprobs_mode} gives none; leave one of the two out"
+        )
+
+
+def summary(config: ScriptConfig, hf_config: Any) -> str:
+    """What is done to images, in one line: the line that the server logs when it starts.
+
+    Args:
+        config: settings whose relevance is resolved.
+        hf_config: configuration of the pruned model.
+    """
+    family = family_of(hf_config.architectures[0])
+    example, layout = family.example(hf_config)
+    total = layout.num_placeholders
+    kept = make_plan(config, ()).num_kept(*layout.counts) or total
+    amount = (
+        f"keep ratio {config.keep_ratio:g}"
+        if config.keep_ratio is not None
+        else f"budget {config.visual_token_budget}"
+    )
+    relevance = config.relevance
+    if relevance == "clip":
+        relevance = f"clip of {config.clip_model}"
+    pruned = "" if config.shadow is None else f" of copies, {config.shadow:g} of the requests"
+    return (
+        f"Script pruning{pruned}: {amount}, mode {config.mode}, relevance {relevance} "
+        f"({example}: {total} -> {kept} visual tokens)"
+    )

@@ -1,0 +1,51 @@
+"""`RENDERER_REGISTRY.renderers["hf"]`: what makes prompts of messages.
+
+Why: which text asks about which image is known while messages are still messages, and that is in
+the renderer. Ours is a subclass of vLLM's, in every process that turns requests into prompts.
+
+Upstream: the registry came with https://github.com/vllm-project/vllm/pull/30200; its `register`
+does what this patch does, and warns at every start that a renderer is overwritten. The patched
+lines: https://github.com/vllm-project/vllm/blob/v0.32.0/vllm/renderers/registry.py#L22-L76
+
+Remove when: the renderer is chosen by configuration, or `register` overwrites without a warning.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .probing import EXISTS, Probes
+
+PROBES: Probes = {
+    "vllm.renderers.registry:RENDERER_REGISTRY.renderers": EXISTS,
+    "vllm.renderers.registry:RendererRegistry.load_renderer": (
+        *("renderer_mode", "config", "tokenizer"),
+    ),
+    "vllm.tokenizers.registry:tokenizer_args_from_config": frozenset({"config"}),
+    "vllm.envs:VLLM_USE_RUST_FRONTEND": EXISTS,
+}
+
+
+def use_renderer(module: str, factory: str) -> None:
+    """Have vLLM build its Hugging Face renderers with `module.factory(config, tokenizer)`."""
+    from vllm.renderers.registry import RENDERER_REGISTRY
+
+    RENDERER_REGISTRY.renderers["hf"] = (module, factory)
+
+
+def check_front_end(model_config: Any) -> None:
+    """Raise ValueError where prompts would not pass through the Hugging Face renderer."""
+    from vllm import envs
+    from vllm.tokenizers.registry import tokenizer_args_from_config
+
+    mode = tokenizer_args_from_config(model_config)[0]
+    if mode != "hf":
+        raise ValueError(
+            f"the script plugin needs Hugging Face's tokenizer and chat template, this model has "
+            f"{mode!r}; start with --tokenizer-mode hf"
+        )
+    if envs.VLLM_USE_RUST_FRONTEND:
+        raise ValueError(
+            "the script plugin does not work behind vLLM's Rust front end; "
+            "unset VLLM_USE_RUST_FRONTEND"
+        )

@@ -1,0 +1,45 @@
+"""Which names of vLLM matter in which process, and whether this vLLM is one that we know."""
+
+from __future__ import annotations
+
+from . import (
+    app,
+    chat_handler,
+    chat_params,
+    encoder_cache,
+    engine_args,
+    overrides,
+    position_channels,
+    renderer_registry,
+)
+from .probing import SUPPORTED_VLLM, Probes, misfits, unsupported
+
+START_UP: Probes = {
+    **engine_args.PROBES,
+    "vllm:ModelRegistry.register_model": frozenset({"model_arch", "model_cls"}),
+}
+"""Names that are used in every process, whether anybody asks for pruning or not."""
+
+FRONT_END: Probes = {
+    **chat_params.PROBES,
+    **renderer_registry.PROBES,
+    **app.PROBES,
+    **chat_handler.PROBES,
+    **overrides.RENDERER,
+    **overrides.PROCESSING,
+}
+"""Names that are used where requests become prompts, once somebody has asked for pruning."""
+
+WORKER: Probes = {**encoder_cache.PROBES, **position_channels.PROBES}
+"""Names that are used where the model runs; each patch looks for its own when it is installed."""
+
+
+def start_up_problem() -> str | None:
+    """Why the plugin must keep out of this vLLM, in one line; None where it need not."""
+    import vllm
+
+    version = getattr(vllm, "__version__", "an unnumbered one")
+    if not version.startswith(f"{SUPPORTED_VLLM}."):
+        return unsupported(f"this is {version}")
+    problem, *_ = [*misfits(START_UP), None]
+    return problem and unsupported(problem)
