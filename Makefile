@@ -36,7 +36,7 @@ check: install
 	$(VENV)/python .ci/typecheck.py
 
 docs: install
-	$(VENV)/python -m vllm_script.server.settings_table
+	$(VENV)/python -m vllm_script.server.reference
 
 serve: install
 	$(VENV)/vllm serve $(MODEL) --plugin script --keep-ratio $(KEEP_RATIO)

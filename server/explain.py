@@ -93,7 +93,7 @@ def _error(response: ErrorResponse, headers: dict[str, str] | None = None) -> JS
 async def _selections(
     chat: ChatHandler, prompt: Any, images: list[ExplainedImage]
 ) -> list[dict[str, Any]]:
-    """Have the workers select; what they kept of each image, {} of one that is left whole."""
+    """Have the workers select; return what they kept of each image, {} of one left whole."""
     await chat.engine_client.collective_rpc("script_keep_selections")
     # Of several data-parallel engines the first is the one whose workers are asked.
     await first_token(chat, prompt, SamplingParams(max_tokens=1), data_parallel_rank=0)

@@ -102,7 +102,7 @@ class Shadow:
         metrics().count_shadow(agree, distance)
 
     async def _first_tokens(self, body: Any) -> tuple[Any, Any]:
-        """What the request answers unpruned and pruned."""
+        """Return the first token of the request, unpruned and pruned."""
         return await self._first_token(body, {}), await self._first_token(body, self.config.amount)
 
     async def _first_token(self, body: Any, script: dict[str, Any]) -> Any:

@@ -9,7 +9,6 @@ import re
 from pathlib import Path
 
 import pytest
-from prometheus_client import Counter
 
 from vllm_script.config import SETTINGS
 
@@ -130,34 +129,6 @@ def test_every_file_has_a_row(folder):
     targets = LINK.findall(text_of(ROOT / folder / "README.md"))
     missing = {path.name for path in files} - set(targets)
     assert missing == {"__init__.py"}
-
-
-def documented_metrics():
-    rows = re.findall(r"^\| `(script_\w+)(?:\{([\w,]+)\})?` \| (\w+) \|", text_of(OPERATORS), re.M)
-    return {name: (kind, tuple(filter(None, labels.split(",")))) for name, labels, kind in rows}
-
-
-def exported_metrics(monkeypatch):
-    """Name on /metrics -> type and labels of every metric that is made."""
-    from vllm_script.frontend import metrics
-
-    made = {}
-
-    def noting(cls):
-        def make(name, documentation, labelnames=(), **options):
-            suffix = "_total" if cls is Counter else ""
-            made[name + suffix] = (cls.__name__.lower(), tuple(labelnames))
-
-        return make
-
-    for name in ("Counter", "Gauge", "Histogram"):
-        monkeypatch.setattr(metrics, name, noting(getattr(metrics, name)))
-    metrics.ScriptMetrics()
-    return made
-
-
-def test_metrics_are_documented_and_exist(monkeypatch):
-    assert documented_metrics() == exported_metrics(monkeypatch)
 
 
 def test_flags_in_the_readme_exist():

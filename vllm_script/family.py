@@ -72,16 +72,16 @@ class Family(Protocol):
         return str(getattr(info.get_hf_processor(), f"{modality}_token"))
 
     def placeholder(self, info: ProcessingInfo, modality: str) -> str:
-        """Return that text with what the chat template writes around it."""
+        """Return the text that stands for an item, with what the chat template writes around it."""
         return self.token(info, modality)
 
     def state_width(self, hf_config: Any) -> int:
-        """Return the values of a patch's state in the vision tower, which CLIP relevance reads.
+        """Return how many values a patch's state in the vision tower has, for CLIP relevance.
 
         0 where the tower is not CLIP's.
         """
         return 0
 
     def feature_width(self, hf_config: Any) -> int:
-        """Return the values of a visual token as the model's projector returns it."""
+        """Return how many values a visual token has as the model's projector returns it."""
         return int(hf_config.get_text_config().hidden_size)

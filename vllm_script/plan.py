@@ -41,7 +41,10 @@ class Plan:
     it is then not among the bytes."""
 
     def num_kept(self, num_placeholders: int, num_patches: int, minimum: int = 1) -> int | None:
-        """See `budget.num_kept`; a layout's `counts` are the arguments."""
+        """Return how many visual tokens stay of an item, None for all: see `budget.num_kept`.
+
+        The arguments are a layout's `counts`.
+        """
         return num_kept(
             num_placeholders,
             num_patches,

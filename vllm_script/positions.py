@@ -23,7 +23,7 @@ NUM_CHANNELS = 8
 """Time, height, width and place in the run, each as two bytes: any float type can hold them."""
 
 IN_PLACE = 0xFF
-"""All channels of a row whose item is whole: its position is right already."""
+"""Value of all channels in a row whose item is left whole: its position is right already."""
 
 POSITIONS_PER_TOKEN = 4
 """vLLM makes room for this many times as many positions as tokens."""

@@ -120,13 +120,13 @@ class Setting:
     """All that there is to know about a setting."""
 
     key: str
-    """Its name in additional_config["script"], and in the `script` field of a request."""
+    """Name of the setting in additional_config["script"] and in a request's `script` field."""
 
     default: Any
     """What holds where nobody gives it. None: it may be left open, see `unset`."""
 
     values: Values
-    """What it may be."""
+    """The values that the setting may have."""
 
     meaning: str
     """What it is, begun with "The ..." or "Whether ..."; its first sentence also ends an error."""

@@ -81,7 +81,7 @@ class EngineClient(Protocol):
     ) -> AsyncIterator[Any]: ...
 
     def collective_rpc(self, method: str, *, args: Sequence[Any] = ()) -> Awaitable[list[Any]]:
-        """Call a method of every worker; a list of what they return."""
+        """Call a method of every worker and return the list of their answers."""
 
 
 class ChatHandler(Protocol):

@@ -25,7 +25,7 @@ class ExplainedImage:
     text: str
     """The text that its selection depends on, "" where it depends on none."""
     source: str
-    """Where that text came from: `turn`, `request`, `none`."""
+    """Where the conditioning text came from: `turn`, `request`, `none`."""
 
     @property
     def all_read(self) -> bool:

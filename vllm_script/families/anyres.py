@@ -1,7 +1,13 @@
 """Anyres tiles of LLaVA models: which row of the prompt comes from which patch.
 
 The map is found by sending patch numbers instead of features through the model's own merge, so it
-follows whatever vLLM does with tiles, unpadding and newlines.
+follows whatever vLLM does with tiles, unpadding and newlines. That merge is private, and probed:
+
+Upstream: nothing is known that would tell the map. The methods:
+https://github.com/vllm-project/vllm/blob/v0.32.0/vllm/model_executor/models/llava_next.py#L365
+https://github.com/vllm-project/vllm/blob/v0.32.0/vllm/model_executor/models/llava_onevision.py#L611
+
+Remove when: vLLM exposes which row comes from which patch.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ from .boxes import ONE_TILE, TILES, tiled_boxes, whole_boxes
 
 
 class TilesFamily(Family):
-    """What both formats have in common."""
+    """A family whose images are tiles, in either of InternVL's two formats."""
 
     modalities = ("image", "video")
 
@@ -60,7 +60,7 @@ class TilesFamily(Family):
 
 
 class InternVLFamily(TilesFamily):
-    """The format of transformers."""
+    """InternVL in the format of transformers."""
 
     def example(self, hf_config: Any) -> tuple[str, Layout]:
         """Return an image, with the processor's default limits of tiles."""
@@ -80,7 +80,7 @@ class InternVLFamily(TilesFamily):
 
 
 class InternVLChatFamily(TilesFamily):
-    """The models' own format, whose configuration class comes with the checkpoint."""
+    """InternVL in its own format, whose configuration class comes with the checkpoint."""
 
     def example(self, hf_config: Any) -> tuple[str, Layout]:
         fewest, most = resolve_internvl_min_max_num(
@@ -140,7 +140,7 @@ def _video_layout(num_frames: int, tile_tokens: int) -> Layout:
 
 
 class TilesModel(PrunedModel):
-    """`PrunedModel` of both formats: the tiles of a batch are in one tensor."""
+    """A pruned model of either format: the tiles of a batch are in one tensor."""
 
     def split(self, fields: dict[str, Any], num_items: int) -> Iterator[dict[str, Any]]:
         (sizes,) = (value for name, value in fields.items() if name.endswith("_num_patches"))

@@ -38,7 +38,7 @@ class ClipTowerFamily(Family):
             )
 
     def state_width(self, hf_config: Any) -> int:
-        """Return the values of a patch's state, of one layer of the tower or of several."""
+        """Return how many values a patch's state has, of one layer of the tower or of several."""
         layers = hf_config.vision_feature_layer
         num_layers = 1 if isinstance(layers, int) else len(layers)
         return int(hf_config.vision_config.hidden_size * num_layers)

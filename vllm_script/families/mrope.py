@@ -79,12 +79,12 @@ class MRopeFamily(Family):
 
 
 class MRopeProcessor(PruningProcessor):
-    """`PruningProcessor` of these families."""
+    """The processor of families whose tokens have three-dimensional positions."""
 
     family: MRopeFamily
 
     def _check_prompt(self, processed: Any, plans: Mapping[str, Sequence[Plan | None]]) -> None:
-        """Positions of a pruned item are counted from the text before it."""
+        """Refuse a pruned item without text around it: its positions are counted from that text."""
         config = self.info.get_hf_config()
         around = [None, config.image_token_id, config.video_token_id]
         tokens = [None, *processed["prompt_token_ids"], None]
@@ -101,7 +101,7 @@ class MRopeProcessor(PruningProcessor):
 
 
 class MRopePrunedModel(PrunedModel):
-    """`PrunedModel` whose rows carry their coordinates to where the prompt's positions are."""
+    """A pruned model whose rows carry their coordinates to where the prompt's positions are."""
 
     supports_multimodal_pruning = True
     family: MRopeFamily

@@ -47,7 +47,7 @@ class Carried:
     """What one request's `apply` hands to the steps of the processor that vLLM calls after it."""
 
     items: Mapping[str, Sequence[PlannedItem]] = field(default_factory=dict)
-    """By modality, of those that are pruned."""
+    """What is planned for each item, by modality, of the modalities that are pruned."""
 
     identifiers: Mapping[str, list[str]] = field(default_factory=dict)
     """Identifiers of all items, by modality."""

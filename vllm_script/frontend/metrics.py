@@ -31,15 +31,14 @@ _RATIOS = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 
 
 
 class ScriptMetrics:
-    """All metrics; made once in a process, by `metrics`."""
+    """All Prometheus metrics of this process, which `metrics` makes once."""
 
     def __init__(self) -> None:
         self.items = {
             modality: Counter(
                 f"script_{modality}s",
-                f"{modality.title()}s in requests that were pruned, by selection mode, source of "
-                "relevance, and source of the text that conditions the selection (query: turn, "
-                "request or none).",
+                f"{modality.title()}s that were pruned, by mode, source of relevance, and "
+                "source of the text that conditions the selection (query: turn, request or none).",
                 ["mode", "relevance", "query"],
             )
             for modality in ("image", "video")
@@ -118,6 +117,11 @@ class ScriptMetrics:
             "of each request compared in shadow mode (0: equal, 1: disjoint).",
             buckets=_DISTANCES,
         )
+
+    def all(self) -> list[Counter | Gauge | Histogram]:
+        """Return every metric, in the order in which they are made."""
+        groups = (v.values() if isinstance(v, dict) else [v] for v in vars(self).values())
+        return [metric for group in groups for metric in group]
 
     def count_shadow(self, agree: bool, distance: float) -> None:
         """Count a request compared in shadow mode; `distance` in [0, 1]."""

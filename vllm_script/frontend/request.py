@@ -78,7 +78,7 @@ class ScriptRequest:
 
     @property
     def query_source(self) -> str:
-        """Where its conditioning texts come from: `request` or `turn`."""
+        """Where the request's conditioning texts come from: `request` or `turn`."""
         return "request" if isinstance(self.queries, str) else "turn"
 
     def queries_of(self, modality: str, num_items: int) -> Sequence[str]:

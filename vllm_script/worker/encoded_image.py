@@ -16,7 +16,7 @@ class EncodedImage:
     states: torch.Tensor
     """[tiles * patches, H] what CLIP scores of the tower; H is 0 where the tower is not CLIP's."""
     features: torch.Tensor
-    """[tiles * patches, D] the same, projected for the language model."""
+    """[tiles * patches, D] patches as the projector returns them, for the language model."""
     layout: Layout
 
     @classmethod

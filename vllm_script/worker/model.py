@@ -70,7 +70,8 @@ class PrunedModel:
         embed = partial(input_embeddings, self)
         self.selector = Selector(hidden_size, embed, self.script_clip)
         self.selection_watcher: Callable[[str, Selection], None] | None = None
-        """Is shown every selection whose plan has an `explain_id`, by that; None: nobody looks."""
+        """Called with the `explain_id` and the selection of every explained item; None where nobody
+        looks."""
 
     def load_weights(self, weights: Iterable[tuple[str, torch.Tensor]]) -> set[str]:
         self.forget_images()
@@ -87,7 +88,7 @@ class PrunedModel:
         return loaded | loaded_here
 
     def forget_images(self) -> None:
-        """Empty the cache: what encoded its images changes."""
+        """Empty the feature cache, because the weights that encoded its images change."""
         self.feature_cache.clear()
 
     def take_observations(self) -> dict[str, Any]:

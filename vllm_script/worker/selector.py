@@ -29,7 +29,7 @@ class Selection:
 
 
 class Selector:
-    """Selects as plans say.
+    """Chooses the visual tokens of encoded items as their plans say.
 
     Args:
         hidden_size: D of the language model. What a feature has beyond it is for later layers and
