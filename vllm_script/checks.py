@@ -10,9 +10,9 @@ from typing import Any
 
 from .config import ScriptConfig
 from .extension import WORKER_EXTENSION
-from .families import FAMILIES, family_of, pruned_name, registrations
+from .families import FAMILIES, family_of, model_class, pruned_name, registrations
 from .patches import overrides, supported
-from .patches.probing import EXISTS, Probes, require
+from .patches.probing import EXISTS, Probes, misfits, require
 from .patches.renderer_registry import check_front_end
 from .plan import make_plan
 from .vllm_types import EngineArgs, ModelConfig
@@ -35,9 +35,15 @@ def check_vllm() -> None:
 
 
 def family_probes(architecture: str) -> Probes:
-    """Probes of what a family uses of vLLM, and of its module, by the stock architecture."""
-    ours = dict(registrations())[pruned_name(architecture)]
-    return {**overrides.FAMILIES[architecture], ours: EXISTS}
+    """Probes of a family's module and of what it uses of vLLM, by the stock architecture.
+
+    They are those of the module alone where this vLLM lacks what the module imports.
+    """
+    path = dict(registrations())[pruned_name(architecture)]
+    ours: Probes = {path: EXISTS, f"{path}._processor_factory": EXISTS}
+    if misfits(ours):
+        return ours
+    return {**overrides.of_family(model_class(pruned_name(architecture))), **ours}
 
 
 def check_supported(engine_args: EngineArgs, model_config: ModelConfig) -> None:

@@ -8,6 +8,7 @@ import importlib
 import inspect
 import pathlib
 import pkgutil
+import sys
 
 import pytest
 
@@ -16,7 +17,7 @@ from vllm_script.checks import check_vllm, family_probes
 from vllm_script.families import FAMILIES, model_class, pruned_name
 from vllm_script.frontend.renderer import ScriptRenderer
 from vllm_script.patches import overrides, supported
-from vllm_script.patches.probing import misfits
+from vllm_script.patches.probing import misfits, require
 
 ROOMS = ("families", "frontend", "worker", "explain", "relevance", "pruning")
 MADE_BY_PYTHON = {"__module__", "__doc__", "__dict__", "__weakref__", "__subclasshook__"}
@@ -64,7 +65,7 @@ def test_overrides_of_a_family_are_probed(architecture):
         if is_ours(cls)
         for override in overridden(cls)
     }
-    missing = needed - overrides.FAMILIES[architecture].keys()
+    missing = needed - family_probes(architecture).keys()
     assert not missing
     assert needed, "the classes were not found"
 
@@ -108,7 +109,7 @@ def test_private_names_of_vllm_are_probed():
             elif isinstance(node, ast.Attribute) and node.attr.startswith("_"):
                 used[node.attr] = f"{file.name}:{node.lineno}"
     tables = (supported.START_UP, supported.FRONT_END, supported.WORKER)
-    tables += tuple(overrides.FAMILIES.values())
+    tables += tuple(map(family_probes, FAMILIES))
     probed = {path.rpartition(".")[2] for table in tables for path in table}
     others = {"_actions", "_labelnames"}  # of argparse and prometheus_client
     others |= {name for name in used if name.startswith("__")}
@@ -116,10 +117,12 @@ def test_private_names_of_vllm_are_probed():
     assert used
 
 
-def test_every_family_has_probes_and_they_hold():
-    assert overrides.FAMILIES.keys() == FAMILIES.keys()
+def test_probes_of_every_family_hold():
     for architecture in FAMILIES:
-        assert misfits(family_probes(architecture)) == []
+        probes = family_probes(architecture)
+        assert misfits(probes) == []
+        model = model_class(pruned_name(architecture))
+        assert probes.items() >= overrides.of_family(model).items()
 
 
 def test_a_module_of_ours_that_vllm_breaks_is_one_line(monkeypatch):
@@ -129,3 +132,17 @@ def test_a_module_of_ours_that_vllm_breaks_is_one_line(monkeypatch):
     monkeypatch.delattr(vllm_script.frontend, "renderer")
     with pytest.raises(RuntimeError, match=r"0\.32\.x: .*cannot import name 'ChatTemplateReso"):
         check_vllm()
+
+
+def test_a_family_that_vllm_breaks_is_one_line(monkeypatch):
+    """Its own probes stand in a module that cannot be imported, so importing it is the one probe."""
+    architecture, module = next(iter(FAMILIES.items()))
+    stock = model_class(pruned_name(architecture)).__mro__[2]
+    assert is_vllms(stock)
+    monkeypatch.delattr(importlib.import_module(stock.__module__), stock.__name__)
+    monkeypatch.delitem(sys.modules, f"vllm_script.families.{module}")
+    with pytest.raises(
+        RuntimeError, match=rf"0\.32\.x: .*cannot import name '{architecture}'"
+    ) as e:
+        require(family_probes(architecture))
+    assert "\n" not in str(e.value)

@@ -19,6 +19,15 @@ from typing import Any, NamedTuple
 import torch
 from vllm.model_executor.models.llava_next import get_anyres_image_grid_shape
 
+from ..patches.probing import Probes
+
+ANYRES_PROBES: Probes = {
+    "vllm.model_executor.models.llava_next:get_anyres_image_grid_shape": frozenset(
+        {"image_size", "grid_pinpoints", "patch_size"}
+    ),
+}
+"""Beside a model's merge, which has other parameters in every family."""
+
 
 class Anyres(NamedTuple):
     """How a model cuts images into tiles."""

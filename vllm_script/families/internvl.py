@@ -34,6 +34,7 @@ from vllm.transformers_utils.processors.internvl import (
 from ..family import Family, Views
 from ..frontend.processor import PruningProcessor
 from ..layout import Layout
+from ..patches.probing import members
 from ..vllm_types import ProcessingInfo
 from ..worker.model import PrunedModel, split_flat
 from .boxes import ONE_TILE, TILES, tiled_boxes, whole_boxes
@@ -158,6 +159,11 @@ class ScriptInternVLProcessor(PruningProcessor, InternS1MultiModalProcessor):
 )
 class ScriptInternVLForConditionalGeneration(TilesModel, InternS1ForConditionalGeneration):
     family = ScriptInternVLProcessor.family
+    probes = {
+        "vllm.multimodal.processing.context:InputProcessingContext.get_merged_mm_kwargs": frozenset(
+            {"kwargs"}
+        ),
+    }
 
 
 class ScriptInternVLChatProcessor(PruningProcessor, InternVLMultiModalProcessor):
@@ -171,3 +177,22 @@ class ScriptInternVLChatProcessor(PruningProcessor, InternVLMultiModalProcessor)
 )
 class ScriptInternVLChatModel(TilesModel, InternVLChatModel):
     family = ScriptInternVLChatProcessor.family
+    probes = {
+        "get_encoder_cudagraph_config": (),
+        **members(
+            "vllm.transformers_utils.processors.internvl",
+            {
+                "InternVLProcessor.get_num_image_tokens": frozenset(
+                    {"image_width", "image_height"}
+                ),
+                "get_internvl_target_ratios": ("min_num", "max_num"),
+                "resolve_internvl_min_max_num": frozenset(
+                    ("min_dynamic_patch", "max_dynamic_patch")
+                    + ("dynamic_image_size", "use_thumbnail")
+                ),
+                "calculate_internvl_targets": frozenset(
+                    ("orig_width", "orig_height", "target_ratios", "image_size", "use_thumbnail")
+                ),
+            },
+        ),
+    }

@@ -87,6 +87,10 @@ class ScriptLlavaProcessor(PruningProcessor, LlavaMultiModalProcessor):
 )
 class ScriptLlavaForConditionalGeneration(PrunedModel, LlavaForConditionalGeneration):
     family = ScriptLlavaProcessor.family
+    probes = {
+        "_parse_and_validate_image_input": ("kwargs",),
+        "_process_image_pixels": frozenset({"inputs"}),
+    }
 
     def encode(self, modality: str, fields: dict[str, Any]) -> EncodedImage:
         inputs = self._parse_and_validate_image_input(**fields)

@@ -20,7 +20,7 @@ from ..layout import Layout
 from ..vllm_types import ProcessingInfo
 from ..worker.encoded_image import EncodedImage
 from ..worker.model import PrunedModel
-from .anyres import Anyres, merged_patch_numbers
+from .anyres import ANYRES_PROBES, Anyres, merged_patch_numbers
 from .boxes import ONE_TILE, TILES, anyres_boxes, whole_boxes
 from .llava import ClipTowerFamily
 
@@ -65,6 +65,12 @@ class ScriptLlavaNextProcessor(PruningProcessor, LlavaNextMultiModalProcessor):
 )
 class ScriptLlavaNextForConditionalGeneration(PrunedModel, LlavaNextForConditionalGeneration):
     family = ScriptLlavaNextProcessor.family
+    probes = {
+        "_parse_and_validate_image_input": ("kwargs",),
+        "_image_pixels_to_features": ("vision_tower", "pixel_values"),
+        "_merge_image_patch_embeddings": ("image_size", "patch_embeddings", "strategy"),
+        **ANYRES_PROBES,
+    }
 
     def encode(self, modality: str, fields: dict[str, Any]) -> EncodedImage:
         inputs = self._parse_and_validate_image_input(**fields)

@@ -20,7 +20,7 @@ from ..frontend.processor import PruningProcessor
 from ..layout import Layout
 from ..vllm_types import ProcessingInfo
 from ..worker.model import PrunedModel
-from .anyres import NEWLINE, Anyres, merged_patch_numbers
+from .anyres import ANYRES_PROBES, NEWLINE, Anyres, merged_patch_numbers
 from .boxes import ONE_TILE, TILES, whole_boxes
 from .llava_next_video import num_frames
 
@@ -88,3 +88,10 @@ class ScriptLlavaOnevisionForConditionalGeneration(
     PrunedModel, LlavaOnevisionForConditionalGeneration
 ):
     family = ScriptLlavaOnevisionProcessor.family
+    probes = {
+        "_merge_image_patch_embeddings": (
+            *("image_size", "patch_embeddings", "image_newline"),
+            *("vision_aspect_ratio", "strategy"),
+        ),
+        **ANYRES_PROBES,
+    }

@@ -19,6 +19,7 @@ from ..family import Family
 from ..frontend.processor import PruningProcessor
 from ..layout import Layout
 from ..patches.position_channels import ask_for_position_channels, expect_position_channels
+from ..patches.probing import EXISTS, Probes, members
 from ..plan import Plan
 from ..positions import (
     IN_PLACE,
@@ -41,6 +42,15 @@ def layout_of_runs(runs: Sequence[np.ndarray], num_frames: int) -> Layout:
     fewest = len(runs) * max(map(fewest_rows, runs))
     num_rows = sum(run.shape[1] for run in runs)
     return Layout(torch.arange(num_rows), num_frames, len(runs) > 1, max(num_frames, fewest))
+
+
+STOCK_PRUNING: Probes = {
+    "supports_multimodal_pruning": EXISTS,
+    "recompute_mrope_positions": (
+        *("input_ids", "multimodal_embeddings", "mrope_positions", "num_computed_tokens"),
+    ),
+}
+"""vLLM's protocol of pruning, for the probes of stock models that follow it on their own."""
 
 
 class MRopeFamily(Family):
@@ -103,6 +113,11 @@ class MRopeProcessor(PruningProcessor):
 class MRopePrunedModel(PrunedModel):
     """A pruned model whose rows carry their coordinates to where the prompt's positions are."""
 
+    probes = {
+        "get_mrope_input_positions": ("input_tokens", "mm_features"),
+        **members("vllm.model_executor.models.interfaces:SupportsMultiModalPruning", STOCK_PRUNING),
+        "vllm.utils.gpu_sync_debug:gpu_sync_allowed": EXISTS,
+    }
     supports_multimodal_pruning = True
     family: MRopeFamily
     config: Any

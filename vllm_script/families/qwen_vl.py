@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -38,9 +38,10 @@ from ..config import ScriptConfig
 from ..family import Views
 from ..layout import Layout
 from ..patches.position_channels import expect_position_channels
+from ..patches.probing import Probes
 from ..positions import grid_coordinates
 from .boxes import ONE_TILE, whole_boxes
-from .mrope import MRopeFamily, MRopeProcessor, MRopePrunedModel, layout_of_runs
+from .mrope import STOCK_PRUNING, MRopeFamily, MRopeProcessor, MRopePrunedModel, layout_of_runs
 
 
 class QwenFamily(MRopeFamily):
@@ -114,6 +115,14 @@ def _image_layout(rows: int, columns: int) -> Layout:
 class QwenInfo:
     """Goes before a stock info, which vLLM asks how many tokens an item has at most."""
 
+    probes: ClassVar[Probes] = {
+        "get_mm_max_tokens_per_item": ("seq_len", "mm_counts"),
+        "get_image_processor": ("kwargs",),
+        "_get_vision_info": frozenset(
+            {"image_width", "image_height", "num_frames", "image_processor", "mm_kwargs"}
+        ),
+    }
+
     def get_mm_max_tokens_per_item(self, seq_len: int, mm_counts: Mapping[str, int]) -> Any:
         """Return stock's answer; or None, which makes vLLM count in its dummies.
 
@@ -140,6 +149,7 @@ class ScriptQwen2VLProcessor(MRopeProcessor, Qwen2VLMultiModalProcessor):
 )
 class ScriptQwen2VLForConditionalGeneration(MRopePrunedModel, Qwen2VLForConditionalGeneration):
     family = ScriptQwen2VLProcessor.family
+    probes = {"get_encoder_cudagraph_config": ()}
 
 
 class ScriptQwen2_5_VLInfo(QwenInfo, Qwen2_5_VLProcessingInfo):
@@ -159,6 +169,7 @@ class ScriptQwen2_5_VLForConditionalGeneration(
     MRopePrunedModel, Qwen2_5_VLForConditionalGeneration
 ):
     family = ScriptQwen2_5_VLProcessor.family
+    probes = {"get_encoder_cudagraph_config": (), **STOCK_PRUNING}
 
 
 class ScriptQwen3VLInfo(QwenInfo, Qwen3VLProcessingInfo):
@@ -176,6 +187,11 @@ class ScriptQwen3VLProcessor(MRopeProcessor, Qwen3VLMultiModalProcessor):
 )
 class ScriptQwen3VLForConditionalGeneration(MRopePrunedModel, Qwen3VLForConditionalGeneration):
     family = ScriptQwen3VLProcessor.family
+    probes = {
+        "get_encoder_cudagraph_config": (),
+        "_init_video_pruning": ("multimodal_config",),
+        **STOCK_PRUNING,
+    }
 
     def _init_video_pruning(self, multimodal_config: Any) -> None:
         """Have the language model, which is built after this, make room for more positions."""

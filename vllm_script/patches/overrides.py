@@ -1,10 +1,14 @@
 """What our subclasses override of vLLM's classes, and what they call of them: probes, no patches.
 
 All of it is inherited or called as Python offers, but most is private in vLLM and may change with
-any release. A test walks our classes and compares them with these tables.
+any release. Here is what all families have in common; what one has alone stands in its file, in the
+`probes` of its classes. A test walks our classes and compares them with both.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
 
 from .probing import EXISTS, Expected, Probes, members
 
@@ -76,133 +80,34 @@ _LOADER: Probes = {
         {"model_or_path", "revision", "prefix"}
     ),
 }
-_GRAPHS: dict[str, Expected] = {"get_encoder_cudagraph_config": ()}
-_MODELS = "vllm.model_executor.models"
 
 
-def _family(
-    module: str,
-    prefix: str,
-    model: str = "{}ForConditionalGeneration",
-    model_methods: dict[str, Expected] | None = None,
-    info_methods: dict[str, Expected] | None = None,
-) -> Probes:
-    """Probes of one family: its processor, its model, and what it alone overrides or calls."""
-    owner = f"{_MODELS}.{module}"
+def of_family(model_class: Any) -> Probes:
+    """Probes of what a family's model, processor and processing info override and call of vLLM.
+
+    What all families do is in the tables above. Beyond that, each class of ours may have `probes`:
+    a name is one of the stock class that is subclassed, a path with a colon is any other.
+
+    Args:
+        model_class: our subclass of a stock model, registered with vLLM.
+    """
+    registered = model_class._processor_factory
     return {
-        **members(f"{owner}:{prefix}MultiModalProcessor", _PROCESSOR),
-        **members(f"{owner}:{model.format(prefix)}", {**_MODEL, **(model_methods or {})}),
-        **members(f"{owner}:{prefix}ProcessingInfo", info_methods or {}),
+        **_of_class(registered.processor, _PROCESSOR),
+        **_of_class(model_class, _MODEL),
+        **_of_class(registered.info, {}),
         **_LOADER,
     }
 
 
-_LLAVA: dict[str, Expected] = {"_parse_and_validate_image_input": ("kwargs",)}
-_MERGE = "_merge_image_patch_embeddings"
-_ANYRES: Probes = {
-    f"{_MODELS}.llava_next:get_anyres_image_grid_shape": frozenset(
-        {"image_size", "grid_pinpoints", "patch_size"}
-    ),
-}
-
-
-def _qwen(module: str, prefix: str, model_methods: dict[str, Expected]) -> Probes:
-    """Probes of a family of Qwen, whose tokens have positions in three dimensions."""
-    positions = ("input_ids", "multimodal_embeddings", "mrope_positions", "num_computed_tokens")
-    protocol = f"{_MODELS}.interfaces:SupportsMultiModalPruning"
-    vision = {"image_width", "image_height", "num_frames", "image_processor", "mm_kwargs"}
+def _of_class(cls: type, common: Mapping[str, Expected]) -> Probes:
+    """Probes of one class: the common ones, and those that it and its bases have in `probes`."""
+    stock = next(base for base in cls.__mro__ if base.__module__.startswith("vllm."))
+    expected = dict(common)
+    for base in reversed(cls.__mro__):
+        expected |= vars(base).get("probes", {})
+    owner = f"{stock.__module__}:{stock.__qualname__}"
     return {
-        **_family(
-            module,
-            prefix,
-            model_methods={
-                "get_mrope_input_positions": ("input_tokens", "mm_features"),
-                **_GRAPHS,
-                **model_methods,
-            },
-            info_methods={
-                "get_mm_max_tokens_per_item": ("seq_len", "mm_counts"),
-                "get_image_processor": ("kwargs",),
-                "_get_vision_info": frozenset(vision),
-            },
-        ),
-        f"{protocol}.supports_multimodal_pruning": EXISTS,
-        f"{protocol}.recompute_mrope_positions": positions,
-        "vllm.utils.gpu_sync_debug:gpu_sync_allowed": EXISTS,
+        name if ":" in name else f"{owner}.{name}": parameters
+        for name, parameters in expected.items()
     }
-
-
-_STOCK_PRUNING: dict[str, Expected] = {
-    "supports_multimodal_pruning": EXISTS,
-    "recompute_mrope_positions": (
-        *("input_ids", "multimodal_embeddings", "mrope_positions", "num_computed_tokens"),
-    ),
-}
-_INTERNVL_TILES = "vllm.transformers_utils.processors.internvl"
-
-FAMILIES: dict[str, Probes] = {
-    "LlavaForConditionalGeneration": _family(
-        "llava",
-        "Llava",
-        model_methods={**_LLAVA, "_process_image_pixels": frozenset({"inputs"})},
-    ),
-    "LlavaNextForConditionalGeneration": {
-        **_family(
-            "llava_next",
-            "LlavaNext",
-            model_methods={
-                **_LLAVA,
-                "_image_pixels_to_features": ("vision_tower", "pixel_values"),
-                _MERGE: ("image_size", "patch_embeddings", "strategy"),
-            },
-        ),
-        **_ANYRES,
-    },
-    "LlavaOnevisionForConditionalGeneration": {
-        **_family(
-            "llava_onevision",
-            "LlavaOnevision",
-            model_methods={
-                _MERGE: (
-                    *("image_size", "patch_embeddings", "image_newline"),
-                    *("vision_aspect_ratio", "strategy"),
-                )
-            },
-        ),
-        **_ANYRES,
-    },
-    "LlavaNextVideoForConditionalGeneration": _family("llava_next_video", "LlavaNextVideo"),
-    "Qwen2VLForConditionalGeneration": _qwen("qwen2_vl", "Qwen2VL", {}),
-    "Qwen2_5_VLForConditionalGeneration": _qwen("qwen2_5_vl", "Qwen2_5_VL", _STOCK_PRUNING),
-    "Qwen3VLForConditionalGeneration": _qwen(
-        "qwen3_vl",
-        "Qwen3VL",
-        {**_STOCK_PRUNING, "_init_video_pruning": ("multimodal_config",)},
-    ),
-    "InternVLForConditionalGeneration": {
-        **_family("interns1", "InternS1"),
-        "vllm.multimodal.processing.context:InputProcessingContext.get_merged_mm_kwargs": frozenset(
-            {"kwargs"}
-        ),
-    },
-    "InternVLChatModel": {
-        **_family("internvl", "InternVL", model="{}ChatModel", model_methods=_GRAPHS),
-        **members(
-            _INTERNVL_TILES,
-            {
-                "InternVLProcessor.get_num_image_tokens": frozenset(
-                    {"image_width", "image_height"}
-                ),
-                "get_internvl_target_ratios": ("min_num", "max_num"),
-                "resolve_internvl_min_max_num": frozenset(
-                    ("min_dynamic_patch", "max_dynamic_patch")
-                    + ("dynamic_image_size", "use_thumbnail")
-                ),
-                "calculate_internvl_targets": frozenset(
-                    ("orig_width", "orig_height", "target_ratios", "image_size", "use_thumbnail")
-                ),
-            },
-        ),
-    },
-}
-"""Probes of each family, by vLLM's name of the architecture."""

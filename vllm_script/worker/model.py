@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from vllm.distributed import get_pp_group
@@ -20,6 +20,7 @@ from ..config import ScriptConfig
 from ..family import Family
 from ..kernels import gather_rows
 from ..patches.encoder_cache import on_encoder_cache_reset
+from ..patches.probing import Probes
 from ..plan import make_plan
 from ..relevance.clip import ClipRelevance
 from ..wire import PackedItem, unpack
@@ -40,6 +41,10 @@ class PrunedModel:
 
     family: Family
     """How the model lays out items."""
+    probes: ClassVar[Probes] = {}
+    """What of vLLM this class and the rest of its family override and call, beyond what all families
+    do: names of the stock model class or paths "module:name", each with what patches/probing.py
+    expects there. A processor or processing info of a family may have some of its own."""
 
     def __init__(self, *, vllm_config: Any, prefix: str = "") -> None:
         super().__init__(vllm_config=vllm_config, prefix=prefix)  # type: ignore[call-arg]
