@@ -13,14 +13,19 @@ install:
 demo: install
 	$(VENV)/python benchmarks/demo.py
 
+# Servers and engines take both cores and are shared by a session, so their tests run one by one.
+FAST = $(VENV)/pytest -n 2 -m "not slow and not gpu and not real"
+
 test: install
-	$(VENV)/pytest
+	$(FAST)
+	$(VENV)/pytest -m "real and not slow and not gpu"
 
 test-fast: install
-	$(VENV)/pytest -m "not slow and not gpu and not real"
+	$(FAST)
 
 test-all: install
-	$(VENV)/pytest -m "not gpu"
+	$(FAST)
+	$(VENV)/pytest -m "(real or slow) and not gpu"
 
 test-gpu: install
 	$(VENV)/pytest tests/kernels -m gpu -rs

@@ -50,7 +50,7 @@ setup(
     extras_require={
         # What the benchmarks need beside what comes with vLLM; scikit-learn has a photograph.
         "bench": BENCH,
-        "dev": [*BENCH, "pytest", "hypothesis", "ruff==0.17.6", "mypy==2.4.1"],
+        "dev": [*BENCH, "pytest", "pytest-xdist", "hypothesis", "ruff==0.17.6", "mypy==2.4.1"],
     },
     entry_points={
         "vllm.general_plugins": ["script = vllm_script.plugin:register"],

@@ -50,6 +50,20 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.real)
 
 
+def pytest_terminal_summary(terminalreporter):
+    """Say how often kernels and references settled a tie differently, in all processes."""
+    passed, failed = map(terminalreporter.getreports, ("passed", "failed"))
+    reports = [report for report in passed + failed if report.when == "call"]
+    ties = [counts for r in reports for name, counts in r.user_properties if name == "ties"]
+    if ties:
+        choices, differing, beyond = map(sum, zip(*ties, strict=True))
+        terminalreporter.write_line(
+            f"of {choices} choices, kernels settled {differing} otherwise than the reference; "
+            f"{beyond} are 1e-5 or more worse than float64's, by no more than float32 rounds "
+            "(kernels/testing.py)"
+        )
+
+
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory):
     """checkpoint(family) -> folder of a small model with random weights."""

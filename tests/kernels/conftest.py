@@ -1,5 +1,4 @@
-"""Kernel tests: the interpreter at a bearable speed, memory that shows what was never written, and
-how often kernels and references settle a tie differently."""
+"""Kernel tests: the interpreter at a bearable speed, memory that shows what was never written."""
 
 import sys
 from pathlib import Path
@@ -14,8 +13,6 @@ from vllm_script.kernels._triton import HAS_TRITON, is_interpreted
 # A kernel may be this much worse than float32 PyTorch, both against float64, plus a last bit or
 # two of values around one.
 ERROR_FACTOR, ABSOLUTE_ERROR = 2.0, 5e-7
-
-TIES = {"choices": 0, "settled differently": 0, "beyond a tie": 0}
 
 # Not by their dotted names: the package's greedy_map is the function.
 GREEDY_MAP, NORMS = (sys.modules[op.__module__] for op in (greedy_map, inverse_norms))
@@ -61,23 +58,14 @@ def large_tiles(monkeypatch):
 
 
 @pytest.fixture
-def count_ties():
-    """count_ties(choices, settled differently, beyond a tie): for the summary."""
+def count_ties(request):
+    """count_ties(choices, settled differently, beyond a tie): for the summary of the session."""
 
     def count(num_choices, num_differing, num_beyond_tie=0):
-        for name, number in zip(TIES, (num_choices, num_differing, num_beyond_tie), strict=True):
-            TIES[name] += number
+        counts = (num_choices, num_differing, num_beyond_tie)
+        request.node.user_properties.append(("ties", counts))
 
     return count
-
-
-def pytest_terminal_summary(terminalreporter):
-    if TIES["choices"]:
-        terminalreporter.write_line(
-            f"of {TIES['choices']} choices, kernels settled {TIES['settled differently']} "
-            f"otherwise than the reference; {TIES['beyond a tie']} are 1e-5 or more worse than "
-            "float64's, by no more than float32 rounds (kernels/testing.py)"
-        )
 
 
 @pytest.fixture
