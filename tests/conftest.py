@@ -4,6 +4,7 @@ A server takes half a minute to start and 2 GB, so those that several modules as
 session, and the others stop with their module.
 """
 
+import json
 import os
 import pathlib
 import sys
@@ -84,6 +85,18 @@ def checkpoint(tmp_path_factory):
 def family_checkpoint(checkpoint):
     """As `checkpoint`; tests of all families ask for it by this name."""
     return checkpoint
+
+
+@pytest.fixture(scope="session")
+def known_family(family_checkpoint):
+    """known_family(name of a checkpoint) -> what the plugin knows of it: its `Family`."""
+    from vllm_script.families import family_of, pruned_name
+
+    def known(name):
+        config = json.loads((family_checkpoint(name) / "config.json").read_text())
+        return family_of(pruned_name(config["architectures"][0]))
+
+    return known
 
 
 @pytest.fixture(scope="session")

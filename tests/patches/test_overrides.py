@@ -135,7 +135,7 @@ def test_a_module_of_ours_that_vllm_breaks_is_one_line(monkeypatch):
 
 
 def test_a_family_that_vllm_breaks_is_one_line(monkeypatch):
-    """Its own probes stand in a module that cannot be imported, so importing it is the one probe."""
+    """Where its module cannot be imported nobody knows its probes, so that is the one probe."""
     architecture, module = next(iter(FAMILIES.items()))
     stock = model_class(pruned_name(architecture)).__mro__[2]
     assert is_vllms(stock)

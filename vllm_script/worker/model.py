@@ -42,9 +42,9 @@ class PrunedModel:
     family: Family
     """How the model lays out items."""
     probes: ClassVar[Probes] = {}
-    """What of vLLM this class and the rest of its family override and call, beyond what all families
-    do: names of the stock model class or paths "module:name", each with what patches/probing.py
-    expects there. A processor or processing info of a family may have some of its own."""
+    """What of vLLM the family overrides and calls, beyond what all families do: names of the stock
+    model class or paths "module:name", each with what is expected there (patches/probing.py). A
+    processing info or processor of the family may have such a table too."""
 
     def __init__(self, *, vllm_config: Any, prefix: str = "") -> None:
         super().__init__(vllm_config=vllm_config, prefix=prefix)  # type: ignore[call-arg]

@@ -13,10 +13,12 @@ import pytest
 import torch
 from PIL import Image
 
-FAMILIES = [
-    *("qwen2.5-vl", "qwen2-vl", "qwen3-vl", "llava-onevision"),
-    *("internvl", "internvl-chat", "llava-next-video"),
-]
+from vllm_script.benchmarks.checkpoints import WRITERS
+from vllm_script.families.mrope import MRopeFamily
+
+ELSEWHERE = {"llava-next", "llava-1.5"}
+"""Families whose relevance is CLIP's: tests/real/engine/ and tests/real/server/ are about them."""
+FAMILIES = [name for name in WRITERS if name not in ELSEWHERE]
 SAME_WEIGHTS = {"internvl-chat": "internvl"}
 """Families without code in transformers, and the one there with the same weights and tokens."""
 THOROUGH = "qwen2.5-vl"
@@ -32,9 +34,23 @@ MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.2757
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
     for item in items:
-        family = getattr(item, "callspec", None) and item.callspec.params.get("engine")
-        if family in FAMILIES and family != THOROUGH and item.originalname != SMOKE:
+        if "engine" not in item.fixturenames or item.originalname == SMOKE:
+            continue
+        if item.callspec.params["family"] != THOROUGH:
             item.add_marker(pytest.mark.slow)
+
+
+@pytest.fixture(scope="session", params=FAMILIES)
+def family(request):
+    """Name of a family: tests that ask for it, or for an engine, run for all."""
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def mrope_checkpoints(known_family, family_checkpoint):
+    """Checkpoints of all families whose tokens have positions in three dimensions."""
+    names = [name for name in FAMILIES if isinstance(known_family(name), MRopeFamily)]
+    return [family_checkpoint(name) for name in names]
 
 
 def picture(seed, width=168, height=168):
@@ -64,18 +80,31 @@ class Answer:
 
 @dataclass
 class Engine:
-    family: str
+    name: str
+    """Of the family."""
     llm: Any
     kept: list[torch.Tensor] = field(default_factory=list)
     """Kept rows of every selection."""
 
-    film = staticmethod(film)
-
     def picture(self, seed, width=168, height=168):
         """An image for a prompt."""
-        if self.family == "llava-next-video":
-            pytest.skip("vLLM 0.32 takes videos alone for this model; test_video.py has those")
+        self._take("image")
         return picture(seed, width, height)
+
+    def film(self, seed, frames=8, width=280, height=84):
+        """A video for a prompt."""
+        self._take("video")
+        return film(seed, frames, width, height)
+
+    def _take(self, modality):
+        """Skip the test unless items of this modality are pruned."""
+        if modality not in self.family.modalities:
+            pytest.skip(f"this family has no {modality}s to prune; other tests run for it")
+
+    @property
+    def family(self):
+        """What the plugin knows of the family: its `Family`."""
+        return self.model.family
 
     @property
     def model(self):
@@ -94,7 +123,7 @@ class Engine:
                     modality = "video" if isinstance(part, tuple) else "image"
                     data.setdefault(modality, []).append(part)
                     content.append({"type": modality})
-            if self.family == "internvl-chat":  # whose chat template is for texts
+            if self.name == "internvl-chat":  # whose chat template is for texts
                 content = "".join(part.get("text", f"<{part['type']}>\n") for part in content)
             messages.append({"role": "assistant" if index % 2 else "user", "content": content})
         text = self.llm.get_tokenizer().apply_chat_template(
@@ -151,16 +180,16 @@ def _completion(output):
     return list(output.token_ids), [step[token] for token, step in steps], likeliest
 
 
-@pytest.fixture(scope="session", params=FAMILIES)
-def engine(request, family_checkpoint):
+@pytest.fixture(scope="session")
+def engine(family, family_checkpoint):
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     from vllm import LLM
 
     from vllm_script.worker.selector import Selector
 
     llm = LLM(
-        str(family_checkpoint(request.param)),
-        trust_remote_code=request.param == "internvl-chat",  # for its configuration
+        str(family_checkpoint(family)),
+        trust_remote_code=family == "internvl-chat",  # for its configuration
         additional_config={"script": {"keep_ratio": KEEP_RATIO}},
         enforce_eager=True,
         dtype="float32",
@@ -174,7 +203,7 @@ def engine(request, family_checkpoint):
         disable_log_stats=False,
     )
     del os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"]
-    engine = Engine(request.param, llm)
+    engine = Engine(family, llm)
     select = Selector.select
 
     def spy(self, image, plan):
@@ -192,13 +221,13 @@ def reference(engine, family_checkpoint):
     """reference(whole prompt, answer, kept of each item) -> logprobs of the answer."""
     from transformers import AutoModelForImageTextToText
 
-    folder = family_checkpoint(SAME_WEIGHTS.get(engine.family, engine.family))
+    folder = family_checkpoint(SAME_WEIGHTS.get(engine.name, engine.name))
     model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
 
     @torch.no_grad()
     def logprobs(prompt, answer, kept):
         inputs, stays = _inputs(prompt, list(answer), kept)
-        if engine.family.startswith("internvl"):
+        if engine.name.startswith("internvl"):
             inputs = _as_images(inputs, prompt, model.config.image_token_id)
         handle = model.model.language_model.register_forward_pre_hook(
             lambda module, args, kwargs: (args, _without(kwargs, stays)), with_kwargs=True

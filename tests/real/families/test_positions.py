@@ -133,10 +133,13 @@ def _feature(modality, fields, span):
     return MultiModalFeatureSpec(MultiModalKwargsItem(data), modality, "x", span)
 
 
-@pytest.fixture(scope="module", params=["qwen2-vl", "qwen2.5-vl", "qwen3-vl"])
-def models(request, family_checkpoint):
-    """Our model without weights, and transformers'."""
-    folder = family_checkpoint(request.param)
+@pytest.fixture(scope="module")
+def models(mrope_checkpoints):
+    """Of every family our model without weights, and transformers'."""
+    return [*map(both_models, mrope_checkpoints)]
+
+
+def both_models(folder):
     config = AutoConfig.from_pretrained(folder)
     name = pruned_name(config.architectures[0])
     ours = object.__new__(model_class(name))
@@ -148,8 +151,20 @@ def models(request, family_checkpoint):
 
 @pytest.mark.parametrize("seed", range(12))
 def test_runner_v1(models, seed):
-    prompt = Prompt(*models, seed)
-    model = models[0]
+    for model, reference in models:
+        play_v1(model, Prompt(model, reference, seed))
+    assert models
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_runner_v2(models, seed):
+    for model, reference in models:
+        play_v2(model, Prompt(model, reference, seed))
+    assert models
+
+
+def play_v1(model, prompt):
+    """A prompt in its steps, of which the runner hands over the whole prompt as a list."""
     positions, delta = model.get_mrope_input_positions(prompt.tokens, prompt.features)
     assert delta == prompt.delta
     steps = prompt.steps()
@@ -164,14 +179,12 @@ def test_runner_v1(models, seed):
     assert torch.equal(positions[:, hit:], prompt.truth[:, hit:])
 
 
-@pytest.mark.parametrize("seed", range(12))
-def test_runner_v2(models, seed):
+def play_v2(model, prompt):
     """vLLM's own pruner, with its state of one request on the CPU."""
     from vllm.v1.worker.gpu.model_states.mm_pruning import MultiModalPruner
 
-    prompt = Prompt(*models, seed)
     length = len(prompt.tokens)
-    positions, delta = models[0].get_mrope_input_positions(prompt.tokens, prompt.features)
+    positions, delta = model.get_mrope_input_positions(prompt.tokens, prompt.features)
     state = {"positions": positions.int(), "delta": delta}
 
     def update(index, positions, delta):
@@ -184,7 +197,7 @@ def test_runner_v2(models, seed):
     cache = SimpleNamespace(mm_features={"a": prompt.features})
     token_ids = torch.tensor([prompt.tokens], dtype=torch.int32)
     requests = SimpleNamespace(all_token_ids=SimpleNamespace(gpu=token_ids))
-    pruner = MultiModalPruner(models[0], rope, cache, WIDTH)
+    pruner = MultiModalPruner(model, rope, cache, WIDTH)
     steps = prompt.steps()
     for start, end in steps:
         batch = SimpleNamespace(

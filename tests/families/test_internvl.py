@@ -1,11 +1,10 @@
-"""The examples of the start-up line, for the geometry of the published checkpoints."""
+"""InternVL's examples of the start-up line, for the geometry of the published checkpoints."""
 
 from types import SimpleNamespace
 
-from transformers import InternVLConfig, LlavaNextVideoConfig
+from transformers import InternVLConfig
 
 from vllm_script.families.internvl import InternVLChatFamily, InternVLFamily
-from vllm_script.families.llava_next_video import LlavaNextVideoFamily
 
 
 def counted(example):
@@ -13,12 +12,12 @@ def counted(example):
     return name, layout.num_placeholders, layout.num_frames
 
 
-def test_internvl():
+def test_example():
     """Four by two tiles and a thumbnail, of 256 tokens each."""
     assert counted(InternVLFamily().example(InternVLConfig())) == ("1280x720", 9 * 256, 1)
 
 
-def test_internvl_chat():
+def test_example_of_their_own_format():
     config = SimpleNamespace(
         vision_config=SimpleNamespace(image_size=448, patch_size=14),
         downsample_ratio=0.5,
@@ -30,8 +29,3 @@ def test_internvl_chat():
     assert counted(InternVLChatFamily().example(config)) == ("1280x720", 9 * 256, 1)
     config.dynamic_image_size = False
     assert counted(InternVLChatFamily().example(config)) == ("1280x720", 256, 1)
-
-
-def test_llava_next_video():
-    example = LlavaNextVideoFamily().example(LlavaNextVideoConfig())
-    assert counted(example) == ("8 frames", 8 * 144, 8)
