@@ -85,8 +85,9 @@ _LOADER: Probes = {
 def of_family(model_class: Any) -> Probes:
     """Probes of what a family's model, processor and processing info override and call of vLLM.
 
-    What all families do is in the tables above. Beyond that, each class of ours may have `probes`:
-    a name is one of the stock class that is subclassed, a path with a colon is any other.
+    What all families do is in tables of this module. Beyond that, each of the three classes and
+    their bases may have a table `probes`: a name there is one of the stock class that is
+    subclassed, a path with a colon is any other.
 
     Args:
         model_class: our subclass of a stock model, registered with vLLM.
