@@ -26,26 +26,6 @@ _RENAMED = {
 }
 
 
-def clip_relevance(
-    image_embeds: torch.Tensor, text_embeds: torch.Tensor, polarity: int = -1
-) -> torch.Tensor:
-    """Score the patches of one image against the windows of a query.
-
-    Args:
-        image_embeds: [N, C] patches in CLIP's space, all tiles of the image: they are scaled
-            together.
-        text_embeds: [M, C] one row a window of the query.
-        polarity: -1 where a low cosine means relevant, as with OpenAI's CLIP, whose patches never
-            learned to match text; +1 for a CLIP that was trained to match them.
-
-    Returns:
-        relevance [N] float32, high = keep, as `vllm_script.kernels.normalize_relevance` scales it.
-
-    Source: TRIM and CDPruner found the sign; Theia-4869/CDPruner@9541616 has the formula.
-    """
-    return query_relevance(image_embeds, text_embeds, polarity)
-
-
 class ClipRelevance(nn.Module):
     """The parts of a CLIP checkpoint that LLaVA drops. Replicated on every rank.
 
@@ -70,9 +50,20 @@ class ClipRelevance(nn.Module):
     def forward(
         self, patch_states: torch.Tensor, windows: Sequence[tuple[int, ...]]
     ) -> torch.Tensor:
-        """Relevance [N] of the tower's patch_states [N, H] to a query's windows of token ids."""
+        """Score the patches of one image against the windows of a query.
+
+        Args:
+            patch_states: [N, H] of the tower, all tiles of the image: they are scaled together.
+            windows: token ids of each window, with BOS and EOS.
+
+        Returns:
+            relevance [N] float32, high = keep, as `vllm_script.kernels.normalize_relevance` scales
+            it.
+
+        Source: TRIM and CDPruner found the sign; Theia-4869/CDPruner@9541616 has the formula.
+        """
         image_embeds = self.visual_projection(self.post_layernorm(patch_states))
-        return clip_relevance(image_embeds, self.text_embeds(windows), self.polarity)
+        return query_relevance(image_embeds, self.text_embeds(windows), self.polarity)
 
     def text_embeds(self, windows: Sequence[tuple[int, ...]]) -> torch.Tensor:
         """Projected text embeddings [M, C], one row a window; the last queries are remembered."""
@@ -106,5 +97,10 @@ class ClipRelevance(nn.Module):
 
 
 def polarity_of(config: Any) -> int:
-    """+1 or -1, from a CLIP checkpoint's configuration."""
+    """Return what a high cosine of patch and text says, from a CLIP checkpoint's configuration.
+
+    Returns:
+        -1 where a low cosine means relevant, as with OpenAI's CLIP, whose patches never learned to
+        match text; +1 for a CLIP that was trained to match them.
+    """
     return 1 if getattr(config, "patch_polarity", "negative") == "positive" else -1

@@ -76,7 +76,7 @@ class Selector:
             return relevance
         (query,) = plan.query
         token_ids = to_device(torch.tensor(query), visual_tokens.device)
-        return query_relevance(visual_tokens, self._embed(token_ids))
+        return query_relevance(visual_tokens, self._embed(token_ids), polarity=1)
 
 
 def to_device(x: torch.Tensor, device: torch.device) -> torch.Tensor:

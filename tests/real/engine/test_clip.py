@@ -5,6 +5,7 @@ import torch
 from transformers import AutoTokenizer, CLIPModel
 from vllm.renderers.params import ChatParams
 
+from vllm_script.kernels import query_relevance
 from vllm_script.plan import Plan
 from vllm_script.relevance import clip
 
@@ -73,8 +74,7 @@ def test_relevance_equals_transformers(name, engine, worker_model, folder):
 def test_positive_polarity_turns_the_order_around(folder):
     generator = torch.Generator().manual_seed(0)
     patches, texts = (torch.randn(n, 8, generator=generator) for n in (20, 2))
-    negative = clip.clip_relevance(patches, texts)
-    positive = clip.clip_relevance(patches, texts, polarity=1)
+    negative, positive = (query_relevance(patches, texts, polarity) for polarity in (-1, 1))
     assert (positive + negative).sub(1).abs().max() < 1e-4
 
 

@@ -185,7 +185,7 @@ def engine(family, family_checkpoint):
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     from vllm import LLM
 
-    from vllm_script.worker.selector import Selector
+    from vllm_script.worker.model import PrunedModel
 
     llm = LLM(
         str(family_checkpoint(family)),
@@ -204,16 +204,16 @@ def engine(family, family_checkpoint):
     )
     del os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"]
     engine = Engine(family, llm)
-    select = Selector.select
+    kept_of = PrunedModel._kept  # which the self-test of the first whole item does not call
 
-    def spy(self, image, plan):
-        selection = select(self, image, plan)
-        engine.kept.append(selection.kept)
-        return selection
+    def spy(self, image, item):
+        kept = kept_of(self, image, item)
+        engine.kept.append(kept)
+        return kept
 
-    Selector.select = spy
+    PrunedModel._kept = spy
     yield engine
-    Selector.select = select
+    PrunedModel._kept = kept_of
 
 
 @pytest.fixture(scope="session")
