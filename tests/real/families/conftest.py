@@ -84,7 +84,7 @@ class Engine:
     """Of the family."""
     llm: Any
     kept: list[torch.Tensor] = field(default_factory=list)
-    """Kept rows of every selection."""
+    """Of every selection the rows of the whole item that stay."""
 
     def picture(self, seed, width=168, height=168):
         """An image for a prompt."""
@@ -208,7 +208,7 @@ def engine(family, family_checkpoint):
 
     def spy(self, image, item):
         kept = kept_of(self, image, item)
-        engine.kept.append(kept)
+        engine.kept.append(torch.isin(image.layout.rows.to(kept.device), kept).nonzero().flatten())
         return kept
 
     PrunedModel._kept = spy
