@@ -45,9 +45,9 @@ def repository_of(model: str) -> str | None:
 
 
 def check_known(model: str) -> None:
-    """Raise ValueError for what is no folder, no short name and cannot be a repository's name."""
+    """Raise ValueError for what is no folder, no short name, and no repository's name or URL."""
     known = pathlib.Path(model).exists() or model in (SCRIPT_DEMO, *ALIASES)
-    if not known and re.fullmatch(r"[\w.-]+/[\w.-]+", model) is None:
+    if not known and re.fullmatch(r"\w[\w.-]*/[\w.-]+|\w+://\S+", model) is None:
         raise ValueError(
             f"the model {pathlib.Path(model).name} is not known; give a folder, a repository such "
             f"as org/name, or one of {SCRIPT_DEMO}, {', '.join(ALIASES)}"

@@ -26,6 +26,7 @@ from functools import partial
 from typing import Any
 
 from vllm_script import __version__
+from vllm_script.config import ScriptConfig
 from vllm_script.patches.probing import SUPPORTED_VLLM
 
 from .aliases import SCRIPT_DEMO, check_known, repository_of
@@ -351,11 +352,9 @@ class ModelUnderTest:
         shown = replace(settings, clip_model=settings.clip_model and self._clip(settings))
         return summary(shown, self._config.model_config.hf_config)
 
-    def _settings(self) -> Any:
+    def _settings(self) -> ScriptConfig:
         """The settings in force, with relevance resolved."""
-        from vllm_script.config import ScriptConfig
-
-        return ScriptConfig.from_dict(self._config.model_config.hf_config.vllm_script)
+        return ScriptConfig.of(self._config.model_config.hf_config)
 
     @property
     def _shown(self) -> str:

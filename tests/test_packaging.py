@@ -140,6 +140,7 @@ print(json.dumps([answer["choices"][0]["message"]["content"], answer["usage"], l
 """
 
 
+@pytest.mark.real
 def test_the_wheel_in_a_clean_environment(elsewhere):
     """`vllm-script doctor` and `vllm serve` of the bundled model, without the checkout."""
     for origin in json.loads(elsewhere("python", "-c", ORIGIN)):

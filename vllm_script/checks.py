@@ -1,7 +1,7 @@
 """What is checked before anything is pruned: this vLLM, the model, and the options beside ours.
 
-Each check raises an error of one line that says what is wrong and what to do. plugin.py makes them
-when a configuration is built, `vllm-script doctor` when somebody asks.
+Each check raises an error of one line that says what is wrong and what to do; `summary` says what
+will be done. plugin.py asks when a configuration is built, `vllm-script doctor` when somebody does.
 """
 
 from __future__ import annotations

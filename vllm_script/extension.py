@@ -8,15 +8,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from .explain.shelf import Shelf
-
 WORKER_EXTENSION = "vllm_script.extension.ScriptWorker"
 
 
 class ScriptWorker:
     """Methods of a worker that serves a pruned model."""
 
-    _script_shelf: Shelf | None = None
+    _script_shelf: Any = None
 
     def script_take_observations(self) -> dict[str, Any]:
         """Return what was observed since the last call: see `PrunedModel.take_observations`."""
@@ -25,11 +23,14 @@ class ScriptWorker:
 
     def script_keep_selections(self) -> None:
         """Keep the selections of plans that have an `explain_id` from now on."""
+        from .explain.shelf import Shelf
+
         if self._script_shelf is None:
             self._script_shelf = Shelf()
-            self.get_model().selection_watcher = self._script_shelf.put  # type: ignore[attr-defined]
+        self.get_model().selection_watcher = self._script_shelf.put  # type: ignore[attr-defined]
 
     def script_take_selections(self, names: list[str]) -> list[dict[str, Any] | None]:
         """Return the selections of explained images by `explain_id`, as `Shelf.take` has them."""
         assert self._script_shelf is not None, "script_keep_selections comes first"
-        return self._script_shelf.take(names)
+        taken: list[dict[str, Any] | None] = self._script_shelf.take(names)
+        return taken

@@ -2,7 +2,7 @@
 
 The bytes of a plan are hashed into the item's identifier, which keys every cache of vLLM's, and
 sent to the worker, which reads what to do from nothing else: what is cached under an identifier is
-what the plan said. Equal plans share, different plans never do, and an item that is left whole
+what the plan said. Equal plans share, different plans never do, and an image that is left whole
 keeps the identifier that stock vLLM gives it.
 """
 

@@ -2,7 +2,7 @@
 
 It registers architecture names and wraps the functions where pruning can be asked for. As long as
 nobody asks, every class, log line and output is vLLM's own. On a vLLM that the plugin does not know
-it registers and wraps nothing, but whoever asks is told.
+it registers nothing, and wraps only what tells whoever asks.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from .patches import supported
 from .patches.engine_args import wrap_model_config
 from .patches.renderer_registry import use_renderer
 from .relevance.source import resolve
+from .vllm_types import EngineArgs
 
 logger = logging.getLogger("vllm.script")
 
@@ -52,7 +53,7 @@ def _register() -> None:
 
 
 def _create_model_config(original: Callable[..., Any]) -> Callable[..., Any]:
-    def create_model_config(self: Any) -> Any:
+    def create_model_config(self: EngineArgs) -> Any:
         options = self.additional_config
         raw = options.get("script") if isinstance(options, dict) else None
         if raw is None:
@@ -91,7 +92,7 @@ def _create_model_config(original: Callable[..., Any]) -> Callable[..., Any]:
     return create_model_config
 
 
-def _expand_alias(engine_args: Any) -> None:
+def _expand_alias(engine_args: EngineArgs) -> None:
     from .server.aliases import repository_of, served_names
 
     if repository := repository_of(engine_args.model):

@@ -1,6 +1,9 @@
 """The table of what crosses vLLM under names of ours has every name."""
 
-from vllm_script import frontend, wire
+import re
+from pathlib import Path
+
+from vllm_script import frontend, server, wire
 from vllm_script.extension import ScriptWorker
 from vllm_script.frontend.items import CARRIED_KEY
 from vllm_script.frontend.renderer import NOTE_KEY
@@ -13,7 +16,12 @@ from vllm_script.worker.model import CLIP_PREFIX
 def test_every_name_is_in_the_table():
     quoted = (REQUEST_KEY, CARRIED_KEY, NOTE_KEY)
     names = [f'["{key}"]' for key in quoted] + [wire.PLAN, wire.COUNT, wire.KEY, ATTACHED]
+    names += ['additional_config["script"]', "EngineArgs.script_errors", "hf_config.vllm_script"]
     names += [f"last {NUM_CHANNELS} channels", f"{CLIP_PREFIX}*"]
     assert [name for name in names if name not in frontend.__doc__] == []
-    methods = [name for name in vars(ScriptWorker) if not name.startswith("_")]
-    assert all(name.startswith("script_") for name in methods)
+
+
+def test_the_server_calls_methods_that_workers_have():
+    sources = [path.read_text() for path in Path(server.__file__).parent.glob("*.py")]
+    called = {name for text in sources for name in re.findall(r'collective_rpc\("(\w+)"', text)}
+    assert called == {name for name in vars(ScriptWorker) if name.startswith("script_")}

@@ -2,8 +2,9 @@
 
 A family is one file here, which both processes import: what it knows of the model's layout (a
 subclass of `vllm_script.family.Family`), the processor of the API process, and the model of the
-engine process, registered under the stock architecture's name with `Script` before it. README.md
-beside plugin.py tells how to add one.
+engine process, registered under the stock architecture's name with `Script` before it. Models of
+one line share a file, so a vLLM in which one of them cannot be imported refuses the others too.
+README.md beside plugin.py tells how to add a family.
 """
 
 from __future__ import annotations

@@ -7,7 +7,8 @@ The life of a request, in the order in which vLLM calls us:
 2. renderer.py, `render_messages`: the messages are still messages. queries.py notes for each image
    and video the text that conditions it, and a `ScriptRequest` (request.py) lies beside the prompt.
 3. renderer.py, `_process_tokens`: the server's settings with the request's overrides are put into
-   the `ScriptRequest`. A mistake of the client ends here, as an HTTP 400.
+   the `ScriptRequest`. A wrong setting ends here, as an HTTP 400; what depends on the item, such as
+   the server's bound on keep ratios, in the next two steps.
 4. processor.py, `apply`: planner.py makes a plan for each item; plan.py names the item by it, so
    that every cache of vLLM's keeps items apart whose plans differ.
 5. processor.py, the steps that stock `apply` calls: items that vLLM's cache lacks are preprocessed,

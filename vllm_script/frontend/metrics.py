@@ -58,8 +58,8 @@ class ScriptMetrics:
         )
         self.refusals = Counter(
             "script_refusals",
-            "Requests refused with HTTP 400 because of what they asked of Script, by the setting "
-            "at fault.",
+            "Requests refused with HTTP 400 for what their script field asks, by the key at fault "
+            "(unknown: a key that is none; image_embeds: embeddings that were to be pruned).",
             ["reason"],
         )
         self.preprocess_seconds = Histogram(
@@ -150,9 +150,17 @@ class ScriptMetrics:
         self.cache_bytes.labels("features").set(observed["cache_bytes"])
 
 
-@cache
+_making = threading.Lock()
+
+
 def metrics() -> ScriptMetrics:
-    """Return the metrics of this process."""
+    """Return the metrics of this process, the same to every thread."""
+    with _making:
+        return _made()
+
+
+@cache
+def _made() -> ScriptMetrics:
     return ScriptMetrics()
 
 

@@ -59,10 +59,13 @@ def misfit(path: str, expected: Expected) -> str | None:
             value = _member(value, part)
         if expected is EXISTS:
             return None
-        found = tuple(inspect.signature(value).parameters)
+        parameters = inspect.signature(value).parameters
     except Exception as error:  # a module that is broken raises anything while it is imported
         return f"{path}: {(str(error).strip() or type(error).__name__).splitlines()[0]}"
-    found = found[1:] if found[:1] == ("self",) else found
+    found = tuple(name for name in parameters if name != "self")
+    kinds = {parameter.kind for parameter in parameters.values()}
+    if kinds >= {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}:
+        return None  # it takes anything: another plugin's wrapper, say
     fits = expected <= set(found) if isinstance(expected, frozenset) else expected == found
     return None if fits else f"{path} takes {_listed(found)}, not {_listed(expected)}"
 

@@ -32,7 +32,7 @@ class PruningParams:
         0.5,
         Number(0, 1),
         "The part of the tokens that GSP leaves to QCSP, never less than the budget. From a keep "
-        "ratio of pool_ratio up, mode script is GSP alone.",
+        "ratio of pool_ratio up, mode script is GSP alone, unless GSP's graph runs out of edges.",
     )
     seed: int = setting(
         0,

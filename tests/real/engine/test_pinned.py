@@ -18,6 +18,7 @@ from vllm.renderers import renderer_from_config
 from vllm.renderers.params import ChatParams
 
 from vllm_script.benchmarks.checkpoints import WRITERS
+from vllm_script.plan import Plan, identifier
 
 PINNED = Path(__file__).with_name("pinned.json")
 CLIP = "/clip"  # plans hold the path of the CLIP checkpoint, which is another in every run
@@ -107,8 +108,10 @@ def items(prompt, modality, clip):
         fields = (f"script_{field}{suffix}" for field in ("plan", "count", "key"))
         plan, count, key = (item[field].data if field in item else None for field in fields)
         plan = "" if plan is None else bytes(plan.tolist()).decode()
+        uuid = name.partition("-script-")[0]
+        assert name == identifier(uuid, Plan.decode(plan.encode()) if plan else None)
         yield {
-            # With CLIP the identifier holds a digest of its path.
+            # With CLIP it is another in every run, for it holds a digest of CLIP's path.
             "identifier": None if clip in plan else name,
             "placeholders": span.length,
             "rows": span.get_num_embeds(),

@@ -1,0 +1,60 @@
+"""Selection in one encoded item, by hand."""
+
+import pytest
+import torch
+
+from vllm_script.config import ScriptConfig
+from vllm_script.layout import Layout
+from vllm_script.plan import make_plan
+from vllm_script.pruning import select_visual_tokens
+from vllm_script.worker.encoded_image import EncodedImage
+from vllm_script.worker.selector import Selector
+
+WIDTH = 8
+QUERY = ((3, 4),)
+
+
+@pytest.fixture
+def image():
+    """Twelve patches in rows of three with a newline behind each, in another order than encoded."""
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.tensor([11, 10, 9, -1, 8, 7, 6, -1, 5, 4, 3, -1, 2, 1, 0, -1])
+    features = torch.randn(12, 2 * WIDTH, generator=generator)  # half is for later layers
+    return EncodedImage(torch.randn(12, 3, generator=generator), features, Layout(rows))
+
+
+def plan(**settings):
+    return make_plan(ScriptConfig(visual_token_budget=4, **settings), QUERY)
+
+
+def test_rows_of_the_features_are_selected_by_what_enters_the_first_layer(image):
+    selector = Selector(WIDTH, embed=None, clip=None)
+    selection = selector.select(image, plan(relevance="none", mode="divprune"))
+    candidates = image.layout.candidates
+    expected = select_visual_tokens(image.features[candidates][:, :WIDTH], 4, mode="divprune")
+    assert selection.kept.tolist() == candidates[expected].tolist()
+    assert selection.relevance is None
+
+
+def test_embedding_relevance_reads_the_query(image):
+    table = torch.eye(WIDTH)
+    selector = Selector(WIDTH, embed=lambda token_ids: table[token_ids], clip=None)
+    selection = selector.select(image, plan(relevance="embedding"))
+    tokens = torch.nn.functional.normalize(image.features[image.layout.candidates][:, :WIDTH])
+    cosine = tokens[:, list(QUERY[0])].mean(1)
+    assert selection.relevance.argsort().tolist() == cosine.argsort().tolist()
+
+
+def test_clip_relevance_reads_the_states_of_the_candidates(image):
+    seen = []
+
+    def clip(states, query):
+        seen.append((states, query))
+        return torch.arange(12.0)
+
+    selector = Selector(WIDTH, embed=None, clip=clip)
+    selection = selector.select(image, plan(relevance="clip", clip_model="its own"))
+    ((states, query),) = seen
+    assert torch.equal(states, image.states[image.layout.candidates]) and query == QUERY
+    assert selection.relevance.tolist() == list(range(12))
+    assert len(selection.kept) == 4
