@@ -37,6 +37,7 @@ def run(monkeypatch, capfd):
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["vllm-script", "doctor", *map(str, arguments)])
+        monkeypatch.setenv("VLLM_LOGGING_LEVEL", "ERROR")  # doctor sets it for its own process
         status = 0
         try:
             command.main()
