@@ -16,23 +16,11 @@ SPECIAL_TOKENS = [
     *("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>"),
     *("<|vision_pad|>", "<|image_pad|>", "<|video_pad|>"),
 ]
-CHAT_TEMPLATE = (
-    "{% for message in messages %}"
-    "{% if loop.first and message['role'] != 'system' %}"
-    "{{ '<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n' }}{% endif %}"
-    "{{ '<|im_start|>' + message['role'] + '\n' }}"
-    "{% if message['content'] is string %}{{ message['content'] }}"
-    "{% else %}{% for part in message['content'] %}"
-    "{% if part['type'] == 'image' %}{{ '<|vision_start|><|image_pad|><|vision_end|>' }}"
-    "{% elif part['type'] == 'video' %}{{ '<|vision_start|><|video_pad|><|vision_end|>' }}"
-    "{% elif part['type'] == 'text' %}{{ part['text'] }}{% endif %}"
-    "{% endfor %}{% endif %}"
-    "{{ '<|im_end|>\n' }}"
-    "{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+CHAT_TEMPLATE = parts.chat_template(
+    image="<|vision_start|><|image_pad|><|vision_end|>",
+    video="<|vision_start|><|video_pad|><|vision_end|>",
+    system="<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n",
 )
-
-
 TOKEN_IDS = {
     f"{name}_token_id": SPECIAL_TOKENS.index(f"<|{token}|>")
     for name, token in (
@@ -43,9 +31,9 @@ TOKEN_IDS = {
 """Arguments of a configuration that name special tokens."""
 
 
-def write_qwen2_vl(folder: Path, seed: int, sizes: parts.Sizes) -> None:
+def write_qwen2_vl(folder: Path, sizes: parts.Sizes) -> None:
     """Write a Qwen2-VL."""
-    from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
+    from transformers import Qwen2VLConfig
 
     vision = dict(
         embed_dim=sizes.vision.width,
@@ -54,25 +42,25 @@ def write_qwen2_vl(folder: Path, seed: int, sizes: parts.Sizes) -> None:
         patch_size=14,
     )
     config = _config(Qwen2VLConfig, folder, sizes, vision)
-    parts.save_model(folder, parts.seeded(Qwen2VLForConditionalGeneration(config), seed))
+    parts.save(folder, parts.seeded(config))
     _write_processors(folder, "Qwen2VLProcessor", 14, sizes)
 
 
-def write_qwen2_5_vl(folder: Path, seed: int, sizes: parts.Sizes) -> None:
+def write_qwen2_5_vl(folder: Path, sizes: parts.Sizes) -> None:
     """Write a Qwen2.5-VL: all vision layers but the last have attention over windows of 112."""
-    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+    from transformers import Qwen2_5_VLConfig
 
     vision = _later_vision(sizes, patch=14) | dict(
         tokens_per_second=2, window_size=112, fullatt_block_indexes=[sizes.vision.layers - 1]
     )
     config = _config(Qwen2_5_VLConfig, folder, sizes, vision)
-    parts.save_model(folder, parts.seeded(Qwen2_5_VLForConditionalGeneration(config), seed))
+    parts.save(folder, parts.seeded(config))
     _write_processors(folder, "Qwen2_5_VLProcessor", 14, sizes)
 
 
-def write_qwen3_vl(folder: Path, seed: int, sizes: parts.Sizes) -> None:
+def write_qwen3_vl(folder: Path, sizes: parts.Sizes) -> None:
     """Write a Qwen3-VL, two of whose language layers take visual input of their own."""
-    from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
+    from transformers import Qwen3VLConfig
 
     vision = _later_vision(sizes, patch=16) | dict(
         depth=sizes.vision.layers + 1, num_position_embeddings=64, deepstack_visual_indexes=[0, 1]
@@ -80,7 +68,7 @@ def write_qwen3_vl(folder: Path, seed: int, sizes: parts.Sizes) -> None:
     text = {"head_dim": 2 * sizes.half_head, "num_hidden_layers": sizes.language.layers + 1}
     other = sizes.half_head * 5 // 16
     config = _config(Qwen3VLConfig, folder, sizes, vision, text, other, mrope_interleaved=True)
-    parts.save_model(folder, parts.seeded(Qwen3VLForConditionalGeneration(config), seed))
+    parts.save(folder, parts.seeded(config))
     _write_processors(folder, "Qwen3VLProcessor", 16, sizes, videos="Qwen3VLVideoProcessor")
 
 
