@@ -46,7 +46,7 @@ def write_llava_next(folder: Path, sizes: parts.Sizes) -> None:
 
     grids = {"image_grid_pinpoints": _pinpoints(sizes.tile)}
     _write_llava(folder, sizes, LlavaNextConfig, grids)
-    images = {"image_processor_type": "LlavaNextImageProcessor", "do_pad": True, **grids}
+    images = {"image_processor_type": "LlavaNextImageProcessor", **grids}
     _write_processors(folder, "LlavaNextProcessor", sizes.tile, 14, images)
 
 
@@ -79,7 +79,7 @@ def write_llava_next_video(folder: Path, sizes: parts.Sizes) -> None:
         **grids,
     )
     parts.save(folder, parts.seeded(config), parts.published_name)
-    images = {"image_processor_type": "LlavaNextImageProcessor", "do_pad": True, **grids}
+    images = {"image_processor_type": "LlavaNextImageProcessor", **grids}
     videos = "LlavaNextVideoVideoProcessor"
     _write_processors(folder, "LlavaNextVideoProcessor", tile, patch, images, videos)
 
@@ -119,7 +119,7 @@ def write_llava_onevision(folder: Path, sizes: parts.Sizes) -> None:
         folder,
         "LlavaOnevisionProcessor",
         {"image_mean": half, "image_std": half, "size": tile},
-        {"image_processor_type": "LlavaOnevisionImageProcessor", "do_pad": True, **grids},
+        {"image_processor_type": "LlavaOnevisionImageProcessor", **grids},
         videos="LlavaOnevisionVideoProcessor",
         processor={
             "image_token": "<image>",
@@ -224,13 +224,7 @@ def _write_processors(
     videos: str | None = None,
 ) -> None:
     """Write the processors' configurations of a model with a CLIP tower."""
-    common = {
-        "do_center_crop": True,
-        "image_mean": parts.CLIP_MEAN,
-        "image_std": parts.CLIP_STD,
-        "size": {"shortest_edge": tile},
-        "crop_size": {"height": tile, "width": tile},
-    }
+    common = {"size": {"shortest_edge": tile}, "crop_size": {"height": tile, "width": tile}}
     processor = {
         "patch_size": patch,
         "image_token": "<image>",

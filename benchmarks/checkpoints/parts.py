@@ -12,8 +12,6 @@ import torch
 from huggingface_hub import save_torch_state_dict
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-CLIP_MEAN = [0.48145466, 0.4578275, 0.40821073]
-CLIP_STD = [0.26862954, 0.26130258, 0.27577711]
 CONTEXT = 8192
 """Longest prompt in tokens, where a checkpoint has no other."""
 
@@ -184,28 +182,18 @@ def write_processors(
 
     Args:
         name: class of the processor of texts and media together.
-        common: settings of image and video processor; what all families have alike is added.
+        common: settings of image and video processor that differ from their classes' own.
         images: further settings of the image processor, its class among them.
         videos: class of the video processor; None for a family without one.
         processor: settings of the processor of both; None where the family has no file of them.
     """
-    common = {
-        "do_convert_rgb": True,
-        "do_normalize": True,
-        "do_rescale": True,
-        "do_resize": True,
-        "resample": 3,
-        "rescale_factor": 1 / 255,
-        "processor_class": name,
-        **common,
-    }
-    write_json(folder / "preprocessor_config.json", {**common, **images})
+    whole = {"processor_class": name}
+    write_json(folder / "preprocessor_config.json", {**whole, **common, **images})
     if videos is not None:
-        write_json(
-            folder / "video_preprocessor_config.json", common | {"video_processor_type": videos}
-        )
+        settings = {**whole, **common, "video_processor_type": videos}
+        write_json(folder / "video_preprocessor_config.json", settings)
     if processor is not None:
-        write_json(folder / "processor_config.json", {"processor_class": name, **processor})
+        write_json(folder / "processor_config.json", {**whole, **processor})
 
 
 def build(config: Any, dtype: torch.dtype = torch.float32) -> Any:

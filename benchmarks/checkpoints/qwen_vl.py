@@ -128,8 +128,6 @@ def _write_processors(
 ) -> None:
     token = (MERGE * patch) ** 2
     common = {
-        "image_mean": parts.CLIP_MEAN,
-        "image_std": parts.CLIP_STD,
         "patch_size": patch,
         "merge_size": MERGE,
         "temporal_patch_size": 2,
