@@ -157,6 +157,21 @@ def publish(out: Path, text: str) -> None:
     print(f"\n{text}\nwritten to {out}")
 
 
+@contextmanager
+def figure(path: Path) -> Iterator[Any]:
+    """Axes of matplotlib for the length of a `with` block, at whose end they become a PNG."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(8, 5), layout="constrained")
+    yield axes
+    axes.legend(fontsize=8)
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)
+
+
 def serving(
     model: str, flags: Sequence[str], env: Mapping[str, str], url: str | None
 ) -> AbstractContextManager[VllmServer | None]:

@@ -34,7 +34,7 @@ from vllm_script.benchmarks.serving.cells import SCRIPT, STOCK, UNUSED, Cell, Lo
 from vllm_script.benchmarks.serving.checks import WrongOutputs
 from vllm_script.benchmarks.serving.expected import Expected
 from vllm_script.benchmarks.serving.fleet import Fleet, default_flags
-from vllm_script.benchmarks.serving.measure import SETTLE_SECONDS, Measurement, Terms, measure_all
+from vllm_script.benchmarks.serving.measure import SETTLE_SECONDS, Measurement, measure_all
 from vllm_script.benchmarks.serving.plot import plot
 from vllm_script.benchmarks.serving.requests import picture_files, size_of
 from vllm_script.benchmarks.serving.results import Results, describe
@@ -58,14 +58,11 @@ def main() -> None:
     about = describe(shown, *lengths, None if urls else flags)
     args.out.mkdir(parents=True, exist_ok=True)
     with ending_well(WrongOutputs, ValueError, OSError, RuntimeError, openai.OpenAIError):
-        results = Results(args.out / "results.jsonl")
-        results.check_same_run(about)
+        results = Results(args.out / "results.jsonl", about)
         cells = cells_of(args, off=[SCRIPT] if urls else [SCRIPT, UNUSED])
-        folders = {args.pictures.name: args.pictures} if args.pictures else {}
-        terms = Terms(*lengths, args.out, about, folders)
         expected = Expected(written(model))
         fleet = Fleet(expected.model, flags, urls)
-        measure_all([Measurement(terms, expected, cells, fleet, results)])
+        measure_all([Measurement(about, expected, cells, fleet, results, args.pictures)])
     plot(results, args.out)
     publish(args.out, report(results, SETTLE_SECONDS))
 

@@ -44,7 +44,7 @@ def write_llava_next(folder: Path, sizes: parts.Sizes) -> None:
     """Write a LLaVA-NeXT with a CLIP tower and a Llama, and its CLIP if `sizes` has one."""
     from transformers import LlavaNextConfig
 
-    grids = {"image_grid_pinpoints": _pinpoints(sizes.tile)}
+    grids: dict[str, Any] = {"image_grid_pinpoints": _pinpoints(sizes.tile)}
     _write_llava(folder, sizes, LlavaNextConfig, grids)
     images = {"image_processor_type": "LlavaNextImageProcessor", **grids}
     _write_processors(folder, "LlavaNextProcessor", sizes.tile, 14, images)
@@ -65,7 +65,7 @@ def write_llava_next_video(folder: Path, sizes: parts.Sizes) -> None:
 
     vocabulary = parts.write_tokenizer(folder, VIDEO_TOKENS, CHAT_TEMPLATE, eos="</s>", pad="<pad>")
     tile, patch = _frame_and_patch(sizes)
-    grids = {"image_grid_pinpoints": _pinpoints(tile)}
+    grids: dict[str, Any] = {"image_grid_pinpoints": _pinpoints(tile)}
     config = LlavaNextVideoConfig(
         text_config={"model_type": "llama", **parts.text_sizes(vocabulary, sizes)},
         vision_config=_vision_config(sizes, tile, patch, projection=64),
@@ -92,7 +92,9 @@ def write_llava_onevision(folder: Path, sizes: parts.Sizes) -> None:
         folder, ONEVISION_TOKENS, ONEVISION_TEMPLATE, eos="<|im_end|>", pad="<|endoftext|>"
     )
     sides = [sizes.tile * number for number in range(1, sizes.grid + 1)]
-    grids = {"image_grid_pinpoints": [[height, width] for height in sides for width in sides]}
+    grids: dict[str, Any] = {
+        "image_grid_pinpoints": [[height, width] for height in sides for width in sides]
+    }
     features: dict[str, Any] = {
         "vision_feature_select_strategy": "full",
         "vision_aspect_ratio": "anyres_max_9",

@@ -9,26 +9,20 @@ from .. import scrape
 from ..scrape import Scrape
 
 LOOK_SECONDS = 0.5
-
-Counts = dict[str, float]
-"""Name of a metric -> its growth, summed over labels."""
-
-
-def growth(before: Scrape, after: Scrape) -> Counts:
-    """What counters and histograms have grown by."""
-    old = before.totals
-    return {name: value - old.get(name, 0.0) for name, value in after.totals.items()}
+COUNT_SECONDS = 10
+"""Within so long after its answer, a server must have counted a request."""
 
 
-def when_counted(root: str, before: Scrape, requests: int, seconds: float = 10) -> Counts:
-    """The growth since `before`, once it has all requests of a block.
+def when_counted(root: str, before: Scrape, requests: int) -> dict[str, float]:
+    """What each metric grew by since `before`, once the server has counted all requests of a block.
 
     Raises:
         RuntimeError: the server has not counted them in time.
     """
-    deadline = time.monotonic() + seconds
+    old, deadline = before.totals, time.monotonic() + COUNT_SECONDS
     while True:
-        grown = growth(before, scrape.fetch(root))
+        now = scrape.fetch(root).totals
+        grown = {name: value - old.get(name, 0.0) for name, value in now.items()}
         counted = grown.get("vllm:request_prompt_tokens_count", 0)
         if counted == requests:
             return grown

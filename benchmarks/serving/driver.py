@@ -8,50 +8,37 @@ import gc
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 from ..scrape import fetch
 from .cells import Load
-from .counters import Counts, Peaks, when_counted
+from .counters import Peaks, when_counted
 from .fleet import Target
 from .requests import Request
 
-
-@dataclass(frozen=True)
-class Block:
-    """What one run of the load generator found; lists have an entry a request, times in seconds."""
-
-    ttft: list[float]
-    tpot: list[float]
-    e2e: list[float]
-    prompt_tokens: list[int]
-    """As the server reports them."""
-    output_tokens: list[int]
-    """As the server reports them."""
-    errors: list[str]
-    """Empty texts where a request was answered."""
-    requests_per_s: float
-    grown: Counts
-    """What the server's counters grew by."""
-    peak_running: int
-    """Most requests in the engine at a time."""
-    peak_kv_usage: float
-    """Largest part of the KV cache in use."""
+Block = dict[str, Any]
+"""A result of the load generator. Its lists have an entry a request: `ttfts` and `latencies` in
+seconds, `input_lens` and `output_lens` as the server counts them, and `errors`, empty where it was
+answered. Beside them: `grown`, what the server's counters grew by, `peak_running`, most requests in
+the engine at a time, and `peak_kv_usage`, the largest part of the KV cache in use."""
 
 
-def load_arguments(load: Load, rate: float | None, seed: int) -> list[str]:
-    """How requests come, for `vllm bench serve`; `rate` in requests/s where the load has one."""
+def load_arguments(
+    load: Load, rate: float | None, seed: int, output_tokens: int, keep_ratio: float | None
+) -> list[str]:
+    """Arguments of `vllm bench serve`: how requests come, and what each asks for.
+
+    Args:
+        rate: requests/s, where the load has a rate.
+        keep_ratio: None where requests have no `script` field.
+    """
+    arguments = ["--max-concurrency", str(load.concurrency)]
     if rate is not None:
-        return ["--request-rate", f"{rate:.4f}", "--seed", str(seed)]
-    return ["--max-concurrency", str(load.concurrency), "--seed", str(seed)]
-
-
-def request_arguments(output_tokens: int, keep_ratio: float | None) -> list[str]:
-    """What every request asks for."""
-    arguments = ["--custom-output-len", str(output_tokens), "--ignore-eos", "--temperature", "0"]
+        arguments = ["--request-rate", f"{rate:.4f}"]
+    arguments += ["--seed", str(seed), "--custom-output-len", str(output_tokens)]
+    arguments += ["--ignore-eos", "--temperature", "0"]
     if keep_ratio is not None:
         arguments += ["--extra-body", json.dumps({"script": {"keep_ratio": keep_ratio}})]
     return arguments
@@ -69,7 +56,7 @@ def run_block(
 
     Args:
         model: checkpoint, for its tokenizer.
-        arguments: of `vllm bench serve`, what this function does not know.
+        arguments: of `vllm bench serve`, as `load_arguments` has them.
         folder: gets bench.log.
         watch: look at /metrics meanwhile, twice a second, for peaks.
     """
@@ -87,7 +74,12 @@ def run_block(
         print("$ vllm bench serve", *command)
         result = load_generator(command, requests)
     answered = sum(not error for error in result["errors"])
-    return to_block(result, when_counted(target.root, before, answered), peaks)
+    return {
+        **result,
+        "grown": when_counted(target.root, before, answered),
+        "peak_running": peaks.running,
+        "peak_kv_usage": peaks.kv_usage,
+    }
 
 
 def load_generator(command: Sequence[str], requests: Sequence[Request]) -> dict[str, Any]:
@@ -124,20 +116,3 @@ def to_samples(requests: Sequence[Request], args: Any) -> list[Any]:
         )
         for number, request in enumerate(requests)
     ]
-
-
-def to_block(result: dict[str, Any], grown: Counts, peaks: Peaks) -> Block:
-    """Read a result of the load generator."""
-    lengths = zip(result["ttfts"], result["latencies"], result["output_lens"], strict=True)
-    return Block(
-        ttft=result["ttfts"],
-        tpot=[(e2e - ttft) / max(tokens - 1, 1) for ttft, e2e, tokens in lengths],
-        e2e=result["latencies"],
-        prompt_tokens=result["input_lens"],
-        output_tokens=result["output_lens"],
-        errors=result["errors"],
-        requests_per_s=result["request_throughput"],
-        grown=grown,
-        peak_running=peaks.running,
-        peak_kv_usage=peaks.kv_usage,
-    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from ..common import figure
 from .results import Line, Results
 from .tables import lengths
 
@@ -30,33 +31,24 @@ def _draw(
     lines: Sequence[Line], path: Path, label: str, values: Callable[[Line], list[float]]
 ) -> None:
     """Draw a curve an arm; `values`: the curve's, and what the area above it reaches to."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(8, 5), layout="constrained")
-    colors = matplotlib.color_sequences["tab10"]
-    for index, arm in enumerate(dict.fromkeys(line["arm"] for line in lines)):
-        mine = sorted((ln for ln in lines if ln["arm"] == arm), key=lambda ln: ln["concurrency"])
-        at_once, color = [line["concurrency"] for line in mine], colors[index % len(colors)]
-        middle, *above = zip(*map(values, mine), strict=True)
-        axes.plot(at_once, middle, label=arm, color=color, marker="o", markersize=4)
-        for edge in above:
-            axes.fill_between(at_once, middle, edge, color=color, alpha=0.15, linewidth=0)
-    ticks = sorted({line["concurrency"] for line in lines})
-    axes.set_xscale("log", base=2)
-    axes.set_yscale("log")
-    axes.set_xticks(ticks, [str(tick) for tick in ticks])
-    axes.yaxis.set_major_formatter("{x:g}")
-    axes.yaxis.set_minor_formatter("{x:g}")
-    axes.set_xlabel("requests at a time")
-    axes.set_ylabel(label)
     about = lines[-1]["about"]
-    axes.set_title(
-        f"{about['model']}, {lines[0]['picture']}, {lengths(about)}\n{about['machine']}", fontsize=9
-    )
-    axes.grid(alpha=0.3, which="both")
-    axes.legend(fontsize=8)
-    figure.savefig(path, dpi=120)
-    pyplot.close(figure)
+    title = f"{about['model']}, {lines[0]['picture']}, {lengths(about)}\n{about['machine']}"
+    ticks = sorted({line["concurrency"] for line in lines})
+    with figure(path) as axes:
+        for arm in dict.fromkeys(line["arm"] for line in lines):
+            mine = sorted((x for x in lines if x["arm"] == arm), key=lambda x: x["concurrency"])
+            at_once = [line["concurrency"] for line in mine]
+            middle, *above = zip(*map(values, mine), strict=True)
+            (curve,) = axes.plot(at_once, middle, label=arm, marker="o", markersize=4)
+            for edge in above:
+                color = curve.get_color()
+                axes.fill_between(at_once, middle, edge, color=color, alpha=0.15, linewidth=0)
+        axes.set_xscale("log", base=2)
+        axes.set_yscale("log")
+        axes.set_xticks(ticks, [str(tick) for tick in ticks])
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter("{x:g}")
+        axes.set_xlabel("requests at a time")
+        axes.set_ylabel(label)
+        axes.set_title(title, fontsize=9)
+        axes.grid(alpha=0.3, which="both")

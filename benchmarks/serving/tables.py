@@ -6,10 +6,10 @@ import textwrap
 from collections.abc import Sequence
 
 from ..common import bullets, markdown
-from ..intervals import PERCENTILES
+from ..intervals import PERCENTILES, paired_ratio
 from .cells import STOCK
 from .requests import size_of
-from .results import Line, Results, ratio_of_launches, throughput_ratio, ttft_ratio
+from .results import Line, Results, throughput_ratio, ttft_ratio
 
 POINTS = "/".join(f"p{p}" for p in PERCENTILES)
 NOTES = """\
@@ -177,7 +177,10 @@ def _off(lines: Sequence[Line]) -> str:
             (line, _stock([other for other in lines if other["cell"] == line["cell"]]))
             for line in mine
         ]
-        ratio = ratio_of_launches(pairs) if len(pairs) > 1 else ttft_ratio(*pairs[0])
+        ratio = ttft_ratio(*pairs[0])
+        if len(pairs) > 1:  # what differs between servers for life, no number of requests averages
+            ratios = [ttft_ratio(*pair).value for pair in pairs]
+            ratio = paired_ratio(ratios, [1.0] * len(ratios))
         inside = "yes" if ratio.low <= 1 <= ratio.high else "no"
         each = ", ".join(f"{ttft_ratio(*pair).value:.3f}" for pair in pairs)
         requests = _counts([n for line in mine for n in line["requests"]])

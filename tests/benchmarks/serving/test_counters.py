@@ -4,7 +4,7 @@ import pytest
 
 from vllm_script.benchmarks import scrape
 from vllm_script.benchmarks.scrape import Scrape
-from vllm_script.benchmarks.serving.counters import growth, kv_cache_tokens, when_counted
+from vllm_script.benchmarks.serving.counters import kv_cache_tokens, when_counted
 
 TEXT = """\
 # HELP vllm:num_requests_running Number of requests in model execution batches.
@@ -39,15 +39,11 @@ def test_kv_cache_tokens():
     assert kv_cache_tokens(Scrape("vllm:num_requests_running 3.0")) is None
 
 
-def test_what_is_new_grows_from_zero():
-    assert growth(Scrape("a 2.0"), Scrape("a 5.0\nb 1.0")) == {"a": 3.0, "b": 1.0}
-
-
 def test_when_counted_waits_for_the_last_request(monkeypatch):
     answers = iter([1, 1, 2])
     name = "vllm:request_prompt_tokens_count"
-    monkeypatch.setattr(scrape, "fetch", lambda root: Scrape(f"{name} {next(answers)}"))
-    assert when_counted("http://server", Scrape(f"{name} 0.0"), 2)[name] == 2
+    monkeypatch.setattr(scrape, "fetch", lambda root: Scrape(f"{name} {next(answers)}\nnew 1.0"))
+    assert when_counted("http://server", Scrape(f"{name} 0.0"), 2) == {name: 2, "new": 1}
 
 
 def test_requests_of_others_are_noticed(monkeypatch):
