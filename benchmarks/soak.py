@@ -25,18 +25,22 @@ import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import httpx
 from tqdm import tqdm
 
 from vllm_script.benchmarks import common
 from vllm_script.benchmarks.common import ending_well, machine, parser_of, publish
+from vllm_script.benchmarks.scrape import Scrape
 from vllm_script.benchmarks.serving.expected import Expected
 from vllm_script.benchmarks.soaking.balance import balance, caches_filled, idle
-from vllm_script.benchmarks.soaking.clients import Clients
+from vllm_script.benchmarks.soaking.client import send
+from vllm_script.benchmarks.soaking.clients import http_client, run_clients
+from vllm_script.benchmarks.soaking.ledger import Ledger
 from vllm_script.benchmarks.soaking.mix import MAX_IMAGES, Mix
-from vllm_script.benchmarks.soaking.recorder import Recorder
 from vllm_script.benchmarks.soaking.report import report
+from vllm_script.benchmarks.soaking.samples import sample
 from vllm_script.benchmarks.soaking.verdict import (
     RETURN_FREED,
     SHORTEST,
@@ -102,24 +106,34 @@ async def soak(
 ) -> tuple[list[Check], str]:
     """The run, its verdict and its report."""
     root = (args.url or server.url).rstrip("/").removesuffix("/v1")  # type: ignore[union-attr]
+    process = common.process_at(server.port) if server else None
     mix = Mix(Expected(repository_of(args.model) or args.model), "soak", KEEP_RATIO, CONTEXT)
-    clients = Clients(root, mix, args.clients, args.seed)
-    ledger = clients.ledger
+    http, ledger = http_client(root), Ledger()
     (first,) = mix.question(random.Random(args.seed))
-    answer = await clients.send(first)
+    answer = await send(http, first)
     if answer.prompt_tokens != first.prompt_tokens:
         raise RuntimeError(f"the first question, {first.prompt_tokens} tokens, got {answer}")
     seconds = 60 * args.minutes
+    rngs = [random.Random(f"{args.seed} {number}") for number in range(args.clients)]
+    samples: list[dict[str, Any]] = []
     with (
         (args.out / "samples.jsonl").open("w", encoding="utf-8") as lines,
         tqdm(total=round(seconds), unit="s", dynamic_ncols=True) as bar,
     ):
-        recorder = Recorder(ledger, server and common.process_at(server.port), lines, bar)
-        before, after = await clients.run(seconds, args.every, recorder.look)
-    again = await clients.send(first)
+
+        def look(passed: float, scrape: Scrape) -> None:
+            line = sample(passed, ledger, process, scrape)
+            samples.append(line)
+            print(json.dumps(line), file=lines, flush=True)
+            bar.update(min(round(passed), bar.total) - bar.n)
+            text = f"{line['requests']} requests, {line['errors']} errors"
+            bar.set_postfix_str(f"{text}, {sum(line['memory_mib'].values()):.0f} MiB")
+
+        before, after = await run_clients(http, mix, ledger, rngs, seconds, args.every, look)
+    again = await send(http, first)
     (hang_up,) = mix.hang_up(random.Random(0))
     checks = [
-        Check("wrong outcomes of requests", not ledger.errors, str(ledger.num_errors)),
+        Check("wrong outcomes of requests", not ledger.errors, str(len(ledger.errors))),
         Check("the first question has the first answer", again == answer, repr(again.text)),
         idle(after),
         *balance(before, after, ledger, hang_up),
@@ -129,8 +143,8 @@ async def soak(
         (args.out / "server.log").write_text(server.log(), encoding="utf-8")
         checks += log_checks(server.log(), ledger.resent)
         if args.minutes >= SHORTEST:
-            checks.append(growth_check(recorder.sizes))
-    return checks, report(about, checks, ledger, recorder.samples)
+            checks.append(growth_check(samples))
+    return checks, report(about, checks, ledger, samples)
 
 
 def describe(args: argparse.Namespace) -> dict[str, str]:

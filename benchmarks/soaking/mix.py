@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..serving.expected import Expected
-from ..serving.requests import Size
+from .client import CHAT, RESPONSES, TOKENIZE, Request
 from .mistakes import SCRIPT_MISTAKES, pruned_embeddings, vllm_mistakes
 from .pictures import Album, Picture
-from .requests import CHAT, RESPONSES, TOKENIZE, Request
 
 QUESTIONS = (
     "What color is the cross?",
@@ -218,7 +217,7 @@ class Mix:
         names = ("keep_ratio", "visual_token_budget")
         amount = {name: script[name] for name in names if script and name in script}
         amount = amount or {"keep_ratio": self._keep_ratio}
-        sizes = [Size(picture.width, picture.height) for picture in pictures]
+        sizes = [picture.size for picture in pictures]
         counts = [self._expected.before_and_after(size, **amount) for size in sizes]
         text = self._expected.tokens_beside(messages, sizes)
         return {

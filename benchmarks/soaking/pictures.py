@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..common import data_url
+from ..serving.requests import Size
 
 SIZES = ((1.0, 1.0), (2.0, 2.0), (2.6, 1.7), (0.9, 1.4), (4.0, 3.0), (0.3, 2.0), (3.0, 0.6))
 """Width and height in tiles of the model: square, wide and tall, smaller than a tile and larger
@@ -20,10 +21,9 @@ KNOWN = 40
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture to send, its size in pixels."""
+    """A picture to send."""
 
-    width: int
-    height: int
+    size: Size
     url: str
     """A data URL, JPEG."""
 
@@ -68,4 +68,4 @@ class Album:
         waves = generator.uniform(0, 40, (3, 2)) / max(width, height)
         smooth = np.stack([np.sin(a * x + b * y) for a, b in waves], -1)
         pixels = 127 + 90 * smooth + generator.normal(0, 15, smooth.shape)
-        return Picture(width, height, data_url(pixels.clip(0, 255).astype(np.uint8)))
+        return Picture(Size(width, height), data_url(pixels.clip(0, 255).astype(np.uint8)))
