@@ -9,9 +9,14 @@ from ..intervals import mcnemar, paired_difference, share
 from .scores import Scores
 from .settings import WHOLE
 
+METHOD, RATIO = "script clip", 0.11
+"""What is broken down and compared with the others; the first method if this was not measured."""
 
-def report(scores: Scores, method: str, ratio: float) -> str:
-    """All tables; `method` at `ratio` is the one that is broken down and compared."""
+
+def report(scores: Scores) -> str:
+    """All tables."""
+    method = METHOD if METHOD in scores.methods else scores.methods[0]
+    ratio = min(scores.ratios, key=lambda ratio: abs(ratio - RATIO))
     parts = [
         *_head(scores),
         "## Accuracy against keep ratio\n\n" + _by_ratio(scores),

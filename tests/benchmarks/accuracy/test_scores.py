@@ -59,7 +59,7 @@ def test_file_keeps_everything(tmp_path):
 
 
 def test_report():
-    text = report(scores(), "script clip", 0.11)
+    text = report(scores())
     assert "All tokens: 1.000" in text
     assert "| uniform | 0.500 (0.299-0.701) |" in text
     assert "| 100 of 900 |" in text
@@ -79,5 +79,4 @@ def test_plot(tmp_path):
 
 def test_committed_report_follows_from_its_lines():
     path = Path(benchmarks.__file__).parent / "results" / "2026-11-23-accuracy.jsonl"
-    text = report(Scores.load(path), "script clip", 0.11)
-    assert text == path.with_suffix(".md").read_text()
+    assert report(Scores.load(path)) == path.with_suffix(".md").read_text()
