@@ -1,7 +1,6 @@
 """Serve for a long time under everything that clients do, and see whether the server minds.
 
     python benchmarks/soak.py --minutes 30 --out runs/soak
-    python benchmarks/soak.py --url http://host:8000 --model CHECKPOINT --minutes 30
 
 Starts `vllm serve MODEL --plugin script` with caches so small that they fill and evict, and a KV
 cache too small for all clients at once. For the time given, clients ask about pictures of all
@@ -11,8 +10,6 @@ server's processes are looked at. Ends with an error unless every request that w
 200 with exactly the prompt tokens expected, every mistake its 4xx, nothing was logged as an error,
 memory did not grow, and the metrics add up to what was sent. Writes OUT/report.md, OUT/server.log
 and OUT/samples.jsonl, a line a look. Which requests a client draws follows from --seed.
-
-A server at --url must have these flags (and no other clients); its log and memory stay unknown:
 """
 
 from __future__ import annotations
@@ -68,7 +65,7 @@ def main() -> None:
     flags = server_flags(args.cache_gb)
     with (
         ending_well(httpx.HTTPError, ValueError, OSError, RuntimeError),
-        common.serving(args.model, flags, ENVIRONMENT, args.url) as server,
+        VllmServer(args.model, *flags, env=ENVIRONMENT) as server,
     ):
         checks, text = asyncio.run(soak(args, server, about))
     publish(args.out, text)
@@ -77,13 +74,12 @@ def main() -> None:
 
 def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
-    parser = parser_of(f"{__doc__}\n    {shlex.join(server_flags(CACHE_GB))}")
+    parser = parser_of(__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/soak"), help="folder of results")
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--clients", type=int, default=8, help="requests at a time")
     parser.add_argument("--model", default=SCRIPT_DEMO, help="checkpoint: a name or a folder")
     parser.add_argument("--cache-gb", type=float, default=CACHE_GB, help="size of each image cache")
-    parser.add_argument("--url", help="a server that is running; then start none")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--every", type=float, default=10, help="seconds between two looks")
     return parser.parse_args()
@@ -102,13 +98,12 @@ def server_flags(cache_gb: float) -> list[str]:
 
 
 async def soak(
-    args: argparse.Namespace, server: VllmServer | None, about: Mapping[str, str]
+    args: argparse.Namespace, server: VllmServer, about: Mapping[str, str]
 ) -> tuple[list[Check], str]:
     """The run, its verdict and its report."""
-    root = (args.url or server.url).rstrip("/").removesuffix("/v1")  # type: ignore[union-attr]
-    process = common.process_at(server.port) if server else None
+    process = common.process_at(server.port)
     mix = Mix(Expected(repository_of(args.model) or args.model), "soak", KEEP_RATIO, CONTEXT)
-    http, ledger = http_client(root), Ledger()
+    http, ledger = http_client(server.url.removesuffix("/v1")), Ledger()
     (first,) = mix.question(random.Random(args.seed))
     answer = await send(http, first)
     if answer.prompt_tokens != first.prompt_tokens:
@@ -139,11 +134,10 @@ async def soak(
         *balance(before, after, ledger, hang_up),
         *caches_filled(after, int(args.cache_gb * 2**30)),
     ]
-    if server:
-        (args.out / "server.log").write_text(server.log(), encoding="utf-8")
-        checks += log_checks(server.log(), ledger.resent)
-        if args.minutes >= SHORTEST:
-            checks.append(growth_check(samples))
+    (args.out / "server.log").write_text(server.log(), encoding="utf-8")
+    checks += log_checks(server.log(), ledger.resent)
+    if args.minutes >= SHORTEST:
+        checks.append(growth_check(samples))
     return checks, report(about, checks, ledger, samples)
 
 
@@ -154,7 +148,7 @@ def describe(args: argparse.Namespace) -> dict[str, str]:
         "clients": str(args.clients),
         "server flags": shlex.join(server_flags(args.cache_gb)),
         "server environment": ", ".join(f"{k}={v}" for k, v in ENVIRONMENT.items()),
-        "machine": "a server elsewhere" if args.url else machine(),
+        "machine": machine(),
         **common.repeatable(),
     }
 

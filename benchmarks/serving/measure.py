@@ -14,8 +14,7 @@ from tqdm import tqdm
 from ..scrape import fetch
 from .cells import SCRIPT, STOCK, UNUSED, Arm, Cell, block_size, in_turns
 from .checks import WrongOutputs, ask, check_block, check_off_is_stock
-from .counters import kv_cache_tokens
-from .driver import Block, load_arguments, run_block
+from .driver import Block, kv_cache_tokens, load_arguments, run_block
 from .expected import Expected
 from .fleet import Fleet, Target
 from .requests import Request, make_requests
@@ -111,6 +110,7 @@ class Measurement:
         rate = self._rate(cell)
         blocks: dict[Arm, list[Block]] = {arm: [] for arm in cell.arms}
         idle: dict[Arm, list[float]] = {arm: [] for arm in cell.arms}
+        folder, watch = self.results.path.parent, cell.concurrency != 1
         texts: list[int] = []
         requests: list[Request] = []
         for repetition, arm in in_turns(cell.arms, cell.repetitions):
@@ -120,18 +120,13 @@ class Measurement:
             if arm.known:
                 new = [replace(old, text=own.text) for old, own in zip(requests, new, strict=True)]
             requests = new
+            amounts = (self._output_tokens, arm.asked, self.about["seed"] + repetition)
+            arguments = load_arguments(cell.concurrency, rate, *amounts)
             time.sleep(SETTLE_SECONDS)
             others = [target for kind, target in targets.items() if kind != arm.server]
             used, started = sum(t.cpu_seconds() for t in others), time.monotonic()
             block = run_block(
-                targets[arm.server],
-                self.expected.model,
-                requests,
-                load_arguments(
-                    cell.load, rate, self.about["seed"] + repetition, self._output_tokens, arm.asked
-                ),
-                folder=self.results.path.parent,
-                watch=cell.load.concurrency != 1,
+                targets[arm.server], self.expected.model, requests, arguments, folder, watch
             )
             used = sum(t.cpu_seconds() for t in others) - used
             idle[arm].append(used / (time.monotonic() - started))
@@ -158,9 +153,11 @@ class Measurement:
         ]
 
     def _rate(self, cell: Cell) -> float | None:
-        if cell.load.rate is None or not cell.load.of_stock:
-            return cell.load.rate
-        return cell.load.rate * self.results.most_of_stock(cell.picture)
+        """Requests/s of the cell, where it has a rate."""
+        if cell.rate is None:
+            return None
+        of_stock = self.results.most_of_stock(cell.picture) if cell.rate.endswith("x") else 1.0
+        return float(cell.rate.removesuffix("x")) * of_stock
 
     def _requests(self, cell: Cell, seed: str, count: int) -> list[Request]:
         folder = self._pictures

@@ -112,7 +112,7 @@ def summary(
         "family": cell.family,
         "server": arm.server,
         "picture": cell.picture,
-        "concurrency": cell.load.concurrency,
+        "concurrency": cell.concurrency,
         "rate": rate,
         "launch": cell.launch,
         "again": cell.again,

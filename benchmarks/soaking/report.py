@@ -52,7 +52,7 @@ def _over_time(samples: Sequence[Mapping[str, Any]]) -> str:
         [
             f"{line['seconds']:.0f}",
             str(line["requests"]),
-            f"{sum(line['memory_mib'].values()):.0f}" if line["memory_mib"] else "not known",
+            f"{sum(line['memory_mib'].values()):.0f}",
             *(f"{line[name]:.0f}" for name in ("running", "waiting", "preemptions")),
             *(f"{line['cache_mib'].get(name, 0):.1f}" for name in names),
         ]

@@ -14,20 +14,20 @@ MIB = 2**20
 
 
 def sample(
-    seconds: float, ledger: Ledger, server: psutil.Process | None, scrape: Scrape
+    seconds: float, ledger: Ledger, server: psutil.Process, scrape: Scrape
 ) -> dict[str, Any]:
     """A line of samples.jsonl.
 
     Args:
         seconds: since the run has begun.
-        server: its first process; None where that is not known.
+        server: its first process.
     """
     caches = scrape.by("script_cache_bytes", "cache")
     return {
         "seconds": round(seconds, 1),
         "requests": ledger.statuses.total(),
         "errors": len(ledger.errors),
-        "memory_mib": _memory_mib(server) if server else {},
+        "memory_mib": _memory_mib(server),
         "running": scrape.sum("vllm:num_requests_running"),
         "waiting": scrape.sum("vllm:num_requests_waiting"),
         "kv_cache_usage": round(scrape.sum("vllm:kv_cache_usage_perc"), 4),

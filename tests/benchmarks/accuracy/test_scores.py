@@ -5,11 +5,10 @@ from pathlib import Path
 import numpy as np
 
 from vllm_script import benchmarks
-from vllm_script.benchmarks.accuracy.plot import plot
 from vllm_script.benchmarks.accuracy.questions import Item
 from vllm_script.benchmarks.accuracy.scores import Scores, score
 from vllm_script.benchmarks.accuracy.settings import WHOLE, Setting, grid
-from vllm_script.benchmarks.accuracy.tables import ablation, report
+from vllm_script.benchmarks.accuracy.tables import ablation, plot, report
 
 ITEMS = [Item(str(i), "?", ("red",), "color" if i % 2 else "count", b"") for i in range(20)]
 

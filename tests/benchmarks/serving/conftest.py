@@ -2,7 +2,7 @@
 
 import pytest
 
-from vllm_script.benchmarks.serving.cells import SCRIPT, STOCK, Arm, Cell, Load
+from vllm_script.benchmarks.serving.cells import SCRIPT, STOCK, Arm, Cell
 from vllm_script.benchmarks.serving.expected import Expected
 from vllm_script.benchmarks.serving.results import summary
 
@@ -54,7 +54,7 @@ def cell():
 
     def make(concurrency=1, launch=0, ratio=0.11):
         arms = (Arm(STOCK), Arm(SCRIPT, ratio))
-        return Cell("84x84", Load(concurrency=concurrency), arms, 2, 3, launch)
+        return Cell("84x84", arms, 2, 3, concurrency, launch=launch)
 
     return make
 

@@ -5,7 +5,6 @@ from vllm_script.benchmarks.serving.cells import (
     STOCK,
     UNUSED,
     Arm,
-    Load,
     block_size,
     grid,
     in_turns,
@@ -21,7 +20,7 @@ def test_order_is_abba():
 
 
 def test_second_question_comes_second():
-    *_, cell, _ = grid(["672x672"], [1], [Load(rate=1.0)], [0.11, 0.5], 4, 3)
+    *_, cell, _ = grid(["672x672"], [1], ["1"], [0.11, 0.5], 4, 3)
     first, second = cell.arms
     assert cell.again and (first, second) == (B, Arm(SCRIPT, 0.11, known=True))
     assert [arm for _, arm in in_turns(cell.arms, 2)] == [first, second, first, second]
@@ -29,8 +28,7 @@ def test_second_question_comes_second():
 
 
 def test_grid_varies_the_load_and_then_the_picture():
-    rate = Load(rate=0.7, of_stock=True)
-    cells = grid(["672x672", "336x336"], [1, 32], [rate], [0.11, 0.5], 4, 3)
+    cells = grid(["672x672", "336x336"], [1, 32], ["0.7x"], [0.11, 0.5], 4, 3)
     assert [str(cell) for cell in cells] == [
         "672x672, concurrency 1", "672x672, concurrency 32", "336x336, concurrency 1",
         "672x672, concurrency 1, second question", "672x672, rate 0.7x",

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from vllm_script.benchmarks import family_bench
-from vllm_script.benchmarks.serving.cells import SCRIPT, STOCK, Arm, Cell, Load, family_cells
+from vllm_script.benchmarks.serving.cells import SCRIPT, STOCK, Arm, Cell, family_cells
 from vllm_script.benchmarks.serving.own_pruning import own_flags, own_num_kept
 from vllm_script.benchmarks.serving.requests import Size
 from vllm_script.benchmarks.serving.results import Results
@@ -30,7 +30,7 @@ def test_order_changes_servers_least():
 def test_family_without_videos_is_sent_pictures():
     (cell,) = family_cells("a", [PICTURE, VIDEO], ("image",), ("evs",), 0.25, 3, 2)
     assert cell.picture == "672x672" and cell.arms == (Arm(STOCK), Arm(SCRIPT, 0.25))
-    assert (cell.load, cell.requests, cell.repetitions) == (Load(concurrency=1), 3, 2)
+    assert (cell.concurrency, cell.requests, cell.repetitions) == (1, 3, 2)
 
 
 @pytest.mark.parametrize("keep_ratio", [0.01, 0.11, 0.25, 0.3, 0.9])
@@ -50,7 +50,7 @@ def test_report(tmp_path, lines):
     results = Results(tmp_path / "results.jsonl")
     for arm, counted in ((Arm(SCRIPT, 0.11), True), (Arm("evs", 0.11), False)):
         arms = (Arm(STOCK), arm)
-        cell = Cell("16x336x336", Load(concurrency=1), arms, 2, 3, family="qwen3-vl")
+        cell = Cell("16x336x336", arms, 2, 3, family="qwen3-vl")
         results.add(cell, lines(cell, times=2.0, counted=counted))
     text = family_report(results)
     assert "- machine: one core" in text and "8 text tokens" in text

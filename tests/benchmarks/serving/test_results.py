@@ -6,15 +6,14 @@ from pathlib import Path
 import pytest
 
 from vllm_script import benchmarks
-from vllm_script.benchmarks.serving.cells import SCRIPT, Arm, Cell, Load
-from vllm_script.benchmarks.serving.plot import plot
+from vllm_script.benchmarks.serving.cells import SCRIPT, Arm, Cell
 from vllm_script.benchmarks.serving.results import (
     Results,
     summary,
     throughput_ratio,
     ttft_ratio,
 )
-from vllm_script.benchmarks.serving.tables import report
+from vllm_script.benchmarks.serving.tables import plot, report
 
 
 @pytest.fixture
@@ -93,7 +92,7 @@ def test_report(results):
 
 def test_report_of_second_questions(results, block):
     arms = (Arm(SCRIPT, 0.11), Arm(SCRIPT, 0.11, known=True))
-    cell = Cell("84x84", Load(concurrency=1), arms, 2, 1)
+    cell = Cell("84x84", arms, 2, 1)
     spent = {"script_encoder_seconds_sum": 0.1, "script_preprocess_seconds_sum": 0.02}
     selected = {"script_selection_seconds_sum": 0.04}
     blocks = [block(0.2, 21, grown=selected | spent)], [block(0.145, 21, grown=selected)]
