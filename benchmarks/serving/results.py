@@ -48,9 +48,10 @@ class Results:
     def __init__(self, path: Path, about: dict[str, Any] | None = None) -> None:
         self.path = path
         self.lines: list[Line] = read_lines(path)
-        same = {name: about[name] for name in SAME} if about else {}
-        for line in self.lines:
-            check_same_run(path.parent, line["about"], same)
+        if about is not None:
+            same = {name: about[name] for name in SAME}
+            for line in self.lines:
+                check_same_run(path.parent, line["about"], same)
 
     def has(self, cell: Cell) -> bool:
         """Whether all arms of the cell were measured together."""

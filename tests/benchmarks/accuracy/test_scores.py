@@ -57,15 +57,6 @@ def test_file_keeps_everything(tmp_path):
         assert np.array_equal(again.right[setting], right)
 
 
-def test_report():
-    text = report(scores())
-    assert "All tokens: 1.000" in text
-    assert "| uniform | 0.500 (0.299-0.701) |" in text
-    assert "| 100 of 900 |" in text
-    assert "| script clip | 1.000 | 0.900 |" in text  # count, color
-    assert "| uniform | +0.450" in text
-
-
 def test_ablation():
     text = ablation(scores(), "script clip")
     assert "| script clip | 0.950" in text and "| uniform | -0.450" in text

@@ -50,11 +50,10 @@ def block():
 
 @pytest.fixture
 def cell():
-    """cell(concurrency, launch) -> Cell of stock and keep ratio 0.11."""
+    """cell(concurrency, ratio) -> Cell of stock and a keep ratio."""
 
-    def make(concurrency=1, launch=0, ratio=0.11):
-        arms = (Arm(STOCK), Arm(SCRIPT, ratio))
-        return Cell("84x84", arms, 2, 3, concurrency, launch=launch)
+    def make(concurrency=1, ratio=0.11):
+        return Cell("84x84", (Arm(STOCK), Arm(SCRIPT, ratio)), 2, 3, concurrency)
 
     return make
 
