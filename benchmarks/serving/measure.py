@@ -77,10 +77,9 @@ class Measurement:
         Raises:
             WrongOutputs: a server did not do what it was asked for.
         """
-        self.fleet.progress = bar.set_postfix_str
         with self.fleet:
             for cell in self.cells:
-                targets = self.fleet.provide(cell.servers, cell.launch)
+                targets = self.fleet.provide(cell.servers, cell.launch, bar.set_postfix_str)
                 bar.set_postfix_str(f"{cell}: checks")
                 self._prepare(cell, targets)
                 self.results.add(cell, self._measure(cell, targets, bar))
