@@ -33,6 +33,13 @@ CHAT_TEMPLATE = (
 GRIDS = [(1, 2), (2, 1), (2, 2), (3, 1), (1, 3)]
 """Tiles of an image of LLaVA-NeXT, in a column and in a row."""
 
+FEATURES: dict[str, Any] = {
+    "vision_feature_layer": -2,
+    "vision_feature_select_strategy": "default",
+    "tie_word_embeddings": False,
+}
+"""Arguments of a configuration whose tower is a CLIP's: its last layer but one, without CLS."""
+
 ONEVISION_PATCH = 14
 ONEVISION_TOKENS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<image>", "<video>"]
 ONEVISION_TEMPLATE = parts.chat_template(
@@ -42,40 +49,39 @@ ONEVISION_TEMPLATE = parts.chat_template(
 
 def write_llava_next(folder: Path, sizes: parts.Sizes) -> None:
     """Write a LLaVA-NeXT with a CLIP tower and a Llama, and its CLIP if `sizes` has one."""
-    from transformers import LlavaNextConfig
-
-    grids: dict[str, Any] = {"image_grid_pinpoints": _pinpoints(sizes.tile)}
-    _write_llava(folder, sizes, LlavaNextConfig, grids)
+    grids = _grids(sizes.tile)
+    _write_llava(folder, sizes, "llava_next", grids)
     images = {"image_processor_type": "LlavaNextImageProcessor", **grids}
     _write_processors(folder, "LlavaNextProcessor", sizes.tile, 14, images)
 
 
 def write_llava_1_5(folder: Path, sizes: parts.Sizes) -> None:
     """Write a LLaVA-1.5 with a CLIP tower and a Llama, and its CLIP if `sizes` has one."""
-    from transformers import LlavaConfig
-
-    _write_llava(folder, sizes, LlavaConfig, {})
+    _write_llava(folder, sizes, "llava", {})
     images = {"image_processor_type": "CLIPImageProcessor"}
     _write_processors(folder, "LlavaProcessor", sizes.tile, 14, images)
 
 
 def write_llava_next_video(folder: Path, sizes: parts.Sizes) -> None:
-    """Write a LLaVA-NeXT-Video, with a visual token for four patches of a frame."""
+    """Write a LLaVA-NeXT-Video, with a visual token for four patches of a frame.
+
+    A frame is whole groups of four patches; a patch has 14 pixels as published, where that leaves
+    what vLLM's model divides by: tile // patch**2.
+    """
     from transformers import LlavaNextVideoConfig
 
     vocabulary = parts.write_tokenizer(folder, VIDEO_TOKENS, CHAT_TEMPLATE, eos="</s>", pad="<pad>")
-    tile, patch = _frame_and_patch(sizes)
-    grids: dict[str, Any] = {"image_grid_pinpoints": _pinpoints(tile)}
+    patch = 14 if sizes.tile >= 14**2 else 7
+    tile = sizes.tile // (2 * patch) * 2 * patch
+    grids = _grids(tile)
     config = LlavaNextVideoConfig(
         text_config={"model_type": "llama", **parts.text_sizes(vocabulary, sizes)},
         vision_config=_vision_config(sizes, tile, patch, projection=64),
         image_token_index=VIDEO_TOKENS.index("<image>"),
         video_token_index=VIDEO_TOKENS.index("<video>"),
-        vision_feature_layer=-2,
-        vision_feature_select_strategy="default",
         spatial_pool_mode="average",
         spatial_pool_stride=2,
-        tie_word_embeddings=False,
+        **FEATURES,
         **grids,
     )
     parts.save(folder, parts.seeded(config), parts.published_name)
@@ -139,21 +145,16 @@ def llava_arguments(vocabulary: int, sizes: parts.Sizes) -> dict[str, Any]:
         vision_config=_vision_config(sizes, sizes.tile, 14, projection),
         text_config={"model_type": "llama", **parts.text_sizes(vocabulary, sizes), **ENDS},
         image_token_index=SPECIAL_TOKENS.index("<image>"),
-        vision_feature_layer=-2,
-        vision_feature_select_strategy="default",
-        tie_word_embeddings=False,
+        **FEATURES,
     )
 
 
-def _write_llava(folder: Path, sizes: parts.Sizes, config_class: Any, more: dict[str, Any]) -> None:
-    """Write tokenizer and weights of a LLaVA-1.5 or LLaVA-NeXT, and its CLIP.
+def _write_llava(folder: Path, sizes: parts.Sizes, model_type: str, grids: dict[str, Any]) -> None:
+    """Write tokenizer and weights of a LLaVA-1.5 or LLaVA-NeXT, and its CLIP."""
+    from transformers import AutoConfig
 
-    Args:
-        config_class: class of its configuration.
-        more: arguments of its configuration beside those that both have.
-    """
     vocabulary = _write_tokenizer(folder, sizes.context, sizes.vocabulary, "<s>", "</s>")
-    config = config_class(**llava_arguments(vocabulary, sizes), **more)
+    config = AutoConfig.for_model(model_type, **llava_arguments(vocabulary, sizes), **grids)
     model = parts.randomise(parts.build(config, sizes.dtype))
     parts.save(folder, model, parts.published_name)
     parts.write_json(folder / "generation_config.json", ENDS)
@@ -203,18 +204,9 @@ def _vision_config(sizes: parts.Sizes, tile: int, patch: int, projection: int) -
     )
 
 
-def _pinpoints(tile: int) -> list[list[int]]:
+def _grids(tile: int) -> dict[str, Any]:
     """Height and width in pixels of the grids that an image is cut into."""
-    return [[tall * tile, wide * tile] for tall, wide in GRIDS]
-
-
-def _frame_and_patch(sizes: parts.Sizes) -> tuple[int, int]:
-    """Sides in pixels of a frame, of whole groups of four patches, and of a patch.
-
-    A patch of 14 as published, where that leaves what vLLM's model divides by: tile // patch**2.
-    """
-    patch = 14 if sizes.tile >= 14**2 else 7
-    return sizes.tile // (2 * patch) * 2 * patch, patch
+    return {"image_grid_pinpoints": [[tall * tile, wide * tile] for tall, wide in GRIDS]}
 
 
 def _write_processors(
