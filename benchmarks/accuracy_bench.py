@@ -22,7 +22,9 @@ import argparse
 import asyncio
 import itertools
 import os
+import shlex
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,7 @@ from vllm_script.benchmarks.accuracy.tables import plot, report
 from vllm_script.benchmarks.common import ending_well, machine, parser_of, publish
 from vllm_script.pruning import MODES
 from vllm_script.server.aliases import SCRIPT_DEMO
+from vllm_script.server.launch import VllmServer
 
 
 def main() -> None:
@@ -129,8 +132,11 @@ def measure(
     if not all((item.id, str(setting)) in answers for item in items for setting in settings):
         flags = ["--plugin", "script", "--enforce-eager", *args.server_flags]
         env = {"VLLM_CPU_KVCACHE_SPACE": "2"}  # GiB, where there is no GPU
-        with common.serving(args.model, flags, env, args.url) as server:
-            settings = asyncio.run(ask(server.url if server else args.url))
+        with ExitStack() as stack:
+            if not (url := args.url):
+                print(f"$ vllm serve {args.model} {shlex.join(flags)}", file=sys.stderr)
+                url = stack.enter_context(VllmServer(args.model, *flags, env=env)).url
+            settings = asyncio.run(ask(url))
     return score(about, items, settings, answers)
 
 

@@ -17,15 +17,13 @@ import shlex
 import signal
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import psutil
-
-from vllm_script.server.launch import VllmServer
 
 PACKAGES = ("vllm-script", "vllm", "torch", "transformers")
 
@@ -170,16 +168,6 @@ def figure(path: Path) -> Iterator[Any]:
     axes.legend(fontsize=8)
     figure.savefig(path, dpi=120)
     pyplot.close(figure)
-
-
-def serving(
-    model: str, flags: Sequence[str], env: Mapping[str, str], url: str | None
-) -> AbstractContextManager[VllmServer | None]:
-    """A server for the length of a `with` block; None where one is running at `url`."""
-    if url:
-        return nullcontext()
-    print(f"$ vllm serve {model} {shlex.join(flags)}", file=sys.stderr)
-    return VllmServer(model, *flags, env=env)
 
 
 def process_at(port: int) -> psutil.Process:
