@@ -156,8 +156,7 @@ def _write_llava(folder: Path, sizes: parts.Sizes, model_type: str, grids: dict[
     vocabulary = _write_tokenizer(folder, sizes.context, sizes.vocabulary, "<s>", "</s>")
     config = AutoConfig.for_model(model_type, **llava_arguments(vocabulary, sizes), **grids)
     model = parts.randomise(parts.build(config, sizes.dtype))
-    parts.save(folder, model, parts.published_name)
-    parts.write_json(folder / "generation_config.json", ENDS)
+    parts.save(folder, model, parts.published_name, ENDS)
     if sizes.clip is not None:
         _write_clip(folder / "clip", sizes, sizes.clip, model.model.vision_tower)
 
@@ -185,7 +184,7 @@ def _write_clip(folder: Path, sizes: parts.Sizes, clip: parts.Clip, tower: torch
     config = CLIPConfig(text_config=text, vision_config=vision, projection_dim=clip.projection)
     model = parts.randomise(AutoModel.from_config(config, dtype=sizes.dtype), gain=1.0)
     model.vision_model.load_state_dict(tower.state_dict())
-    model.save_pretrained(folder)
+    parts.save(folder, model)
 
 
 def _write_tokenizer(folder: Path, context: int, vocabulary: int, bos: str, eos: str) -> int:

@@ -223,11 +223,24 @@ def seeded(config: Any) -> Any:
     return randomise(model)
 
 
-def save(folder: Path, model: Any, rename: Callable[[str], str] = str) -> None:
-    """Write configuration and weights of a model; `rename`: to published names."""
-    model.config.architectures = [type(model).__name__]
-    model.config.save_pretrained(folder)
-    write_json(folder / "generation_config.json", {})
+def save(
+    folder: Path,
+    model: Any,
+    rename: Callable[[str], str] = str,
+    ends: Mapping[str, int] | None = None,
+) -> None:
+    """Write configuration and weights of a model.
+
+    Args:
+        rename: to published names.
+        ends: special tokens of generation_config.json.
+    """
+    config = model.config.to_diff_dict() | {"architectures": [type(model).__name__]}
+    for part in config.values():
+        if isinstance(part, dict):
+            part.pop("dtype", None)  # a server's --dtype holds for the whole model
+    write_json(folder / "config.json", config)
+    write_json(folder / "generation_config.json", ends or {})
     weights = {rename(name): value for name, value in model.state_dict().items()}
     save_torch_state_dict(weights, folder)
 
