@@ -107,14 +107,10 @@ def _keep(
         return kept
     newlines = (encoded.rows < 0).nonzero()[:, 0]
     # The newline that ends the row of a kept patch; patches of the base tile have none.
-    grid = kept[kept >= len(encoded.rows) - len(newlines) * _row_length(newlines)]
+    row_length = int(newlines[1] - newlines[0])
+    grid = kept[kept >= len(encoded.rows) - len(newlines) * row_length]
     ends = newlines[torch.searchsorted(newlines, grid)].unique()
     return torch.cat([kept, ends]).sort().values
-
-
-def _row_length(newlines: torch.Tensor) -> int:
-    """Visual tokens of a row of the grid, its newline among them."""
-    return int(newlines[1] - newlines[0])
 
 
 def answer_all(

@@ -22,7 +22,9 @@ import argparse
 import asyncio
 import itertools
 import os
+import shlex
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +33,14 @@ from tqdm import tqdm
 
 from vllm_script.benchmarks import common
 from vllm_script.benchmarks.accuracy.asking import Endpoint, ask_all, read_answers
-from vllm_script.benchmarks.accuracy.plot import plot
 from vllm_script.benchmarks.accuracy.questions import Item, demo_questions, folder_questions
 from vllm_script.benchmarks.accuracy.scores import Scores, score
 from vllm_script.benchmarks.accuracy.settings import RATIOS, SOURCES, WHOLE, Setting, grid
-from vllm_script.benchmarks.accuracy.tables import report
+from vllm_script.benchmarks.accuracy.tables import plot, report
 from vllm_script.benchmarks.common import ending_well, machine, parser_of, publish
 from vllm_script.pruning import MODES
 from vllm_script.server.aliases import SCRIPT_DEMO
+from vllm_script.server.launch import VllmServer
 
 
 def main() -> None:
@@ -59,11 +61,8 @@ def main() -> None:
         print(f"accuracy {scores.whole.mean():.3f} of {len(items)} questions")
         return
     check_pruned(scores)
-    ratio = min(scores.ratios, key=lambda ratio: abs(ratio - args.compare_at))
-    method = args.compare if args.compare in scores.methods else scores.methods[0]
-    text = report(scores, method, ratio)
     plot(scores, args.out / "accuracy.png")
-    publish(args.out, text)
+    publish(args.out, report(scores))
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -84,8 +83,6 @@ def parse_arguments() -> argparse.Namespace:
     add("--ratios", type=float, nargs="+", default=RATIOS, help="keep ratios")
     add("--modes", nargs="+", choices=list(MODES), default=list(MODES))
     add("--sources", nargs="+", choices=SOURCES, help="of relevance; default: all")
-    add("--compare", default="script clip", help="method compared with the others")
-    add("--compare-at", type=float, default=0.11, help="keep ratio for that")
     own, flags = common.split_arguments(None)
     args = parser.parse_args(own)
     args.server_flags = flags
@@ -123,22 +120,24 @@ def measure(
     """Ask everything that has no answer yet, and score it."""
     path = args.out / "answers.jsonl"
     answers = read_answers(path)
-    if all((item.id, str(setting)) in answers for item in items for setting in settings):
-        return score(about, items, settings, answers)
 
-    async def ask(url: str) -> Scores:
-        """Ask, and score: settings that the endpoint has, unless they were chosen."""
+    async def ask(url: str) -> list[Setting]:
+        """Ask, and return the settings that the endpoint has, or all if they were chosen."""
         key = os.environ.get("OPENAI_API_KEY", "none")
         endpoint = Endpoint(url, args.model, key, args.max_tokens, args.stock)
         asked = settings if args.sources else await endpoint.available(items[0], settings)
-        return score(
-            about, items, asked, await ask_all(endpoint, items, asked, path, args.concurrency)
-        )
+        await ask_all(endpoint, items, asked, answers, path, args.concurrency)
+        return asked
 
-    flags = ["--plugin", "script", "--enforce-eager", *args.server_flags]
-    env = {"VLLM_CPU_KVCACHE_SPACE": "2"}  # GiB, where there is no GPU
-    with common.serving(args.model, flags, env, args.url) as server:
-        return asyncio.run(ask(server.url if server else args.url))
+    if not all((item.id, str(setting)) in answers for item in items for setting in settings):
+        flags = ["--plugin", "script", "--enforce-eager", *args.server_flags]
+        env = {"VLLM_CPU_KVCACHE_SPACE": "2"}  # GiB, where there is no GPU
+        with ExitStack() as stack:
+            if not (url := args.url):
+                print(f"$ vllm serve {args.model} {shlex.join(flags)}", file=sys.stderr)
+                url = stack.enter_context(VllmServer(args.model, *flags, env=env)).url
+            settings = asyncio.run(ask(url))
+    return score(about, items, settings, answers)
 
 
 def check_pruned(scores: Scores) -> None:

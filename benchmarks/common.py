@@ -17,15 +17,13 @@ import shlex
 import signal
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import psutil
-
-from vllm_script.server.launch import VllmServer
 
 PACKAGES = ("vllm-script", "vllm", "torch", "transformers")
 
@@ -157,14 +155,19 @@ def publish(out: Path, text: str) -> None:
     print(f"\n{text}\nwritten to {out}")
 
 
-def serving(
-    model: str, flags: Sequence[str], env: Mapping[str, str], url: str | None
-) -> AbstractContextManager[VllmServer | None]:
-    """A server for the length of a `with` block; None where one is running at `url`."""
-    if url:
-        return nullcontext()
-    print(f"$ vllm serve {model} {shlex.join(flags)}", file=sys.stderr)
-    return VllmServer(model, *flags, env=env)
+@contextmanager
+def figure(path: Path) -> Iterator[Any]:
+    """Axes of matplotlib for the length of a `with` block, at whose end they become a PNG."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(8, 5), layout="constrained")
+    yield axes
+    axes.legend(fontsize=8)
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)
 
 
 def process_at(port: int) -> psutil.Process:

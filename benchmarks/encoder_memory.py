@@ -46,9 +46,9 @@ def main() -> None:
         "requests": args.requests,
         "batched_tokens": args.batched_tokens,
     }
-    pruned = {"keep_ratio": args.keep_ratio}
-    runs = {
-        "stock, encoder": (None, "embed_multimodal"),
+    pruned = {"script": {"keep_ratio": args.keep_ratio}}
+    runs: dict[str, tuple[dict[str, Any], str]] = {
+        "stock, encoder": ({}, "embed_multimodal"),
         "script, encoder": (pruned, "encode"),
         "script, whole step": (pruned, "embed_multimodal"),
     }
@@ -56,27 +56,26 @@ def main() -> None:
         print(f"{name}: {args.requests} pictures of {SIZE}x{SIZE} ...", file=sys.stderr)
         with ProcessPoolExecutor(1, get_context("spawn")) as pool:
             asked = pool.submit(measure, model, *run, args.requests, args.batched_tokens)
-            result[name] = asked.result()
-        print(describe(name, result[name]))
+            result[name] = calls = asked.result()
+        images, peaks = zip(*calls, strict=True)
+        print(
+            f"{name}: {sum(images)} images in {len(calls)} calls of at most {max(images)}, "
+            f"peak {max(peaks) / 2**20:.1f} MiB"
+        )
     if args.json:
         with args.json.open("a", encoding="utf-8") as file:
             file.write(json.dumps(result) + "\n")
 
 
-def describe(name: str, calls: list[tuple[int, int]]) -> str:
-    """One line about the calls, (images, peak bytes) each."""
-    most = max(images for images, _ in calls)
-    peak = max(peak for _, peak in calls)
-    return (
-        f"{name}: {sum(images for images, _ in calls)} images in {len(calls)} calls of at most "
-        f"{most}, peak {peak / 2**20:.1f} MiB"
-    )
-
-
 def measure(
-    model: str, settings: dict[str, Any] | None, method: str, num_requests: int, batched_tokens: int
+    model: str, config: dict[str, Any], method: str, num_requests: int, batched_tokens: int
 ) -> list[tuple[int, int]]:
-    """(images, most bytes allocated in it at a time) of every call of that method of the model."""
+    """(images, most bytes allocated in it at a time) of every call of that method of the model.
+
+    Args:
+        config: the engine's --additional-config.
+        num_requests: pictures sent at once.
+    """
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "4")
     import numpy as np
@@ -85,7 +84,7 @@ def measure(
 
     llm = LLM(
         model,
-        additional_config={} if settings is None else {"script": settings},
+        additional_config=config,
         hf_overrides={"text_config": {"num_hidden_layers": 1}},
         load_format="dummy",
         dtype="auto" if torch.cuda.is_available() else "float32",
@@ -94,7 +93,19 @@ def measure(
         mm_processor_cache_gb=0,
     )
     calls: list[tuple[int, int]] = []
-    llm.apply_model(lambda vllm_model: _watch(vllm_model, method, calls))
+
+    def watch(vllm_model: Any) -> None:
+        original = getattr(vllm_model, method)
+
+        def watched(*args: Any, **kwargs: Any) -> Any:
+            results: list[Any] = []
+            peak = peak_bytes(lambda: results.append(original(*args, **kwargs)))
+            calls.append((1 if method == "encode" else len(results[0]), peak))
+            return results[0]
+
+        setattr(vllm_model, method, watched)
+
+    llm.apply_model(watch)
     conversations = []
     for seed in range(num_requests):
         pixels = np.random.default_rng(seed).integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
@@ -103,19 +114,6 @@ def measure(
         conversations.append([{"role": "user", "content": content}])
     llm.chat(conversations, SamplingParams(max_tokens=2, ignore_eos=True))
     return calls
-
-
-def _watch(model: Any, method: str, calls: list[tuple[int, int]]) -> None:
-    original = getattr(model, method)
-
-    def watched(*args: Any, **kwargs: Any) -> Any:
-        results: list[Any] = []
-        peak = peak_bytes(lambda: results.append(original(*args, **kwargs)))
-        num_images = 1 if method == "encode" else len(results[0])
-        calls.append((num_images, peak))
-        return results[0]
-
-    setattr(model, method, watched)
 
 
 def peak_bytes(call: Callable[[], object]) -> int:

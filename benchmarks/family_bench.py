@@ -20,6 +20,7 @@ import argparse
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import openai
 
@@ -29,7 +30,7 @@ from vllm_script.benchmarks.serving.cells import family_cells
 from vllm_script.benchmarks.serving.checks import WrongOutputs
 from vllm_script.benchmarks.serving.expected import Expected
 from vllm_script.benchmarks.serving.fleet import FLAGS, Fleet, default_flags
-from vllm_script.benchmarks.serving.measure import Measurement, Terms, measure_all
+from vllm_script.benchmarks.serving.measure import Measurement, measure_all
 from vllm_script.benchmarks.serving.own_pruning import own_flags
 from vllm_script.benchmarks.serving.requests import size_of
 from vllm_script.benchmarks.serving.results import Results, describe
@@ -52,14 +53,9 @@ def main() -> None:
     flags = default_flags(on_cpu)
     args.out.mkdir(parents=True, exist_ok=True)
     with ending_well(WrongOutputs, ValueError, OSError, RuntimeError, openai.OpenAIError):
-        results = Results(args.out / "results.jsonl")
         about = describe(MODELS, *LENGTHS, SEED, flags)
-        results.check_same_run(about)
-        terms = Terms(*LENGTHS, SEED, args.out, about, folders={})
-        families = [
-            measurement(name, args, terms, flags, results, on_cpu) for name in args.families
-        ]
-        measure_all(families)
+        results = Results(args.out / "results.jsonl", about)
+        measure_all([measurement(name, args, about, results, on_cpu) for name in args.families])
     publish(args.out, family_report(results))
 
 
@@ -83,12 +79,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def measurement(
-    family: str,
-    args: argparse.Namespace,
-    terms: Terms,
-    flags: Sequence[str],
-    results: Results,
-    on_cpu: bool,
+    family: str, args: argparse.Namespace, about: dict[str, Any], results: Results, on_cpu: bool
 ) -> Measurement:
     """All comparisons of a family, with the servers that they take."""
     expected = Expected(written(FAMILY_MODELS[family]))
@@ -96,7 +87,8 @@ def measurement(
     amounts = (args.keep_ratio, args.requests, args.repetitions)
     cells = family_cells(family, args.sizes, expected.modalities, methods, *amounts)
     kinds = FLAGS | {method: own_flags(method, args.keep_ratio, on_cpu) for method in methods}
-    return Measurement(terms, expected, cells, Fleet(expected.model, flags, {}, kinds), results)
+    fleet = Fleet(expected.model, default_flags(on_cpu), {}, kinds)
+    return Measurement(about, expected, cells, fleet, results)
 
 
 if __name__ == "__main__":

@@ -37,12 +37,11 @@ def percentiles(seconds: Sequence[float]) -> dict[str, float]:
 def paired_ratio(above: Sequence[float], below: Sequence[float]) -> Interval:
     """Geometric mean of `above` to `below`, pair by pair: Student's interval on the logarithms."""
     logs = np.log(above) - np.log(below)
-    middle, low, high = float(logs.mean()), math.nan, math.nan
+    low = high = math.nan
     if len(logs) >= MIN_PAIRS:
-        error = float(logs.std(ddof=1)) / math.sqrt(len(logs))
-        reach = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(logs) - 1)) * error
-        low, high = math.exp(middle - reach), math.exp(middle + reach)
-    return Interval(math.exp(middle), low, high)
+        bounds = stats.ttest_1samp(logs, 0).confidence_interval(CONFIDENCE)
+        low, high = math.exp(bounds.low), math.exp(bounds.high)
+    return Interval(math.exp(logs.mean()), low, high)
 
 
 def share(right: np.ndarray) -> Interval:

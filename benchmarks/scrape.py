@@ -2,32 +2,19 @@
 
 from __future__ import annotations
 
-import re
 import urllib.request
-from typing import NamedTuple
+from collections import defaultdict
 
-_SAMPLE = re.compile(r"^([A-Za-z_:][\w:]*)(?:\{(.*)\})? (\S+)$", re.MULTILINE)
-_LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
-
-
-class Sample(NamedTuple):
-    """One line of /metrics."""
-
-    name: str
-    labels: dict[str, str]
-    value: float
+from prometheus_client.parser import text_string_to_metric_families
 
 
 class Scrape:
     """One look at /metrics, without the buckets of histograms."""
 
     def __init__(self, text: str) -> None:
-        found = (match.groups() for match in _SAMPLE.finditer(text))
-        self.samples = [
-            Sample(name, dict(_LABEL.findall(labels or "")), float(value))
-            for name, labels, value in found
-            if not name.endswith("_bucket")
-        ]
+        families = text_string_to_metric_families(text)
+        samples = [sample for family in families for sample in family.samples]
+        self.samples = [sample for sample in samples if not sample.name.endswith("_bucket")]
 
     def sum(self, name: str, **labels: str) -> float:
         """Sum of the samples that have those labels; 0 where there are none."""
@@ -37,20 +24,19 @@ class Scrape:
 
     def by(self, name: str, label: str) -> dict[str, float]:
         """Values by one label."""
-        values: dict[str, float] = {}
+        values: dict[str, float] = defaultdict(float)
         for sample in self.samples:
             if sample.name == name:
-                key = sample.labels[label]
-                values[key] = values.get(key, 0.0) + sample.value
-        return values
+                values[sample.labels[label]] += sample.value
+        return dict(values)
 
     @property
     def totals(self) -> dict[str, float]:
         """Name -> value, summed over all labels."""
-        values: dict[str, float] = {}
-        for name, _, value in self.samples:
-            values[name] = values.get(name, 0.0) + value
-        return values
+        values: dict[str, float] = defaultdict(float)
+        for sample in self.samples:
+            values[sample.name] += sample.value
+        return dict(values)
 
 
 def fetch(root: str) -> Scrape:

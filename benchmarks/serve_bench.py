@@ -30,15 +30,14 @@ import openai
 from vllm_script.benchmarks import common
 from vllm_script.benchmarks.checkpoints import NAMED, written
 from vllm_script.benchmarks.common import accelerator, ending_well, parser_of, publish
-from vllm_script.benchmarks.serving.cells import SCRIPT, STOCK, UNUSED, Cell, Load, grid, off_cells
+from vllm_script.benchmarks.serving.cells import SCRIPT, STOCK, UNUSED, Cell, grid, off_cells
 from vllm_script.benchmarks.serving.checks import WrongOutputs
 from vllm_script.benchmarks.serving.expected import Expected
 from vllm_script.benchmarks.serving.fleet import Fleet, default_flags
-from vllm_script.benchmarks.serving.measure import SETTLE_SECONDS, Measurement, Terms, measure_all
-from vllm_script.benchmarks.serving.plot import plot
+from vllm_script.benchmarks.serving.measure import SETTLE_SECONDS, Measurement, measure_all
 from vllm_script.benchmarks.serving.requests import picture_files, size_of
 from vllm_script.benchmarks.serving.results import Results, describe
-from vllm_script.benchmarks.serving.tables import report
+from vllm_script.benchmarks.serving.tables import plot, report
 
 QUICK: dict[str, Any] = dict(
     sizes=["672x672"], concurrency=[1, 4], rates=[], keep_ratios=[0.11], requests=2, repetitions=2
@@ -58,14 +57,11 @@ def main() -> None:
     about = describe(shown, *lengths, None if urls else flags)
     args.out.mkdir(parents=True, exist_ok=True)
     with ending_well(WrongOutputs, ValueError, OSError, RuntimeError, openai.OpenAIError):
-        results = Results(args.out / "results.jsonl")
-        results.check_same_run(about)
+        results = Results(args.out / "results.jsonl", about)
         cells = cells_of(args, off=[SCRIPT] if urls else [SCRIPT, UNUSED])
-        folders = {args.pictures.name: args.pictures} if args.pictures else {}
-        terms = Terms(*lengths, args.out, about, folders)
         expected = Expected(written(model))
         fleet = Fleet(expected.model, flags, urls)
-        measure_all([Measurement(terms, expected, cells, fleet, results)])
+        measure_all([Measurement(about, expected, cells, fleet, results, args.pictures)])
     plot(results, args.out)
     publish(args.out, report(results, SETTLE_SECONDS))
 
@@ -90,8 +86,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--concurrency", type=int, nargs="+", default=at_once, help="at a time, a cell each")
     rates = "requests/s with Poisson arrivals, a cell each; 0.7x is a multiple of the most that "
     rates += "stock served"
-    default = [Load(rate=0.7, of_stock=True)]
-    add("--rates", nargs="*", type=rate_of, default=default, help=rates)
+    add("--rates", nargs="*", type=rate_of, default=["0.7x"], help=rates)
     add("--input-tokens", type=int, default=32, help="of the text of a request")
     add("--output-tokens", type=int, default=16, help="of an answer, whatever it is")
     add = parser.add_argument_group("how long it is measured").add_argument
@@ -113,9 +108,10 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def rate_of(text: str) -> Load:
-    """Read "2" or "0.7x"."""
-    return Load(rate=float(text.removesuffix("x")), of_stock=text.endswith("x"))
+def rate_of(text: str) -> str:
+    """Check that a rate is as "2" or "0.7x"."""
+    float(text.removesuffix("x"))
+    return text
 
 
 def cells_of(args: argparse.Namespace, off: Sequence[str]) -> list[Cell]:

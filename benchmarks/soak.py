@@ -1,7 +1,6 @@
 """Serve for a long time under everything that clients do, and see whether the server minds.
 
     python benchmarks/soak.py --minutes 30 --out runs/soak
-    python benchmarks/soak.py --url http://host:8000 --model CHECKPOINT --minutes 30
 
 Starts `vllm serve MODEL --plugin script` with caches so small that they fill and evict, and a KV
 cache too small for all clients at once. For the time given, clients ask about pictures of all
@@ -11,8 +10,6 @@ server's processes are looked at. Ends with an error unless every request that w
 200 with exactly the prompt tokens expected, every mistake its 4xx, nothing was logged as an error,
 memory did not grow, and the metrics add up to what was sent. Writes OUT/report.md, OUT/server.log
 and OUT/samples.jsonl, a line a look. Which requests a client draws follows from --seed.
-
-A server at --url must have these flags (and no other clients); its log and memory stay unknown:
 """
 
 from __future__ import annotations
@@ -25,18 +22,22 @@ import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import httpx
 from tqdm import tqdm
 
 from vllm_script.benchmarks import common
 from vllm_script.benchmarks.common import ending_well, machine, parser_of, publish
+from vllm_script.benchmarks.scrape import Scrape
 from vllm_script.benchmarks.serving.expected import Expected
 from vllm_script.benchmarks.soaking.balance import balance, caches_filled, idle
-from vllm_script.benchmarks.soaking.clients import Clients
+from vllm_script.benchmarks.soaking.client import send
+from vllm_script.benchmarks.soaking.clients import http_client, run_clients
+from vllm_script.benchmarks.soaking.ledger import Ledger
 from vllm_script.benchmarks.soaking.mix import MAX_IMAGES, Mix
-from vllm_script.benchmarks.soaking.recorder import Recorder
 from vllm_script.benchmarks.soaking.report import report
+from vllm_script.benchmarks.soaking.samples import sample
 from vllm_script.benchmarks.soaking.verdict import (
     RETURN_FREED,
     SHORTEST,
@@ -64,7 +65,7 @@ def main() -> None:
     flags = server_flags(args.cache_gb)
     with (
         ending_well(httpx.HTTPError, ValueError, OSError, RuntimeError),
-        common.serving(args.model, flags, ENVIRONMENT, args.url) as server,
+        VllmServer(args.model, *flags, env=ENVIRONMENT) as server,
     ):
         checks, text = asyncio.run(soak(args, server, about))
     publish(args.out, text)
@@ -73,13 +74,12 @@ def main() -> None:
 
 def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
-    parser = parser_of(f"{__doc__}\n    {shlex.join(server_flags(CACHE_GB))}")
+    parser = parser_of(__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/soak"), help="folder of results")
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--clients", type=int, default=8, help="requests at a time")
     parser.add_argument("--model", default=SCRIPT_DEMO, help="checkpoint: a name or a folder")
     parser.add_argument("--cache-gb", type=float, default=CACHE_GB, help="size of each image cache")
-    parser.add_argument("--url", help="a server that is running; then start none")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--every", type=float, default=10, help="seconds between two looks")
     return parser.parse_args()
@@ -98,39 +98,47 @@ def server_flags(cache_gb: float) -> list[str]:
 
 
 async def soak(
-    args: argparse.Namespace, server: VllmServer | None, about: Mapping[str, str]
+    args: argparse.Namespace, server: VllmServer, about: Mapping[str, str]
 ) -> tuple[list[Check], str]:
     """The run, its verdict and its report."""
-    root = (args.url or server.url).rstrip("/").removesuffix("/v1")  # type: ignore[union-attr]
+    process = common.process_at(server.port)
     mix = Mix(Expected(repository_of(args.model) or args.model), "soak", KEEP_RATIO, CONTEXT)
-    clients = Clients(root, mix, args.clients, args.seed)
-    ledger = clients.ledger
+    http, ledger = http_client(server.url.removesuffix("/v1")), Ledger()
     (first,) = mix.question(random.Random(args.seed))
-    answer = await clients.send(first)
+    answer = await send(http, first)
     if answer.prompt_tokens != first.prompt_tokens:
         raise RuntimeError(f"the first question, {first.prompt_tokens} tokens, got {answer}")
     seconds = 60 * args.minutes
+    rngs = [random.Random(f"{args.seed} {number}") for number in range(args.clients)]
+    samples: list[dict[str, Any]] = []
     with (
         (args.out / "samples.jsonl").open("w", encoding="utf-8") as lines,
         tqdm(total=round(seconds), unit="s", dynamic_ncols=True) as bar,
     ):
-        recorder = Recorder(ledger, server and common.process_at(server.port), lines, bar)
-        before, after = await clients.run(seconds, args.every, recorder.look)
-    again = await clients.send(first)
+
+        def look(passed: float, scrape: Scrape) -> None:
+            line = sample(passed, ledger, process, scrape)
+            samples.append(line)
+            print(json.dumps(line), file=lines, flush=True)
+            bar.update(min(round(passed), bar.total) - bar.n)
+            text = f"{line['requests']} requests, {line['errors']} errors"
+            bar.set_postfix_str(f"{text}, {sum(line['memory_mib'].values()):.0f} MiB")
+
+        before, after = await run_clients(http, mix, ledger, rngs, seconds, args.every, look)
+    again = await send(http, first)
     (hang_up,) = mix.hang_up(random.Random(0))
     checks = [
-        Check("wrong outcomes of requests", not ledger.errors, str(ledger.num_errors)),
+        Check("wrong outcomes of requests", not ledger.errors, str(len(ledger.errors))),
         Check("the first question has the first answer", again == answer, repr(again.text)),
         idle(after),
         *balance(before, after, ledger, hang_up),
         *caches_filled(after, int(args.cache_gb * 2**30)),
     ]
-    if server:
-        (args.out / "server.log").write_text(server.log(), encoding="utf-8")
-        checks += log_checks(server.log(), ledger.resent)
-        if args.minutes >= SHORTEST:
-            checks.append(growth_check(recorder.sizes))
-    return checks, report(about, checks, ledger, recorder.samples)
+    (args.out / "server.log").write_text(server.log(), encoding="utf-8")
+    checks += log_checks(server.log(), ledger.resent)
+    if args.minutes >= SHORTEST:
+        checks.append(growth_check(samples))
+    return checks, report(about, checks, ledger, samples)
 
 
 def describe(args: argparse.Namespace) -> dict[str, str]:
@@ -140,7 +148,7 @@ def describe(args: argparse.Namespace) -> dict[str, str]:
         "clients": str(args.clients),
         "server flags": shlex.join(server_flags(args.cache_gb)),
         "server environment": ", ".join(f"{k}={v}" for k, v in ENVIRONMENT.items()),
-        "machine": "a server elsewhere" if args.url else machine(),
+        "machine": machine(),
         **common.repeatable(),
     }
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,22 +66,21 @@ class Endpoint:
 async def ask_all(
     endpoint: Endpoint,
     items: Sequence[Item],
-    settings: list[Setting],
+    settings: Sequence[Setting],
+    answers: Answers,
     path: Path,
     concurrency: int,
-) -> Answers:
-    """Ask what `path` does not have yet, append to it, and return everything.
+) -> None:
+    """Ask what `answers` does not have yet, and add it there and to the end of the file.
 
     Raises:
         openai.OpenAIError: a request failed; what was answered before is in the file.
     """
-    answers = read_answers(path)
-    left = iter(_unanswered(items, settings, answers))
+    pairs = [(item, setting) for item in items for setting in settings]
+    left = iter([(i, setting) for i, setting in pairs if (i.id, str(setting)) not in answers])
     with (
         path.open("a", encoding="utf-8") as out,
-        tqdm(
-            total=len(items) * len(settings), initial=len(answers), unit="answer", mininterval=1
-        ) as bar,
+        tqdm(total=len(pairs), initial=len(answers), unit="answer", mininterval=1) as bar,
     ):
 
         async def work() -> None:
@@ -89,18 +88,7 @@ async def ask_all(
                 reply = await endpoint.ask(item, setting)
                 entry = {"item": item.id, "setting": str(setting)} | reply
                 answers[item.id, str(setting)] = entry
-                out.write(json.dumps(entry) + "\n")
-                out.flush()
+                print(json.dumps(entry), file=out, flush=True)
                 bar.update()
 
         await asyncio.gather(*(work() for _ in range(concurrency)))
-    return answers
-
-
-def _unanswered(
-    items: Iterable[Item], settings: list[Setting], answers: Answers
-) -> Iterator[tuple[Item, Setting]]:
-    for item in items:
-        for setting in settings:
-            if (item.id, str(setting)) not in answers:
-                yield item, setting

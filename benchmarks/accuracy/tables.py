@@ -1,17 +1,24 @@
-"""What was found, as Markdown tables."""
+"""What was found, as Markdown tables and as a plot."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 
-from ..common import bullets, markdown
+from ..common import bullets, figure, markdown
 from ..intervals import mcnemar, paired_difference, share
 from .scores import Scores
 from .settings import WHOLE
 
+METHOD, RATIO = "script clip", 0.11
+"""What is broken down and compared with the others; the first method if this was not measured."""
 
-def report(scores: Scores, method: str, ratio: float) -> str:
-    """All tables; `method` at `ratio` is the one that is broken down and compared."""
+
+def report(scores: Scores) -> str:
+    """All tables."""
+    method = METHOD if METHOD in scores.methods else scores.methods[0]
+    ratio = min(scores.ratios, key=lambda ratio: abs(ratio - RATIO))
     parts = [
         *_head(scores),
         "## Accuracy against keep ratio\n\n" + _by_ratio(scores),
@@ -32,6 +39,32 @@ def ablation(scores: Scores, default: str) -> str:
         if method != default:
             rows.append([method, *(_gap(right[ratio], base[ratio]) for ratio in scores.ratios)])
     return "\n\n".join([*_head(scores), markdown(header, rows)]) + "\n"
+
+
+def plot(scores: Scores, path: Path) -> None:
+    """Draw one line a method with 95 % intervals; the dashed line is the accuracy of all tokens."""
+    with figure(path) as axes:
+        for index, method in enumerate(scores.methods):
+            points = sorted(scores.of_method(method).items())
+            shares = [share(right) for _, right in points]
+            shift = 1 + 0.008 * (index - len(scores.methods) / 2)  # intervals beside each other
+            axes.errorbar(
+                [ratio * shift for ratio, _ in points],
+                [s.value for s in shares],
+                [[s.value - s.low for s in shares], [s.high - s.value for s in shares]],
+                label=method,
+                marker="o",
+                markersize=4,
+                linewidth=1.2,
+                elinewidth=0.8,
+            )
+        axes.axhline(scores.whole.mean(), color="black", linestyle="--", label="all tokens")
+        axes.set_xscale("log")
+        axes.set_xticks(scores.ratios, [f"{ratio:g}" for ratio in scores.ratios])
+        axes.minorticks_off()
+        axes.set_xlabel("keep ratio")
+        axes.set_ylabel(f"accuracy ({len(scores.whole)} questions)")
+        axes.grid(alpha=0.3)
 
 
 def _head(scores: Scores) -> list[str]:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import torch
 
-from vllm_script.kernels import greedy_map, reduce_graph
 from vllm_script.pruning import PruningParams, run_mode
 
 
@@ -62,8 +59,6 @@ VARIANTS = (
     _changed("relevance alone", mode="top"),
 )
 
-Select = Callable[[torch.Tensor, int, torch.Tensor | None], torch.Tensor]
-
 
 def select(
     variant: Variant,
@@ -79,48 +74,26 @@ def select(
         relevance: [P] of the variant's source and sign.
         tiles: [P] number of the tile that each token comes from.
     """
-    chosen = _selection(variant)
     if not variant.per_tile:
-        return chosen(visual_tokens, budget, relevance)
+        return _select_of_all(variant, visual_tokens, budget, relevance)
     kept = []
     for tile, share in _shares(tiles, budget).items():
         own = (tiles == tile).nonzero()[:, 0]
         own_relevance = None if relevance is None else relevance[own]
-        kept.append(own[chosen(visual_tokens[own], share, own_relevance)])
+        kept.append(own[_select_of_all(variant, visual_tokens[own], share, own_relevance)])
     return torch.cat(kept).sort().values
 
 
-def _selection(variant: Variant) -> Select:
-    if variant.mode == "top":
-        return _most_relevant
-    if variant.budgets_in_pool:
-        return partial(_in_larger_pool, variant)
-    return lambda tokens, budget, relevance: run_mode(
-        tokens, budget, relevance, variant.mode, variant.params
-    )
-
-
-def _most_relevant(
-    visual_tokens: torch.Tensor, budget: int, relevance: torch.Tensor | None
-) -> torch.Tensor:
-    assert relevance is not None
-    return relevance.argsort(descending=True, stable=True)[:budget].sort().values
-
-
-def _in_larger_pool(
+def _select_of_all(
     variant: Variant, visual_tokens: torch.Tensor, budget: int, relevance: torch.Tensor | None
 ) -> torch.Tensor:
-    params, num_tokens = variant.params, len(visual_tokens)
-    pool = reduce_graph(
-        visual_tokens,
-        min(
-            num_tokens, round(max(variant.budgets_in_pool * budget, params.pool_ratio * num_tokens))
-        ),
-        tau=params.tau,
-        tau_relative=params.tau_relative,
-        gamma=params.gamma,
-    )
-    return greedy_map(visual_tokens, relevance, budget, pool=pool).sort().values
+    """Select without regard to tiles."""
+    if variant.mode == "top":
+        assert relevance is not None
+        return relevance.argsort(descending=True, stable=True)[:budget].sort().values
+    least = min(1.0, variant.budgets_in_pool * budget / len(visual_tokens))
+    params = replace(variant.params, pool_ratio=max(variant.params.pool_ratio, least))
+    return run_mode(visual_tokens, budget, relevance, variant.mode, params)
 
 
 def _shares(tiles: torch.Tensor, budget: int) -> dict[int, int]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import save_torch_state_dict
 
 from . import parts
 
@@ -21,27 +22,14 @@ MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 CONFIGURATION = Path(__file__).with_name("configuration_internvl_chat.py")
 
 TOKENS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<img>", "</img>", "<IMG_CONTEXT>"]
-TURN = "{{ '<|im_start|>' + message['role'] + '\n' }}"
-ANSWER = "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+TEMPLATE = parts.chat_template(image="<IMG_CONTEXT>\n", video="<video>\n")
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
-    f"{TURN}{{{{ message['content'] + '<|im_end|>\n' }}}}"
+    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
     "{% endfor %}"
-    f"{ANSWER}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
-TEMPLATE = (
-    "{% for message in messages %}"
-    f"{TURN}"
-    "{% if message['content'] is string %}{{ message['content'] }}"
-    "{% else %}{% for part in message['content'] %}"
-    "{% if part['type'] == 'image' %}{{ '<IMG_CONTEXT>\n' }}"
-    "{% elif part['type'] == 'video' %}{{ '<video>\n' }}"
-    "{% elif part['type'] == 'text' %}{{ part['text'] }}{% endif %}"
-    "{% endfor %}{% endif %}"
-    "{{ '<|im_end|>\n' }}"
-    "{% endfor %}"
-    f"{ANSWER}"
-)
+"""Of a chat whose images and videos stand in its texts already."""
 SAME_NAMES = (
     *("hidden_act", "hidden_size", "intermediate_size", "layer_norm_eps", "norm_type"),
     *("num_attention_heads", "num_channels", "num_hidden_layers"),
@@ -65,7 +53,7 @@ CHAT_NAMES = {
 }
 
 
-def write_internvl(folder: Path, seed: int, sizes: parts.Sizes) -> None:
+def write_internvl(folder: Path, sizes: parts.Sizes) -> None:
     """Write an InternVL in transformers' format."""
     named = {
         "start_image_token": "<img>",
@@ -74,7 +62,7 @@ def write_internvl(folder: Path, seed: int, sizes: parts.Sizes) -> None:
         "video_token": "<video>",
     }
     vocab_size = _write_tokenizer(folder, "<video>", TEMPLATE, extra_special_tokens=named)
-    parts.save_model(folder, _model(vocab_size, seed, sizes))
+    parts.save(folder, _model(vocab_size, sizes))
     tile = {"height": _tile(sizes), "width": _tile(sizes)}
     images = {
         "image_processor_type": "GotOcr2ImageProcessor",
@@ -92,13 +80,13 @@ def write_internvl(folder: Path, seed: int, sizes: parts.Sizes) -> None:
     )
 
 
-def write_internvl_chat(folder: Path, seed: int, sizes: parts.Sizes) -> None:
+def write_internvl_chat(folder: Path, sizes: parts.Sizes) -> None:
     """Write an InternVL in its own format, with the code of its configuration."""
     vocab_size = _write_tokenizer(folder, "<|video_pad|>", CHAT_TEMPLATE)
-    model = _model(vocab_size, seed, sizes)
+    model = _model(vocab_size, sizes)
     parts.write_json(folder / "config.json", _chat_config(model.config))
     parts.write_json(folder / "generation_config.json", {})
-    parts.save_weights(folder, _chat_weights(model.state_dict()))
+    save_torch_state_dict(_chat_weights(model.state_dict()), folder)
     shutil.copy(CONFIGURATION, folder)
 
 
@@ -116,16 +104,13 @@ def _tile_tokens(sizes: parts.Sizes) -> int:
     return (_tile(sizes) // PATCH // 2) ** 2
 
 
-def _model(vocab_size: int, seed: int, sizes: parts.Sizes) -> Any:
-    from transformers import InternVLConfig, InternVLForConditionalGeneration, Qwen2Config
+def _model(vocab_size: int, sizes: parts.Sizes) -> Any:
+    from transformers import InternVLConfig, Qwen2Config
 
     config = InternVLConfig(
         text_config=Qwen2Config(**parts.text_sizes(vocab_size, sizes)),
         vision_config=dict(
-            hidden_size=sizes.vision.width,
-            intermediate_size=sizes.vision.mlp,
-            num_hidden_layers=sizes.vision.layers,
-            num_attention_heads=sizes.vision.heads,
+            **parts.vision_sizes(sizes),
             image_size=[_tile(sizes), _tile(sizes)],
             patch_size=[PATCH, PATCH],
             attention_bias=True,
@@ -134,7 +119,7 @@ def _model(vocab_size: int, seed: int, sizes: parts.Sizes) -> Any:
         image_seq_length=_tile_tokens(sizes),
         tie_word_embeddings=False,
     )
-    return parts.seeded(InternVLForConditionalGeneration(config), seed)
+    return parts.seeded(config)
 
 
 def _chat_config(config: Any) -> dict[str, Any]:

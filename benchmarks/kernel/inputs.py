@@ -10,13 +10,14 @@ from typing import Any
 import torch
 
 POOL_RATIO = 0.5
+QUERY_ROWS = 2
+"""Rows of the query of an image."""
 
 KEEP_RATIOS = (0.056, 0.11, 0.25, 0.5)
-FULL = {"tokens": (576, 2880, 5760), "dims": (4096, 3584), "keep": KEEP_RATIOS, "batch": (1, 8, 32)}
-QUICK = {"tokens": (576, 2880), "dims": (4096,), "keep": (0.11,), "batch": (1, 8)}
-ON_CPU = {"tokens": (576,), "dims": (256,), "keep": (0.11, 0.5), "batch": (1,)}
-
-QUERY_ROWS = 2
+# Tokens, dimensions, keep ratios and batch sizes.
+FULL: tuple[tuple[Any, ...], ...] = ((576, 2880, 5760), (4096, 3584), KEEP_RATIOS, (1, 8, 32))
+QUICK: tuple[tuple[Any, ...], ...] = ((576, 2880), (4096,), (0.11,), (1, 8))
+ON_CPU: tuple[tuple[Any, ...], ...] = ((576,), (256,), (0.11, 0.5), (1,))
 
 
 @dataclass(frozen=True)
@@ -30,11 +31,8 @@ class Shape:
 
     @property
     def target(self) -> int:
+        """Tokens of the pool."""
         return max(self.budget, int(POOL_RATIO * self.tokens + 0.5))
-
-    @property
-    def lengths(self) -> list[int]:
-        return [self.tokens] * self.batch
 
 
 @dataclass(frozen=True)
@@ -49,12 +47,8 @@ class Inputs:
 
 def shapes(quick: bool, on_gpu: bool) -> Iterator[Shape]:
     """All shapes of a run."""
-    chosen: dict[str, tuple[Any, ...]] = QUICK if quick else FULL
-    if not on_gpu:
-        chosen = ON_CPU
-    for tokens, dim, keep, batch in itertools.product(
-        chosen["tokens"], chosen["dims"], chosen["keep"], chosen["batch"]
-    ):
+    chosen = ON_CPU if not on_gpu else QUICK if quick else FULL
+    for tokens, dim, keep, batch in itertools.product(*chosen):
         # 322 of 2880 is what the plugin keeps of a 672x672 picture: newline tokens count too.
         budget = 322 if (tokens, keep) == (2880, 0.11) else round(keep * tokens)
         yield Shape(tokens, dim, budget, batch)

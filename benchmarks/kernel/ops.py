@@ -20,7 +20,6 @@ from vllm_script.kernels.testing import assert_selection
 
 from .inputs import QUERY_ROWS, Inputs
 from .loop_forms import compiled_selection, published_selection
-from .timing import progress
 
 SETTINGS: dict[str, Any] = {"tau": 0.1, "tau_relative": True, "gamma": 1.0}
 
@@ -47,13 +46,13 @@ def runs(inputs: Inputs, on_gpu: bool) -> Iterator[tuple[str, str, Callable[[], 
     """(op, variant, call) of everything that is timed of these inputs."""
     shape, x = inputs.shape, inputs.x
     targets, budgets = [shape.target] * shape.batch, [shape.budget] * shape.batch
-    query_lengths = [QUERY_ROWS] * shape.batch
-    pool = reduce_graph(x, targets, lengths=shape.lengths, **SETTINGS)
+    lengths, query_lengths = [shape.tokens] * shape.batch, [QUERY_ROWS] * shape.batch
+    pool = reduce_graph(x, targets, lengths=lengths, **SETTINGS)
     kept = torch.arange(0, len(x), max(1, shape.tokens // shape.budget), device=x.device)
     backends: list[tuple[str, Any]] = [("triton", "triton")] if on_gpu else []
     few_steps = shape.budget * shape.batch <= MOST_HOST_STEPS
     for variant, backend in [*backends, ("eager", "torch")]:
-        many: dict[str, Any] = {"lengths": shape.lengths, "backend": backend}
+        many: dict[str, Any] = {"lengths": lengths, "backend": backend}
         relevance = partial(query_relevance, x, inputs.query, query_lengths=query_lengths, **many)
         yield "norms", variant, partial(inverse_norms, x, backend)
         yield "relevance", variant, relevance
@@ -67,8 +66,6 @@ def runs(inputs: Inputs, on_gpu: bool) -> Iterator[tuple[str, str, Callable[[], 
     if few_steps:
         yield "selection", "compiled", partial(each_image, inputs, compiled_selection)
         yield "selection", "published", partial(each_image, inputs, published_selection)
-    else:
-        progress(f"  loops on the host are left out: {shape.budget * shape.batch} steps")
 
 
 def one_round(inputs: Inputs, backend: Any) -> list[torch.Tensor]:
@@ -80,10 +77,9 @@ def one_round(inputs: Inputs, backend: Any) -> list[torch.Tensor]:
 def selected(inputs: Inputs, backend: Any) -> torch.Tensor:
     """What mode `script` does, for all images at once, and the kept rows."""
     shape, x = inputs.shape, inputs.x
-    inverse_norm = inverse_norms(x, backend)
-    given = {"lengths": shape.lengths, "inverse_norm": inverse_norm, "backend": backend}
+    lengths, budgets = [shape.tokens] * shape.batch, [shape.budget] * shape.batch
+    given = {"inverse_norm": inverse_norms(x, backend), "lengths": lengths, "backend": backend}
     pool = reduce_graph(x, [shape.target] * shape.batch, **SETTINGS, **given)
-    budgets = [shape.budget] * shape.batch
     picks = greedy_map(x, inputs.relevance, budgets, pool=pool, **given)
     return gather_rows(x, picks.sort().values, backend)
 

@@ -1,40 +1,80 @@
-"""Times of a call, and the table of them: rows on stdout, and on stderr what is being done."""
+"""Times of a call, and the least that the machine would need for it."""
 
 from __future__ import annotations
 
+import math
 import statistics
-import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
-from .cost import Cost, Peak
+from vllm_script.kernels.reduce_graph import MAX_DROP
+
 from .inputs import Shape
 
 # Each time is of at least so many calls, and the calls of each take at least so many seconds.
 LEAST_CALLS, LEAST_SECONDS = 5, 0.3
+FLOAT = 4
 
 
-def measure(
-    op: str,
-    variant: str,
-    run: Callable[[], Any],
-    shape: Shape,
-    cost: Cost,
-    peak: Peak,
-    device: torch.device,
-) -> dict[str, Any]:
-    """Time a call; a row of results with what it costs at least beside it."""
-    progress(f"  {op} {variant}")
-    p20, p50, p80 = (1e3 * seconds for seconds in quantiles(run, device))
-    share = max(cost.bytes / peak.bytes_per_s, cost.flop / peak.flop_per_s) / (p50 / 1e3)
-    return {
-        **{"op": op, "variant": variant, "P": shape.tokens, "D": shape.dim, "K": shape.budget},
-        **{"batch": shape.batch, "p20_ms": p20, "p50_ms": p50, "p80_ms": p80},
-        **{"bytes": cost.bytes, "flop": cost.flop, "roofline_share": share},
-    }
+class Work(NamedTuple):
+    """Of an op, what it cannot do without; of a machine, what it was seen to do in a second."""
+
+    bytes: float
+    """Every input read once, every output written once."""
+    flop: float
+    """Multiplications with additions."""
+
+
+def work_of(op: str, shape: Shape, dtype: torch.dtype) -> Work:
+    """Work of an op for all images. Rounds are those of inputs where edges do not run out."""
+    tokens, dim, budget, target = shape.tokens, shape.dim, shape.budget, shape.target
+    row = dim * dtype.itemsize
+    rounds = _flop_of_rounds(tokens, dim, target)
+    # The triangle of similarities, and a projection on all earlier picks at every step. Where the
+    # pool is the budget there is nothing to choose.
+    picks = Work(target * row, target**2 * dim + budget**2 * target)
+    if budget == target:
+        picks = Work(budget * 8, 0)
+    work = {
+        "norms": Work(tokens * (row + FLOAT), 2 * tokens * dim),
+        "relevance": Work(tokens * (row + FLOAT), 4 * tokens * dim),
+        "redundancy": Work(tokens * row, 2 * (tokens // 2) * (tokens - tokens // 2) * dim),
+        "reduce_graph": Work(tokens * row, rounds),
+        "greedy_map": picks,
+        "gather": Work(2 * budget * row, 0),
+        # The rows have to be read once for all ops together.
+        "selection": Work((tokens + budget) * row, 2 * tokens * dim + rounds + picks.flop),
+    }[op]
+    return Work(shape.batch * work.bytes, shape.batch * work.flop)
+
+
+def _flop_of_rounds(tokens: int, dim: int, target: int) -> int:
+    flop, parity = 0, 0
+    while tokens > target:
+        num_src = (tokens - parity + 1) // 2
+        flop += 2 * num_src * (tokens - num_src) * dim
+        tokens -= min(math.ceil(MAX_DROP * num_src), tokens - target)
+        parity = 1 - parity
+    return flop
+
+
+def measured_peak(device: torch.device, dtype: torch.dtype) -> Work:
+    """A large copy and a large product on the spot, the best of a few."""
+    on_gpu = device.type == "cuda"
+    size = 1 << 30 if on_gpu else 1 << 26
+    source = torch.zeros(size, dtype=torch.int8, device=device)
+    copy = torch.empty_like(source)
+    side = 8192 if on_gpu else 1024
+    matrix = torch.randn(side, side, device=device).to(dtype)
+    product = torch.empty_like(matrix)
+    copying = min(timed(lambda: copy.copy_(source), device) for _ in range(5))
+    multiplying = min(
+        timed(lambda: torch.mm(matrix, matrix, out=product), device) for _ in range(5)
+    )
+    return Work(2 * size / copying, 2 * side**3 / multiplying)
 
 
 def quantiles(run: Callable[[], Any], device: torch.device) -> list[float]:
@@ -44,8 +84,7 @@ def quantiles(run: Callable[[], Any], device: torch.device) -> list[float]:
     begin = time.perf_counter()
     while len(times) < LEAST_CALLS or time.perf_counter() - begin < LEAST_SECONDS:
         times.append(timed(run, device))
-    p20, p50, p80 = (statistics.quantiles(times, n=10)[index] for index in (1, 4, 7))
-    return [p20, p50, p80]
+    return [statistics.quantiles(times, n=10)[index] for index in (1, 4, 7)]
 
 
 def timed(run: Callable[[], Any], device: torch.device) -> float:
@@ -62,22 +101,3 @@ def timed(run: Callable[[], Any], device: torch.device) -> float:
     end.synchronize()
     milliseconds: float = start.elapsed_time(end)
     return milliseconds / 1e3
-
-
-def print_header() -> None:
-    """Print the head of the table."""
-    print(f"{'op':<12}{'variant':<11}{'P':>6}{'D':>6}{'K':>6}{'batch':>6}", end="")
-    print(f"{'p20 ms':>10}{'p50 ms':>10}{'p80 ms':>10}{'MB':>9}{'GFLOP':>9}{'roofline':>10}")
-
-
-def print_row(row: dict[str, Any]) -> None:
-    """Print one line of the table, what `measure` has returned."""
-    print(f"{row['op']:<12} {row['variant']:<10}{row['P']:>6}{row['D']:>6}{row['K']:>6}", end="")
-    print(f"{row['batch']:>6}{row['p20_ms']:>10.3f}{row['p50_ms']:>10.3f}", end="")
-    print(f"{row['p80_ms']:>10.3f}{row['bytes'] / 1e6:>9.1f}{row['flop'] / 1e9:>9.1f}", end="")
-    print(f"{row['roofline_share']:>10.1%}", flush=True)
-
-
-def progress(text: str) -> None:
-    """Say what is being done."""
-    print(text, file=sys.stderr, flush=True)

@@ -40,34 +40,21 @@ class Arm:
 
 
 @dataclass(frozen=True)
-class Load:
-    """How requests come: a number of them at a time, or at a rate with Poisson arrivals."""
-
-    concurrency: int | None = None
-    rate: float | None = None
-    """Requests a second."""
-    of_stock: bool = False
-    """Whether `rate` is a multiple of the most requests/s that stock served in this run."""
-
-    def __str__(self) -> str:
-        if self.concurrency is not None:
-            return f"concurrency {self.concurrency}"
-        return f"rate {self.rate:g}{'x' if self.of_stock else ''}"
-
-
-@dataclass(frozen=True)
 class Cell:
     """One load on one kind of picture, measured on several arms in turns."""
 
     picture: str
     """Size of random pictures, as in 672x672, or videos, 16x336x336, or the name of a folder."""
-    load: Load
     arms: tuple[Arm, ...]
     """The first one is what the others are compared with."""
     requests: int
     """Requests of one block, where the load does not ask for more."""
     repetitions: int
     """Blocks of each arm."""
+    concurrency: int | None = 1
+    """Requests at a time; None where they come at a rate."""
+    rate: str | None = None
+    """Requests/s of Poisson arrivals, or, as in 0.7x, a multiple of the most that stock served."""
     launch: int = 0
     """Servers live as long as this number stays the same; above 0 for comparisons with off."""
     family: str | None = None
@@ -76,8 +63,9 @@ class Cell:
     def __str__(self) -> str:
         if self.family:
             return f"{self.family}, {self.picture}, {self.arms[-1]}"
+        load = f"rate {self.rate}" if self.rate else f"concurrency {self.concurrency}"
         off = f", {self.arms[-1]} against stock, launch {self.launch}" if self.launch else ""
-        return f"{self.picture}, {self.load}{off}{', second question' if self.again else ''}"
+        return f"{self.picture}, {load}{off}{', second question' if self.again else ''}"
 
     @property
     def again(self) -> bool:
@@ -93,7 +81,7 @@ class Cell:
 def grid(
     pictures: Sequence[str],
     concurrency: Sequence[int],
-    rates: Sequence[Load],
+    rates: Sequence[str],
     keep_ratios: Sequence[float],
     requests: int,
     repetitions: int,
@@ -105,20 +93,20 @@ def grid(
     """
     arms = (Arm(STOCK), *(Arm(SCRIPT, ratio) for ratio in keep_ratios))
     questions = (Arm(SCRIPT, keep_ratios[0]), Arm(SCRIPT, keep_ratios[0], known=True))
-    at_once = [Load(concurrency=number) for number in concurrency]
-    loads = [(pictures[0], load) for load in at_once]
-    loads += [(picture, at_once[0]) for picture in pictures[1:]]
-    cells = [Cell(picture, load, arms, requests, repetitions) for picture, load in loads]
-    cells.append(Cell(pictures[0], Load(concurrency=1), questions, requests, repetitions))
-    return cells + [Cell(pictures[0], load, arms, requests, repetitions) for load in rates]
+    size = (requests, repetitions)
+    return [
+        *(Cell(pictures[0], arms, *size, number) for number in concurrency),
+        *(Cell(picture, arms, *size, concurrency[0]) for picture in pictures[1:]),
+        Cell(pictures[0], questions, *size),
+        *(Cell(pictures[0], arms, *size, None, rate) for rate in rates),
+    ]
 
 
 def off_cells(picture: str, launches: int, servers: Sequence[str]) -> list[Cell]:
     """Stock against pruning switched off, one request at a time, each launch on fresh servers."""
     off = [arm for arm in (Arm(SCRIPT, 1.0), Arm(UNUSED)) if arm.server in servers]
-    one = Load(concurrency=1)
     return [
-        Cell(picture, one, (Arm(STOCK), arm), OFF_REQUESTS, OFF_REPETITIONS, launch)
+        Cell(picture, (Arm(STOCK), arm), OFF_REQUESTS, OFF_REPETITIONS, launch=launch)
         for launch in range(1, launches + 1)
         for arm in off
     ]
@@ -143,16 +131,8 @@ def family_cells(
     videos = [size for size in pruned if size.frames is not None]
     pairs = [(SCRIPT, size) for size in pruned]
     pairs += [(method, size) for method in own_methods for size in videos]
-    one = Load(concurrency=1)
     return [
-        Cell(
-            str(size),
-            one,
-            (Arm(STOCK), Arm(server, keep_ratio)),
-            requests,
-            repetitions,
-            family=family,
-        )
+        Cell(str(size), (Arm(STOCK), Arm(server, keep_ratio)), requests, repetitions, family=family)
         for server, size in pairs
     ]
 
@@ -174,4 +154,4 @@ def block_size(cell: Cell, rate: float | None) -> int:
     """Requests of a block; `rate` in requests/s where the load has one."""
     if rate is not None:
         return max(cell.requests, round(rate * RATE_SECONDS))
-    return max(cell.requests, cell.load.concurrency or 0)
+    return max(cell.requests, cell.concurrency or 0)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import openai
 
@@ -20,16 +19,10 @@ class WrongOutputs(Exception):
         return f"wrong outputs: {self.args[0]}"
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What a server made of a request."""
-
-    token_ids: tuple[int, ...]
-    prompt_tokens: int
-
-
-def ask(target: Target, request: Request, output_tokens: int, keep_ratio: float | None) -> Answer:
-    """One greedy answer, not timed."""
+def ask(
+    target: Target, request: Request, output_tokens: int, keep_ratio: float | None
+) -> tuple[tuple[int, ...], int]:
+    """One greedy answer, not timed: its token ids, and how many tokens its prompt has."""
     key = os.environ.get("OPENAI_API_KEY", "none")
     client = openai.OpenAI(base_url=f"{target.root}/v1", api_key=key, max_retries=0, timeout=600)
     extra: dict[str, object] = {"ignore_eos": True, "return_token_ids": True}
@@ -43,7 +36,7 @@ def ask(target: Target, request: Request, output_tokens: int, keep_ratio: float 
         extra_body=extra,
     )
     token_ids = tuple(reply.choices[0].token_ids)  # type: ignore[attr-defined]
-    return Answer(token_ids, reply.usage.prompt_tokens if reply.usage else 0)
+    return token_ids, reply.usage.prompt_tokens if reply.usage else 0
 
 
 def check_off_is_stock(
@@ -64,18 +57,18 @@ def check_off_is_stock(
         WrongOutputs: the answers differ, or the prompts are not as long as expected.
     """
     for number, (request, tokens) in enumerate(zip(requests, expected, strict=True)):
-        ours = ask(other, request, output_tokens, keep_ratio)
-        theirs = ask(stock, request, output_tokens, None)
-        for target, answer in ((stock, theirs), (other, ours)):
-            if answer.prompt_tokens != tokens:
+        ours, our_tokens = ask(other, request, output_tokens, keep_ratio)
+        theirs, their_tokens = ask(stock, request, output_tokens, None)
+        for target, found in ((stock, their_tokens), (other, our_tokens)):
+            if found != tokens:
                 raise WrongOutputs(
-                    f"{target.kind} has {answer.prompt_tokens} tokens in a prompt with a "
+                    f"{target.kind} has {found} tokens in a prompt with a "
                     f"{request.size.modality} of {request.size}, expected {tokens}"
                 )
-        if ours.token_ids != theirs.token_ids:
+        if ours != theirs:
             raise WrongOutputs(
                 f"with pruning off {other.kind} answers picture {number} with the tokens "
-                f"{ours.token_ids}, stock with {theirs.token_ids}"
+                f"{ours}, stock with {theirs}"
             )
 
 
@@ -85,15 +78,15 @@ def check_block(block: Block, expected: Sequence[int], output_tokens: int) -> No
     Raises:
         WrongOutputs: one failed, has other lengths than asked for, or was answered from a cache.
     """
-    for error in filter(None, block.errors):
-        raise WrongOutputs(f"{sum(map(bool, block.errors))} requests failed, one with: {error}")
-    lengths = zip(block.prompt_tokens, expected, block.output_tokens, strict=True)
+    if failed := list(filter(None, block["errors"])):
+        raise WrongOutputs(f"{len(failed)} requests failed, one with: {failed[0]}")
+    lengths = zip(block["input_lens"], expected, block["output_lens"], strict=True)
     for number, (prompt, wanted, output) in enumerate(lengths):
         if prompt != wanted:
             raise WrongOutputs(f"request {number} had {prompt} prompt tokens, expected {wanted}")
         if output != output_tokens:
             raise WrongOutputs(f"request {number} got {output} tokens, asked for {output_tokens}")
-    if hits := block.grown.get("vllm:mm_cache_hits_total", 0):
+    if hits := block["grown"].get("vllm:mm_cache_hits_total", 0):
         raise WrongOutputs(
             f"{hits:.0f} pictures were in the server's cache although each is new: somebody else "
             "asks this server"

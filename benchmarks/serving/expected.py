@@ -8,7 +8,7 @@ and `num_kept` how many do. A layout that has another number of them than vLLM i
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -21,14 +21,6 @@ from .own_pruning import own_num_kept
 from .requests import Request, Size
 
 
-class Item(NamedTuple):
-    """What a picture or video does to its prompt."""
-
-    layout: Layout
-    beside: int
-    """Tokens that come with its visual ones, such as time stamps, less what they replace."""
-
-
 class Expected:
     """Token counts of a model's prompts."""
 
@@ -37,47 +29,24 @@ class Expected:
         self.model = model
         self._stock = _processor(model)
         self._pruning = _processor(model, {"relevance": "none", "cache_gb": 0})
-        self._items: dict[Size, Item] = {}
+        self._model_config = self._stock.info.ctx.model_config
+        self._items: dict[Size, tuple[Layout, int]] = {}
         self.config = self._stock.info.get_hf_config()
         self.tokenizer = self._stock.info.get_tokenizer()
-
-    @property
-    def modalities(self) -> tuple[str, ...]:
+        self.modalities = tuple(self._pruning.family.modalities)
         """What of the model the plugin prunes: image, video."""
-        return tuple(self._pruning.family.modalities)
-
-    @property
-    def own_methods(self) -> tuple[str, ...]:
+        self.own_methods = tuple(self._model_config._model_info.supported_video_pruning_methods)
         """What vLLM itself can prune the model's videos with, as --video-pruning-method has it."""
-        return tuple(self._model_config._model_info.supported_video_pruning_methods)
-
-    @property
-    def _model_config(self) -> Any:
-        return self._stock.info.ctx.model_config
-
-    def item(self, size: Size) -> Item:
-        """What an item of that size does to its prompt, whatever it shows.
-
-        Raises:
-            RuntimeError: vLLM and the plugin's layout disagree.
-        """
-        if size not in self._items:
-            self._items[size] = self._processed(size)
-        return self._items[size]
-
-    def visual_tokens(self, size: Size, keep_ratio: float | None) -> int:
-        """Visual tokens of an item; without a ratio, those that stock vLLM gives it."""
-        return self.before_and_after(size, keep_ratio=keep_ratio or 1.0)[1]
 
     def kept_by(self, arm: Arm, size: Size) -> int:
         """Visual tokens that an item has on the server of an arm."""
         if arm.keep_ratio is not None and arm.server in self.own_methods:
-            return own_num_kept(arm.server, self.item(size).layout, arm.keep_ratio)
-        return self.visual_tokens(size, arm.keep_ratio)
+            return own_num_kept(arm.server, self._item(size)[0], arm.keep_ratio)
+        return self.before_and_after(size, keep_ratio=arm.keep_ratio or 1.0)[1]
 
     def before_and_after(self, size: Size, **amount: Any) -> tuple[int, int]:
         """Visual tokens of an item without and with pruning; `amount`: as `num_kept` has it."""
-        layout = self.item(size).layout
+        layout, _ = self._item(size)
         before = layout.num_placeholders
         return before, num_kept(*layout.counts, **amount) or before
 
@@ -87,10 +56,22 @@ class Expected:
 
     def tokens_beside(self, messages: Sequence[Mapping[str, Any]], sizes: Iterable[Size]) -> int:
         """Tokens of a chat with items of these sizes, without the visual ones."""
-        return len(self._rendered(messages)[0]) + sum(self.item(size).beside for size in sizes)
+        return len(self._rendered(messages)[0]) + sum(self._item(size)[1] for size in sizes)
 
-    def _processed(self, size: Size) -> Item:
-        """Process a black item of that size as stock vLLM does."""
+    def _item(self, size: Size) -> tuple[Layout, int]:
+        """Layout of an item of that size, and the tokens that come with its visual ones.
+
+        The latter, such as time stamps, less what they replace.
+
+        Raises:
+            RuntimeError: vLLM and the plugin's layout disagree.
+        """
+        if size not in self._items:
+            self._items[size] = self._processed(size)
+        return self._items[size]
+
+    def _processed(self, size: Size) -> tuple[Layout, int]:
+        """Process a black item of that size as stock vLLM does, and return what `_item` says."""
         shape = (size.frames or 1, size.height, size.width, 3)
         frames = np.zeros(shape, dtype=np.uint8)
         request = Request("", size, data_url(frames if size.frames else frames[0]))
@@ -111,7 +92,7 @@ class Expected:
                 f"vLLM gives a {size.modality} of {size} {visual} visual tokens, the plugin's "
                 f"layout {layout.num_placeholders}"
             )
-        return Item(layout, len(processed["prompt_token_ids"]) - visual - len(token_ids))
+        return layout, len(processed["prompt_token_ids"]) - visual - len(token_ids)
 
     def _rendered(self, messages: Sequence[Mapping[str, Any]]) -> tuple[list[int], Any]:
         """The chat before its items are put in, and the items, as vLLM's server reads them."""

@@ -61,8 +61,6 @@ class Fleet:
         urls: Mapping[str, str],
         kinds: Mapping[str, Sequence[str]] = FLAGS,
     ) -> None:
-        self.progress: Callable[[str], None] = lambda text: None
-        """Called with a text while a server starts."""
         self._model, self._flags, self._kinds = model, tuple(flags), kinds
         self._running: dict[str, tuple[Target, ExitStack]] = {}
         self._launch = 0
@@ -74,8 +72,14 @@ class Fleet:
     def __exit__(self, *_: object) -> None:
         self._keep(())
 
-    def provide(self, kinds: Iterable[str], launch: int) -> dict[str, Target]:
-        """Servers of these kinds and no others, started anew where `launch` changes."""
+    def provide(
+        self, kinds: Iterable[str], launch: int, progress: Callable[[str], None]
+    ) -> dict[str, Target]:
+        """Servers of these kinds and no others, started anew where `launch` changes.
+
+        Args:
+            progress: called with a text while a server starts.
+        """
         wanted = sorted(kinds)
         if self._given:
             return {kind: self._given[kind] for kind in wanted}
@@ -83,22 +87,21 @@ class Fleet:
         self._launch = launch
         for kind in wanted:
             if kind not in self._running:
-                self._running[kind] = self._start(kind)
+                self._running[kind] = self._start(kind, progress)
         return {kind: self._running[kind][0] for kind in wanted}
 
     def _keep(self, kinds: Iterable[str]) -> None:
         for kind in set(self._running) - set(kinds):
             self._running.pop(kind)[1].close()
 
-    def _start(self, kind: str) -> tuple[Target, ExitStack]:
-        def progress(seconds: float) -> None:
-            self.progress(f"starting {kind}, {seconds:.0f} s")
+    def _start(self, kind: str, progress: Callable[[str], None]) -> tuple[Target, ExitStack]:
+        def waiting(seconds: float) -> None:
+            progress(f"starting {kind}, {seconds:.0f} s")
 
         flags = (*self._kinds[kind], *self._flags)
         env = {} if kind in (UNUSED, SCRIPT) else NO_PLUGINS
         stack = ExitStack()
-        server = VllmServer(self._model, *flags, env=env, progress=progress)
-        stack.enter_context(server)
+        server = stack.enter_context(VllmServer(self._model, *flags, env=env, progress=waiting))
         first = process_at(server.port)
         return _target(kind, server.url, (first, *first.children(recursive=True))), stack
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,7 @@ from tqdm import tqdm
 from ..scrape import fetch
 from .cells import SCRIPT, STOCK, UNUSED, Arm, Cell, block_size, in_turns
 from .checks import WrongOutputs, ask, check_block, check_off_is_stock
-from .counters import kv_cache_tokens
-from .driver import Block, load_arguments, request_arguments, run_block
+from .driver import Block, kv_cache_tokens, load_arguments, run_block
 from .expected import Expected
 from .fleet import Fleet, Target
 from .requests import Request, make_requests
@@ -24,25 +23,6 @@ from .results import Line, Results, summary
 SETTLE_SECONDS = 1.5
 """Between blocks. A vLLM worker keeps a core busy for a second after its last step."""
 GATE_REQUESTS = 3
-WEIGHT_OF_A_REQUEST = 600
-"""Tokens whose prefill takes about as long as a request's other work, for the remaining time."""
-
-
-@dataclass(frozen=True)
-class Terms:
-    """What all cells of a run have in common."""
-
-    text_tokens: int
-    """Tokens of the text of a request."""
-    output_tokens: int
-    """Tokens of an answer."""
-    seed: int
-    out: Path
-    """Folder of results."""
-    about: dict[str, Any]
-    """What a reader needs to judge and to repeat the run."""
-    folders: dict[str, Path]
-    """Folders of pictures by name; other pictures are random."""
 
 
 def measure_all(measurements: Sequence[Measurement]) -> None:
@@ -51,8 +31,8 @@ def measure_all(measurements: Sequence[Measurement]) -> None:
     Raises:
         WrongOutputs: a server did not do what it was asked for.
     """
-    total = sum(measurement.weight for measurement in measurements)
-    with tqdm(total=total, unit="tokens", unit_scale=True, smoothing=0, dynamic_ncols=True) as bar:
+    total = sum(measurement.num_requests for measurement in measurements)
+    with tqdm(total=total, unit="request", smoothing=0, dynamic_ncols=True) as bar:
         for measurement in measurements:
             measurement.run(bar)
 
@@ -61,32 +41,34 @@ class Measurement:
     """The cells of one model that have no results yet, one after the other.
 
     Args:
+        about: what a reader needs to judge and to repeat the run, as `describe` has it.
         expected: of the model.
         cells: all that are wanted.
         fleet: its servers.
         results: what has been measured, and where it is added.
+        pictures: folder of the pictures of cells that have its name; others are random.
     """
 
     def __init__(
         self,
-        terms: Terms,
+        about: dict[str, Any],
         expected: Expected,
         cells: Sequence[Cell],
         fleet: Fleet,
         results: Results,
+        pictures: Path | None = None,
     ) -> None:
-        self.terms, self.expected, self.fleet, self.results = terms, expected, fleet, results
+        self.about, self.expected, self.fleet, self.results = about, expected, fleet, results
         self.cells = [cell for cell in cells if not results.has(cell)]
+        self._pictures = pictures
+        self._output_tokens: int = about["output_tokens"]
         self._ready: set[tuple[int, str, str]] = set()
-        self._tokens: dict[tuple[str, Arm], int] = {}
 
     @property
-    def weight(self) -> int:
-        """About how long it takes, in tokens of prefill."""
+    def num_requests(self) -> int:
+        """How many are left to send; of a rate, as many as of another load."""
         return sum(
-            self._weight(cell, arm)
-            for cell in self.cells
-            for _, arm in in_turns(cell.arms, cell.repetitions)
+            len(cell.arms) * cell.repetitions * block_size(cell, None) for cell in self.cells
         )
 
     def run(self, bar: tqdm) -> None:
@@ -95,10 +77,9 @@ class Measurement:
         Raises:
             WrongOutputs: a server did not do what it was asked for.
         """
-        self.fleet.progress = bar.set_postfix_str
         with self.fleet:
             for cell in self.cells:
-                targets = self.fleet.provide(cell.servers, cell.launch)
+                targets = self.fleet.provide(cell.servers, cell.launch, bar.set_postfix_str)
                 bar.set_postfix_str(f"{cell}: checks")
                 self._prepare(cell, targets)
                 self.results.add(cell, self._measure(cell, targets, bar))
@@ -106,7 +87,7 @@ class Measurement:
     def _prepare(self, cell: Cell, targets: dict[str, Target]) -> None:
         """Check that off is stock, and have each arm answer once: first times are slow."""
         requests = self._requests(cell, "gate", GATE_REQUESTS)
-        tokens = self.terms.output_tokens
+        tokens = self._output_tokens
         for kind in targets.keys() & {SCRIPT, UNUSED}:
             if self._is_new(cell, kind):
                 ratio = 1.0 if kind == SCRIPT else None
@@ -128,6 +109,7 @@ class Measurement:
         rate = self._rate(cell)
         blocks: dict[Arm, list[Block]] = {arm: [] for arm in cell.arms}
         idle: dict[Arm, list[float]] = {arm: [] for arm in cell.arms}
+        folder, watch = self.results.path.parent, cell.concurrency != 1
         texts: list[int] = []
         requests: list[Request] = []
         for repetition, arm in in_turns(cell.arms, cell.repetitions):
@@ -137,20 +119,24 @@ class Measurement:
             if arm.known:
                 new = [replace(old, text=own.text) for old, own in zip(requests, new, strict=True)]
             requests = new
+            amounts = (self._output_tokens, arm.asked, self.about["seed"] + repetition)
+            arguments = load_arguments(cell.concurrency, rate, *amounts)
             time.sleep(SETTLE_SECONDS)
             others = [target for kind, target in targets.items() if kind != arm.server]
             used, started = sum(t.cpu_seconds() for t in others), time.monotonic()
-            block = self._block(targets[arm.server], cell, arm, requests, rate, repetition)
+            block = run_block(
+                targets[arm.server], self.expected.model, requests, arguments, folder, watch
+            )
             used = sum(t.cpu_seconds() for t in others) - used
             idle[arm].append(used / (time.monotonic() - started))
             try:
                 lengths = self._prompt_tokens(requests, arm)
-                check_block(block, lengths, self.terms.output_tokens)
+                check_block(block, lengths, self._output_tokens)
             except WrongOutputs as error:
                 raise WrongOutputs(f"{cell}, {arm}: {error.args[0]}") from None
             blocks[arm].append(block)
             texts += [self.expected.text_tokens(request) for request in requests]
-            bar.update(self._weight(cell, arm))
+            bar.update(block_size(cell, None))
         return [
             summary(
                 cell,
@@ -160,44 +146,26 @@ class Measurement:
                 text_tokens=sum(texts) / len(texts),
                 kv_cache_tokens=kv_cache_tokens(fetch(targets[arm.server].root)),
                 idle_cores=max(idle[arm]) if targets[arm.server].processes else None,
-                about=self.terms.about,
+                about=self.about,
             )
             for arm in cell.arms
         ]
 
-    def _block(
-        self,
-        target: Target,
-        cell: Cell,
-        arm: Arm,
-        requests: Sequence[Request],
-        rate: float | None,
-        repetition: int,
-    ) -> Block:
-        arguments = load_arguments(cell.load, rate, self.terms.seed + repetition)
-        arguments += request_arguments(self.terms.output_tokens, arm.asked)
-        watch = cell.load.concurrency != 1
-        return run_block(target, self.expected.model, requests, arguments, self.terms.out, watch)
-
     def _rate(self, cell: Cell) -> float | None:
-        if cell.load.rate is None or not cell.load.of_stock:
-            return cell.load.rate
-        return cell.load.rate * self.results.most_of_stock(cell.picture)
+        """Requests/s of the cell, where it has a rate."""
+        if cell.rate is None:
+            return None
+        of_stock = self.results.most_of_stock(cell.picture) if cell.rate.endswith("x") else 1.0
+        return float(cell.rate.removesuffix("x")) * of_stock
 
     def _requests(self, cell: Cell, seed: str, count: int) -> list[Request]:
-        pictures = self.terms.folders.get(cell.picture, cell.picture)
-        seeds = (self.terms.seed, zlib.crc32(seed.encode()))
-        tokenizer = self.expected.tokenizer
-        return list(make_requests(pictures, tokenizer, self.terms.text_tokens, seeds, count))
+        folder = self._pictures
+        pictures = folder if folder and folder.name == cell.picture else cell.picture
+        seeds = (self.about["seed"], zlib.crc32(seed.encode()))
+        length = self.about["text_tokens"]
+        return list(make_requests(pictures, self.expected.tokenizer, length, seeds, count))
 
     def _prompt_tokens(self, requests: Sequence[Request], arm: Arm) -> list[int]:
         """Tokens that each prompt must have."""
         kept = [self.expected.kept_by(arm, request.size) for request in requests]
         return [self.expected.text_tokens(r) + k for r, k in zip(requests, kept, strict=True)]
-
-    def _weight(self, cell: Cell, arm: Arm) -> int:
-        """About how long a block takes, in tokens of prefill."""
-        if (cell.picture, arm) not in self._tokens:
-            (tokens,) = self._prompt_tokens(self._requests(cell, "weight", 1), arm)
-            self._tokens[cell.picture, arm] = tokens
-        return block_size(cell, None) * (self._tokens[cell.picture, arm] + WEIGHT_OF_A_REQUEST)

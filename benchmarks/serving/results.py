@@ -5,9 +5,8 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import mean, median
 from typing import Any
-
-import numpy as np
 
 from ..common import check_same_run, environment, machine, read_lines, repeatable, write_lines
 from ..intervals import Interval, paired_ratio, percentiles
@@ -37,20 +36,22 @@ def describe(
 
 
 class Results:
-    """What `path` has, and what is added to it."""
+    """What a file has, and what is added to it.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        about: of this run, as `describe` has it; None to read alone.
+
+    Raises:
+        ValueError: the file has results of another model or other requests.
+    """
+
+    def __init__(self, path: Path, about: dict[str, Any] | None = None) -> None:
         self.path = path
         self.lines: list[Line] = read_lines(path)
-
-    def check_same_run(self, about: dict[str, Any]) -> None:
-        """Keep results that cannot be compared out of one file.
-
-        Raises:
-            ValueError: it has results of another model or other requests.
-        """
-        for line in self.lines:
-            check_same_run(self.path.parent, line["about"], {name: about[name] for name in SAME})
+        if about is not None:
+            same = {name: about[name] for name in SAME}
+            for line in self.lines:
+                check_same_run(path.parent, line["about"], same)
 
     def has(self, cell: Cell) -> bool:
         """Whether all arms of the cell were measured together."""
@@ -101,38 +102,40 @@ def summary(
         kv_cache_tokens: how many the server's KV cache holds.
         idle_cores: processor cores that the other servers used meanwhile.
     """
-    count = sum(len(block.ttft) for block in blocks)
-    prompt_tokens = _mean_of_requests(blocks, "vllm:request_prompt_tokens_sum", count)
+    prompt_tokens = _mean(blocks, "vllm:request_prompt_tokens_sum")
     assert prompt_tokens is not None, "when_counted waits for it"
+    ttfts, latencies, lengths = (_all(blocks, n) for n in ("ttfts", "latencies", "output_lens"))
+    requests = zip(ttfts, latencies, lengths, strict=True)
+    tpot = [(e2e - ttft) / max(tokens - 1, 1) for ttft, e2e, tokens in requests]
     return {
         "cell": str(cell),
         "arm": str(arm),
         "family": cell.family,
         "server": arm.server,
         "picture": cell.picture,
-        "concurrency": cell.load.concurrency,
+        "concurrency": cell.concurrency,
         "rate": rate,
         "launch": cell.launch,
         "again": cell.again,
         "keep_ratio": arm.keep_ratio,
-        "requests": [len(block.ttft) for block in blocks],
-        "ttft_ms": percentiles([value for block in blocks for value in block.ttft]),
-        "tpot_ms": percentiles([value for block in blocks for value in block.tpot]),
-        "e2e_ms": percentiles([value for block in blocks for value in block.e2e]),
-        "requests_per_s": round(float(np.median([b.requests_per_s for b in blocks])), 4),
+        "requests": [len(block["ttfts"]) for block in blocks],
+        "ttft_ms": percentiles(ttfts),
+        "tpot_ms": percentiles(tpot),
+        "e2e_ms": percentiles(latencies),
+        "requests_per_s": round(median(block["request_throughput"] for block in blocks), 4),
         "prompt_tokens": round(prompt_tokens, 1),
         "visual_kv_tokens": round(prompt_tokens - text_tokens, 1),
         "kv_cache_tokens": kv_cache_tokens,
-        "peak_running": max(block.peak_running for block in blocks),
-        "peak_kv_usage": round(max(block.peak_kv_usage for block in blocks), 4),
+        "peak_running": max(block["peak_running"] for block in blocks),
+        "peak_kv_usage": round(max(block["peak_kv_usage"] for block in blocks), 4),
         "split_ms": time_split(blocks),
-        "spans_ms": spans(blocks),
+        "spans_ms": {name: value or 0.0 for name, value in _spans(blocks).items()},
         "idle_cores": None if idle_cores is None else round(idle_cores, 3),
         "blocks": [
             {
-                "ttft_s": [round(value, 5) for value in block.ttft],
-                "e2e_s": [round(value, 5) for value in block.e2e],
-                "requests_per_s": round(block.requests_per_s, 4),
+                "ttft_s": [round(value, 5) for value in block["ttfts"]],
+                "e2e_s": [round(value, 5) for value in block["latencies"]],
+                "requests_per_s": round(block["request_throughput"], 4),
             }
             for block in blocks
         ],
@@ -148,33 +151,36 @@ def time_split(blocks: Sequence[Block]) -> dict[str, float | None]:
     rest, all that is outside the engine: HTTP, decoding and resizing of the picture, hashes, and
     the ways between processes.
     """
-    count = sum(len(block.ttft) for block in blocks)
-    total = sum(sum(block.ttft) for block in blocks) / count
-    queue = _mean_of_requests(blocks, "vllm:request_queue_time_seconds_sum", count) or 0.0
-    engine = _mean_of_requests(blocks, "vllm:request_prefill_time_seconds_sum", count) or 0.0
-    encoder = _mean_of_requests(blocks, "script_encoder_seconds_sum", count)
-    selection = _mean_of_requests(blocks, "script_selection_seconds_sum", count)
-    parts = {
-        "preprocess": total - queue - engine,
-        "queue": queue,
+    total = 1000 * mean(_all(blocks, "ttfts"))
+    queue = 1000 * (_mean(blocks, "vllm:request_queue_time_seconds_sum") or 0.0)
+    engine = 1000 * (_mean(blocks, "vllm:request_prefill_time_seconds_sum") or 0.0)
+    own = _spans(blocks)
+    encoder, selection = own["encoder"], own["selection"]
+    return {
+        "preprocess": round(total - queue - engine, 3),
+        "queue": round(queue, 3),
         "encoder": encoder,
         "selection": selection,
-        "prefill": engine - (encoder or 0.0) - (selection or 0.0),
+        "prefill": round(engine - (encoder or 0.0) - (selection or 0.0), 3),
     }
-    return {name: None if v is None else round(1000 * v, 3) for name, v in parts.items()}
 
 
-def spans(blocks: Sequence[Block]) -> dict[str, float]:
-    """Mean milliseconds a request of the plugin's own work on pictures, as it counts them."""
-    count = sum(len(block.ttft) for block in blocks)
+def _spans(blocks: Sequence[Block]) -> dict[str, float | None]:
+    """Mean milliseconds a request of the plugin's own work, None of what it did not do."""
     names = ("preprocess", "encoder", "selection")
-    seconds = {n: _mean_of_requests(blocks, f"script_{n}_seconds_sum", count) for n in names}
-    return {name: round(1000 * (value or 0.0), 3) for name, value in seconds.items()}
+    seconds = {name: _mean(blocks, f"script_{name}_seconds_sum") for name in names}
+    return {name: value and round(1000 * value, 3) for name, value in seconds.items()}
 
 
-def _mean_of_requests(blocks: Sequence[Block], name: str, count: int) -> float | None:
+def _mean(blocks: Sequence[Block], metric: str) -> float | None:
     """A counter's growth by request; None where it did not grow."""
-    return sum(block.grown.get(name, 0.0) for block in blocks) / count or None
+    grown = sum(block["grown"].get(metric, 0.0) for block in blocks)
+    return grown / len(_all(blocks, "ttfts")) or None
+
+
+def _all(blocks: Sequence[Block], name: str) -> list[float]:
+    """A list that every block has, of all requests."""
+    return [value for block in blocks for value in block[name]]
 
 
 def ttft_ratio(above: Line, below: Line) -> Interval:
@@ -185,7 +191,7 @@ def ttft_ratio(above: Line, below: Line) -> Interval:
     blocks = [[block["ttft_s"] for block in line["blocks"]] for line in (above, below)]
     if above["concurrency"] == 1:
         return paired_ratio(*(sum(times, []) for times in blocks))
-    return paired_ratio(*([float(np.median(times)) for times in own] for own in blocks))
+    return paired_ratio(*([median(times) for times in own] for own in blocks))
 
 
 def throughput_ratio(above: Line, below: Line) -> Interval:
@@ -193,12 +199,3 @@ def throughput_ratio(above: Line, below: Line) -> Interval:
     return paired_ratio(
         *([block["requests_per_s"] for block in line["blocks"]] for line in (above, below))
     )
-
-
-def ratio_of_launches(pairs: Sequence[tuple[Line, Line]]) -> Interval:
-    """TTFT ratio over several launches, each of which is one observation.
-
-    What differs between two servers for as long as they live, no number of requests averages out.
-    """
-    values = [ttft_ratio(above, below).value for above, below in pairs]
-    return paired_ratio(values, [1.0] * len(values))

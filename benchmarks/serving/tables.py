@@ -1,15 +1,16 @@
-"""What was found, as Markdown tables."""
+"""What was found, as Markdown tables and as plots."""
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
-from ..common import bullets, markdown
-from ..intervals import PERCENTILES
+from ..common import bullets, figure, markdown
+from ..intervals import PERCENTILES, paired_ratio
 from .cells import STOCK
 from .requests import size_of
-from .results import Line, Results, ratio_of_launches, throughput_ratio, ttft_ratio
+from .results import Line, Results, throughput_ratio, ttft_ratio
 
 POINTS = "/".join(f"p{p}" for p in PERCENTILES)
 NOTES = """\
@@ -177,7 +178,10 @@ def _off(lines: Sequence[Line]) -> str:
             (line, _stock([other for other in lines if other["cell"] == line["cell"]]))
             for line in mine
         ]
-        ratio = ratio_of_launches(pairs) if len(pairs) > 1 else ttft_ratio(*pairs[0])
+        ratio = ttft_ratio(*pairs[0])
+        if len(pairs) > 1:  # what differs between servers for life, no number of requests averages
+            ratios = [ttft_ratio(*pair).value for pair in pairs]
+            ratio = paired_ratio(ratios, [1.0] * len(ratios))
         inside = "yes" if ratio.low <= 1 <= ratio.high else "no"
         each = ", ".join(f"{ttft_ratio(*pair).value:.3f}" for pair in pairs)
         requests = _counts([n for line in mine for n in line["requests"]])
@@ -202,3 +206,47 @@ def _points(values: dict[str, float]) -> str:
     return " / ".join(
         f"{value:.0f}" if value >= 100 else f"{value:.1f}" for value in values.values()
     )
+
+
+def plot(results: Results, folder: Path) -> None:
+    """Draw the first kind of picture, a line an arm, into throughput.png and ttft.png."""
+    lines = [
+        ln for ln in results.lines if ln["concurrency"] and not ln["launch"] and not ln["again"]
+    ]
+    if not lines:
+        return
+    lines = [line for line in lines if line["picture"] == lines[0]["picture"]]
+    _draw(lines, folder / "throughput.png", "requests/s", lambda ln: [ln["requests_per_s"]])
+    _draw(lines, folder / "ttft.png", "time to first token, s (p50, up to p90)", _ttft)
+
+
+def _ttft(line: Line) -> list[float]:
+    """Median and 90th percentile of the time to first token, in seconds."""
+    return [line["ttft_ms"][name] / 1000 for name in ("p50", "p90")]
+
+
+def _draw(
+    lines: Sequence[Line], path: Path, label: str, values: Callable[[Line], list[float]]
+) -> None:
+    """Draw a curve an arm; `values`: the curve's, and what the area above it reaches to."""
+    about = lines[-1]["about"]
+    title = f"{about['model']}, {lines[0]['picture']}, {lengths(about)}\n{about['machine']}"
+    ticks = sorted({line["concurrency"] for line in lines})
+    with figure(path) as axes:
+        for arm in dict.fromkeys(line["arm"] for line in lines):
+            mine = sorted((x for x in lines if x["arm"] == arm), key=lambda x: x["concurrency"])
+            at_once = [line["concurrency"] for line in mine]
+            middle, *above = zip(*map(values, mine), strict=True)
+            (curve,) = axes.plot(at_once, middle, label=arm, marker="o", markersize=4)
+            for edge in above:
+                color = curve.get_color()
+                axes.fill_between(at_once, middle, edge, color=color, alpha=0.15, linewidth=0)
+        axes.set_xscale("log", base=2)
+        axes.set_yscale("log")
+        axes.set_xticks(ticks, [str(tick) for tick in ticks])
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter("{x:g}")
+        axes.set_xlabel("requests at a time")
+        axes.set_ylabel(label)
+        axes.set_title(title, fontsize=9)
+        axes.grid(alpha=0.3, which="both")

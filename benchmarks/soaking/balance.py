@@ -21,8 +21,8 @@ A stream that is cut counts in full: its first piece comes after its prompt was 
 from __future__ import annotations
 
 from ..scrape import Scrape
+from .client import Request
 from .ledger import Ledger
-from .requests import Request
 from .verdict import Check
 
 
@@ -30,15 +30,17 @@ def balance(before: Scrape, after: Scrape, ledger: Ledger, hang_up: Request) -> 
     """All sums; `hang_up`: one of the requests that are hung up on, all of which count alike."""
 
     def grown(name: str, **labels: str) -> int:
-        return _growth(before, after, name, **labels)
+        return round(after.sum(name, **labels) - before.sum(name, **labels))
 
     ((total, kept),) = hang_up.pruned
     images = grown("script_images_total")
     unsure = grown("script_images_total", query="request")
     prompts = grown("vllm:prompt_tokens_total") - ledger.prompt_tokens
     read, rest = divmod(prompts, hang_up.prompt_tokens or 1)
-    hits, misses = "script_cache_hits_total", "script_cache_misses_total"
-    selections = grown("script_selection_seconds_count")
+    caches = ("pixels", "features")
+    pixel_hits, feature_hits = (grown("script_cache_hits_total", cache=c) for c in caches)
+    pixel_misses, feature_misses = (grown("script_cache_misses_total", cache=c) for c in caches)
+    reasons = sorted(set(after.by("script_refusals_total", "reason")) | set(ledger.refusals))
     return [
         _between(
             "images of requests hung up on",
@@ -63,33 +65,37 @@ def balance(before: Scrape, after: Scrape, ledger: Ledger, hang_up: Request) -> 
             rest == 0 and ledger.hang_ups_answered <= read <= unsure,
             f"{ledger.prompt_tokens} + {read} * {hang_up.prompt_tokens} + {rest}",
         ),
-        *_refusals(before, after, ledger),
+        *(
+            _same(
+                f"refusals, {reason}",
+                grown("script_refusals_total", reason=reason),
+                ledger.refusals[reason],
+            )
+            for reason in reasons
+        ),
         _same(
             "pixel cache: misses and images preprocessed",
-            grown(misses, cache="pixels"),
+            pixel_misses,
             grown("script_preprocess_seconds_count"),
         ),
         _between(
             "pixel cache: lookups, for images that vLLM's cache did not have",
             0,
-            grown(hits, cache="pixels") + grown(misses, cache="pixels"),
+            pixel_hits + pixel_misses,
             images - grown("vllm:mm_cache_hits_total"),
         ),
         _same(
             "feature cache: hits and misses, and images selected from",
-            grown(hits, cache="features") + grown(misses, cache="features"),
-            selections,
+            feature_hits + feature_misses,
+            grown("script_selection_seconds_count"),
         ),
         _same(
             "feature cache: misses and images encoded",
-            grown(misses, cache="features"),
+            feature_misses,
             grown("script_encoder_seconds_count"),
         ),
-        _between("both caches: hits", 1, min(grown(hits, cache=c) for c in CACHES), images),
+        _between("both caches: hits", 1, min(pixel_hits, feature_hits), images),
     ]
-
-
-CACHES = ("pixels", "features")
 
 
 def idle(after: Scrape) -> Check:
@@ -110,24 +116,6 @@ def caches_filled(after: Scrape, capacity: int) -> list[Check]:
         _between(f"bytes in the cache of {cache}", capacity * 3 // 4, int(size), capacity)
         for cache, size in sizes.items()
     ]
-
-
-def _refusals(before: Scrape, after: Scrape, ledger: Ledger) -> list[Check]:
-    name = "script_refusals_total"
-    reasons = sorted(set(after.by(name, "reason")) | set(ledger.refusals))
-    return [
-        _same(
-            f"refusals, {reason}",
-            _growth(before, after, name, reason=reason),
-            ledger.refusals[reason],
-        )
-        for reason in reasons
-    ]
-
-
-def _growth(before: Scrape, after: Scrape, name: str, **labels: str) -> int:
-    """By how much a counter has grown."""
-    return round(after.sum(name, **labels) - before.sum(name, **labels))
 
 
 def _same(name: str, counted: int, expected: int) -> Check:

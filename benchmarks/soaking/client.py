@@ -1,22 +1,44 @@
-"""Sends one request as a client would, and says what came back."""
+"""One request: what is sent, when the client goes away, what must come back, and what did."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
 import httpx
 
-from .requests import Request
+CHAT, RESPONSES, TOKENIZE = "/v1/chat/completions", "/v1/responses", "/tokenize"
 
 SECONDS = 300
 """Without an answer for so long, a request has failed."""
 
 HUNG_UP = -1
 """Stands in place of a status, where the client did not wait for one."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a client does, and what a server that is right answers."""
+
+    kind: str
+    """Row of the report that it is counted in."""
+    body: dict[str, Any]
+    """What is sent, as JSON."""
+    path: str = CHAT
+    status: int = 200
+    """HTTP status that must come back."""
+    prompt_tokens: int | None = None
+    """What the server must count; None where it refuses."""
+    pruned: tuple[tuple[int, int], ...] = ()
+    """Visual tokens of every image that is processed to be pruned, without pruning and with it."""
+    refusal: str | None = None
+    """Reason under which the plugin counts its refusal."""
+    cut_after: int | None = None
+    """Pieces of a streamed answer after which the client goes away."""
+    hang_up: float | None = None
+    """Seconds after which the client closes the connection, answered or not."""
 
 
 @dataclass(frozen=True)
@@ -30,13 +52,10 @@ class Outcome:
     """The answer's text, or what the server or the connection said was wrong."""
 
 
-async def send(client: httpx.AsyncClient, root: str, request: Request) -> Outcome:
-    """Send it; `root`: the server's address, without /v1."""
-    # ASCII, with NaN as it is: what a client sends who checks nothing.
-    data = json.dumps(request.body).encode()
-    answer = _ask(client, f"{root}{request.path}", data, request)
+async def send(http: httpx.AsyncClient, request: Request) -> Outcome:
+    """Send a request to the server that is the base of the client's addresses."""
     try:
-        return await asyncio.wait_for(answer, request.hang_up or SECONDS)
+        return await asyncio.wait_for(_ask(http, request), request.hang_up or SECONDS)
     except asyncio.TimeoutError:
         if request.hang_up is not None:
             return Outcome(HUNG_UP)
@@ -45,9 +64,10 @@ async def send(client: httpx.AsyncClient, root: str, request: Request) -> Outcom
         return Outcome(0, text=repr(error))
 
 
-async def _ask(client: httpx.AsyncClient, url: str, data: bytes, request: Request) -> Outcome:
-    headers = {"content-type": "application/json"}
-    async with client.stream("POST", url, content=data, headers=headers) as reply:
+async def _ask(http: httpx.AsyncClient, request: Request) -> Outcome:
+    # ASCII, with NaN as it is: what a client sends who checks nothing.
+    data, headers = json.dumps(request.body).encode(), {"content-type": "application/json"}
+    async with http.stream("POST", request.path, content=data, headers=headers) as reply:
         if request.body.get("stream") and reply.status_code == 200:
             return await _read_stream(reply, request.cut_after)
         body = (await reply.aread()).decode()
@@ -63,22 +83,18 @@ async def _ask(client: httpx.AsyncClient, url: str, data: bytes, request: Reques
 async def _read_stream(reply: httpx.Response, cut_after: int | None) -> Outcome:
     """Read pieces to the end, or so many of them: closing the reply closes the connection."""
     tokens, pieces = None, 0
-    async for chunk in _chunks(reply):
+    async for line in reply.aiter_lines():
+        if line == "data: [DONE]":
+            if cut_after is not None:
+                return Outcome(0, text=f"the stream ended after {pieces} pieces")
+            return Outcome(200, tokens)
+        if not line.startswith("data: "):
+            continue
+        chunk = json.loads(line.removeprefix("data: "))
         if error := chunk.get("error"):
             return Outcome(int(error.get("code", 0)), text=str(error))
         tokens = (chunk.get("usage") or {}).get("prompt_tokens", tokens)
         pieces += bool(chunk["choices"])
         if pieces == cut_after:
             return Outcome(200, tokens)
-    if cut_after is not None:
-        return Outcome(0, text=f"the stream ended after {pieces} pieces")
-    return Outcome(200, tokens)
-
-
-async def _chunks(reply: httpx.Response) -> AsyncIterator[dict[str, Any]]:
-    async for line in reply.aiter_lines():
-        if line == "data: [DONE]":
-            return
-        if line.startswith("data: "):
-            yield json.loads(line.removeprefix("data: "))
-    raise ValueError("the stream ended without [DONE]")
+    return Outcome(0, text="the stream ended without [DONE]")

@@ -2,50 +2,45 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
+from dataclasses import dataclass, field
 
-from .client import HUNG_UP, Outcome
-from .requests import Request
+from tqdm import tqdm
 
-MOST_ERRORS = 20
-"""Errors that are kept word for word."""
+from .client import HUNG_UP, TOKENIZE, Outcome, Request
 
 
+@dataclass
 class Ledger:
     """Sums over all requests so far."""
 
-    def __init__(self) -> None:
-        self.sent: Counter[str] = Counter()
-        """Requests by kind."""
-        self.statuses: Counter[tuple[str, str]] = Counter()
-        """Requests by kind and outcome: a status, or "hung up"."""
-        self.num_errors = 0
-        self.errors: list[str] = []
-        """The first errors, word for word."""
-        self.images = 0
-        """Pruned images of requests that the processor is sure to have seen."""
-        self.tokens_in = 0
-        """Visual tokens of those images before pruning."""
-        self.tokens_kept = 0
-        """Visual tokens of those images after pruning."""
-        self.prompt_tokens = 0
-        """Tokens of the prompts that the engine is sure to have read."""
-        self.refusals: Counter[str] = Counter()
-        """Refusals by the plugin, by reason."""
-        self.hang_ups = 0
-        self.hang_ups_answered = 0
-        self.resent = 0
-        """Requests that vLLM asked to send again, see `asks_again`."""
+    statuses: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """Requests by kind and outcome: a status, or "hung up"."""
+    errors: list[str] = field(default_factory=list)
+    """What came back wrong, a line each."""
+    images: int = 0
+    """Pruned images of requests that the processor is sure to have seen."""
+    tokens_in: int = 0
+    """Visual tokens of those images before pruning."""
+    tokens_kept: int = 0
+    """Visual tokens of those images after pruning."""
+    prompt_tokens: int = 0
+    """Tokens of the prompts that the engine is sure to have read."""
+    refusals: Counter[str] = field(default_factory=Counter)
+    """Refusals by the plugin, by reason."""
+    hang_ups: int = 0
+    hang_ups_answered: int = 0
+    resent: int = 0
+    """Requests that vLLM asked to send again, see `asks_again`."""
 
     def add(self, request: Request, outcome: Outcome) -> None:
         """Count a request that has ended."""
         status = "hung up" if outcome.status == HUNG_UP else str(outcome.status)
-        self.sent[request.kind] += 1
         self.statuses[request.kind, status] += 1
         if problem := _problem(request, outcome):
-            self.num_errors += 1
-            if len(self.errors) < MOST_ERRORS:
-                self.errors.append(f"{request.kind}: {problem}")
+            self.errors.append(f"{request.kind}: {problem}")
+            tqdm.write(self.errors[-1], file=sys.stderr)
         if request.refusal and outcome.status == request.status:
             self.refusals[request.refusal] += 1
         if request.hang_up is not None:
@@ -53,7 +48,8 @@ class Ledger:
             self.hang_ups_answered += outcome.status == 200
         elif outcome.status == request.status:
             self.add_images(request)
-            self.prompt_tokens += (request.prompt_tokens or 0) if request.generates else 0
+            if request.path != TOKENIZE:  # whose prompts the engine does not read
+                self.prompt_tokens += request.prompt_tokens or 0
 
     def add_images(self, request: Request) -> None:
         """Count what the processor counts of a request, whatever became of it afterwards."""

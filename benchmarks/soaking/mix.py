@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..serving.expected import Expected
-from ..serving.requests import Size
+from .client import CHAT, RESPONSES, TOKENIZE, Request
 from .mistakes import SCRIPT_MISTAKES, pruned_embeddings, vllm_mistakes
-from .pictures import Album, Picture
-from .requests import CHAT, RESPONSES, TOKENIZE, Request
+from .pictures import Picture, any_picture, fresh_picture
 
 QUESTIONS = (
     "What color is the cross?",
@@ -31,6 +30,10 @@ SCRIPTS: tuple[Any, ...] = (
 LARGE_SCRIPTS: tuple[Any, ...] = ({"keep_ratio": 1.0}, {"keep_ratio": 0.999}, {"keep_ratio": 0.5})
 """Only for one picture at a time: several would not fit in the context."""
 
+STREAM: dict[str, Any] = {
+    "stream": True,
+    "stream_options": {"include_usage": True, "continuous_usage_stats": True},
+}
 MAX_IMAGES = 4
 """The server is to take in one request."""
 
@@ -73,7 +76,7 @@ class Mix:
     def __init__(self, expected: Expected, model: str, keep_ratio: float, context: int) -> None:
         self._expected, self._model, self._context = expected, model, context
         self._keep_ratio = keep_ratio
-        self.album = Album(expected.config.vision_config.image_size)
+        self._tile: int = expected.config.vision_config.image_size
 
     def draw(self, rng: random.Random) -> list[Request]:
         """Requests that one client sends, one after the other."""
@@ -87,7 +90,7 @@ class Mix:
     def gallery(self, rng: random.Random) -> list[Request]:
         number = rng.randint(2, MAX_IMAGES)
         # All different: vLLM counts the second of two that are alike as found in its cache.
-        pictures = list(dict.fromkeys(self.album.any(rng) for _ in range(number)))
+        pictures = list(dict.fromkeys(any_picture(rng, self._tile) for _ in range(number)))
         content: list[Any] = [self._text(rng), *(picture.part for picture in pictures)]
         rng.shuffle(content)
         messages = [{"role": "user", "content": content}]
@@ -95,7 +98,7 @@ class Mix:
         return [self._chat("several pictures", messages, pictures, script, rng)]
 
     def conversation(self, rng: random.Random) -> list[Request]:
-        picture, script = self.album.any(rng), rng.choice(SCRIPTS)
+        picture, script = any_picture(rng, self._tile), rng.choice(SCRIPTS)
         messages: list[Any] = [{"role": "system", "content": "Answer in a word."}]
         requests = []
         for turn in range(rng.randint(2, 4)):
@@ -106,14 +109,14 @@ class Mix:
         return requests
 
     def stream(self, rng: random.Random) -> list[Request]:
-        return [self._one_picture("stream", rng, **_STREAM)]
+        return [self._one_picture("stream", rng, **STREAM)]
 
     def cut_stream(self, rng: random.Random) -> list[Request]:
-        more: dict[str, Any] = {"max_tokens": 300, **_STREAM}
+        more: dict[str, Any] = {"max_tokens": 300, **STREAM}
         return [self._one_picture("cancelled stream", rng, cut_after=rng.randint(2, 20), **more)]
 
     def hang_up(self, rng: random.Random) -> list[Request]:
-        picture = self.album.fresh(rng, HANG_UP_SIZE)
+        picture = fresh_picture(rng, self._tile, HANG_UP_SIZE)
         # The query is new, so that nobody asks again for what only one side of vLLM may remember.
         script = {"visual_token_budget": HANG_UP_BUDGET, "mode": rng.choice(HANG_UP_MODES)}
         script["query"] = self._text(rng)["text"]
@@ -122,15 +125,13 @@ class Mix:
         return [self._chat("hang-up", messages, [picture], script, rng, 40, hang_up=after)]
 
     def responses(self, rng: random.Random) -> list[Request]:
-        picture, text, script = self.album.any(rng), self._text(rng), rng.choice(SCRIPTS)
+        picture, text, script = any_picture(rng, self._tile), self._text(rng), rng.choice(SCRIPTS)
         content = [
             {"type": "input_image", "image_url": picture.url, "detail": "auto"},
             {"type": "input_text", "text": text["text"]},
         ]
-        body: dict[str, Any] = {
-            "model": self._model,
-            "input": [{"role": "user", "content": content}],
-        }
+        asked = [{"role": "user", "content": content}]
+        body: dict[str, Any] = {"model": self._model, "input": asked}
         body |= {"max_output_tokens": 8, "temperature": 0, "script": script}
         messages = [{"role": "user", "content": [picture.part, text]}]
         counts = self._counts(messages, [picture], script)
@@ -151,7 +152,7 @@ class Mix:
         return [Request("wrong script", body, path, status=400, refusal=reason)]
 
     def vllm_mistake(self, rng: random.Random) -> list[Request]:
-        body = self._one_picture("", rng, picture=self.album.fresh(rng, HANG_UP_SIZE)).body
+        body = self._one_picture("", rng, picture=fresh_picture(rng, self._tile, HANG_UP_SIZE)).body
         mistakes = list(vllm_mistakes(body, MAX_IMAGES, self._context))
         return [Request("wrong otherwise", rng.choice(mistakes), status=400)]
 
@@ -168,7 +169,7 @@ class Mix:
 
     def forgotten_uuid(self, rng: random.Random) -> list[Request]:
         """An image by its name alone, with another question than it came with."""
-        picture, uuid = self.album.fresh(rng), f"{rng.getrandbits(64):x}"
+        picture, uuid = fresh_picture(rng, self._tile), f"{rng.getrandbits(64):x}"
         named = picture.part | {"uuid": uuid}
         first = [{"role": "user", "content": [named, self._text(rng)]}]
         other = {"type": "text", "text": f"Is {rng.getrandbits(32)} written on it?"}
@@ -187,8 +188,8 @@ class Mix:
     ) -> Request:
         script = rng.choice(SCRIPTS + LARGE_SCRIPTS)
         if script and script.get("keep_ratio") == 1.0:
-            picture = self.album.fresh(rng)  # so vLLM's own cache never has it
-        picture = picture or self.album.any(rng)
+            picture = fresh_picture(rng, self._tile)  # so vLLM's own cache never has it
+        picture = picture or any_picture(rng, self._tile)
         messages = [{"role": "user", "content": [picture.part, self._text(rng)]}]
         return self._chat(kind, messages, [picture], script, rng, **more)
 
@@ -218,7 +219,7 @@ class Mix:
         names = ("keep_ratio", "visual_token_budget")
         amount = {name: script[name] for name in names if script and name in script}
         amount = amount or {"keep_ratio": self._keep_ratio}
-        sizes = [Size(picture.width, picture.height) for picture in pictures]
+        sizes = [picture.size for picture in pictures]
         counts = [self._expected.before_and_after(size, **amount) for size in sizes]
         text = self._expected.tokens_beside(messages, sizes)
         return {
@@ -232,9 +233,3 @@ class Mix:
         if rng.random() < 0.5:
             text += f" {rng.getrandbits(32)}"
         return {"type": "text", "text": text}
-
-
-_STREAM: dict[str, Any] = {
-    "stream": True,
-    "stream_options": {"include_usage": True, "continuous_usage_stats": True},
-}

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
 
 from ..common import data_url
+from ..serving.requests import Size
 
 SIZES = ((1.0, 1.0), (2.0, 2.0), (2.6, 1.7), (0.9, 1.4), (4.0, 3.0), (0.3, 2.0), (3.0, 0.6))
 """Width and height in tiles of the model: square, wide and tall, smaller than a tile and larger
@@ -20,10 +22,9 @@ KNOWN = 40
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture to send, its size in pixels."""
+    """A picture to send."""
 
-    width: int
-    height: int
+    size: Size
     url: str
     """A data URL, JPEG."""
 
@@ -33,39 +34,31 @@ class Picture:
         return {"type": "image_url", "image_url": {"url": self.url}}
 
 
-class Album:
-    """Where pictures are taken from.
+def any_picture(rng: random.Random, tile: int) -> Picture:
+    """One that has come before, or will come again, or one that nobody has seen.
 
     Args:
         tile: side of a tile of the model in pixels.
     """
+    if rng.random() >= 0.6:
+        return fresh_picture(rng, tile)
+    (number,) = rng.choices(range(KNOWN), [1 / (number + 1) for number in range(KNOWN)])
+    return _known(number, tile)
 
-    def __init__(self, tile: int) -> None:
-        self._tile = tile
-        self._known: dict[int, Picture] = {}
-        self._weights = [1 / (number + 1) for number in range(KNOWN)]
 
-    def known(self, rng: random.Random) -> Picture:
-        """One that has come before, or will come again."""
-        (number,) = rng.choices(range(KNOWN), self._weights)
-        if number not in self._known:
-            size = SIZES[number % len(SIZES)]
-            self._known[number] = self._paint(random.Random(f"known {number}"), size)
-        return self._known[number]
+@cache
+def _known(number: int, tile: int) -> Picture:
+    return fresh_picture(random.Random(f"known {number}"), tile, SIZES[number % len(SIZES)])
 
-    def fresh(self, rng: random.Random, size: tuple[float, float] | None = None) -> Picture:
-        """One that nobody has seen; `size` in tiles."""
-        return self._paint(rng, size or rng.choice(SIZES))
 
-    def any(self, rng: random.Random) -> Picture:
-        return self.known(rng) if rng.random() < 0.6 else self.fresh(rng)
-
-    def _paint(self, rng: random.Random, size: tuple[float, float]) -> Picture:
-        """Smooth waves of colour under noise."""
-        width, height = (max(1, round(side * self._tile)) for side in size)
-        generator = np.random.default_rng(rng.getrandbits(64))
-        y, x = np.mgrid[:height, :width]
-        waves = generator.uniform(0, 40, (3, 2)) / max(width, height)
-        smooth = np.stack([np.sin(a * x + b * y) for a, b in waves], -1)
-        pixels = 127 + 90 * smooth + generator.normal(0, 15, smooth.shape)
-        return Picture(width, height, data_url(pixels.clip(0, 255).astype(np.uint8)))
+def fresh_picture(
+    rng: random.Random, tile: int, size: tuple[float, float] | None = None
+) -> Picture:
+    """Smooth waves of colour under noise, that nobody has seen; `size` in tiles."""
+    width, height = (max(1, round(side * tile)) for side in size or rng.choice(SIZES))
+    generator = np.random.default_rng(rng.getrandbits(64))
+    y, x = np.mgrid[:height, :width]
+    waves = generator.uniform(0, 40, (3, 2)) / max(width, height)
+    smooth = np.stack([np.sin(a * x + b * y) for a, b in waves], -1)
+    pixels = 127 + 90 * smooth + generator.normal(0, 15, smooth.shape)
+    return Picture(Size(width, height), data_url(pixels.clip(0, 255).astype(np.uint8)))

@@ -9,6 +9,8 @@ from ..common import bullets, markdown
 from .ledger import Ledger
 from .verdict import REASON, Check
 
+MOST_ERRORS = 20
+
 
 def report(
     about: Mapping[str, str],
@@ -25,7 +27,8 @@ def report(
     rows = [[c.name, "yes" if c.passed else "NO", c.found] for c in checks]
     parts.append("## Verdict\n\n" + markdown(["what must hold", "holds", "found"], rows))
     if ledger.errors:
-        parts.append("## First errors\n\n" + "\n".join(f"- {error}" for error in ledger.errors))
+        first = ledger.errors[:MOST_ERRORS]
+        parts.append("## First errors\n\n" + "\n".join(f"- {error}" for error in first))
     parts.append("## Requests\n\n" + _requests(ledger))
     parts.append("## Over time\n\n" + _over_time(samples) + f"\n\n{REASON}")
     return "\n\n".join(parts) + "\n"
@@ -33,10 +36,11 @@ def report(
 
 def _requests(ledger: Ledger) -> str:
     rows = []
-    for kind, sent in sorted(ledger.sent.items()):
+    for kind in sorted({kind for kind, _ in ledger.statuses}):
         outcomes = sorted((s, n) for (k, s), n in ledger.statuses.items() if k == kind)
+        sent = sum(number for _, number in outcomes)
         rows.append([kind, str(sent), ", ".join(f"{n} x {status}" for status, n in outcomes)])
-    return markdown([f"{ledger.sent.total()} requests", "sent", "outcomes"], rows)
+    return markdown([f"{ledger.statuses.total()} requests", "sent", "outcomes"], rows)
 
 
 def _over_time(samples: Sequence[Mapping[str, Any]]) -> str:
@@ -48,7 +52,7 @@ def _over_time(samples: Sequence[Mapping[str, Any]]) -> str:
         [
             f"{line['seconds']:.0f}",
             str(line["requests"]),
-            f"{sum(line['memory_mib'].values()):.0f}" if line["memory_mib"] else "not known",
+            f"{sum(line['memory_mib'].values()):.0f}",
             *(f"{line[name]:.0f}" for name in ("running", "waiting", "preemptions")),
             *(f"{line['cache_mib'].get(name, 0):.1f}" for name in names),
         ]

@@ -6,9 +6,10 @@ Memory grows if the median of the last third of the run is above that of the sec
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
+from typing import Any
 
 MOST_GROWTH = 0.01
 """Largest growth of memory that passes, as a part of the second third's median."""
@@ -46,50 +47,35 @@ class Check:
     """What was found, for a reader."""
 
 
-@dataclass(frozen=True)
-class Memory:
-    """Medians in MiB."""
+def growth_check(samples: Sequence[Mapping[str, Any]]) -> Check:
+    """The last third's median memory is no more than the second's, but for `MOST_GROWTH`.
 
-    first: float
-    second: float
-    last: float
-    kib_a_request: float
-    """Growth from the second third to the last, for each request between their middles."""
-
-
-def thirds(samples: Sequence[tuple[int, float]]) -> Memory:
-    """Summarise samples of (requests so far, MiB), taken at equal times."""
+    Args:
+        samples: lines of samples.jsonl, taken at equal times.
+    """
     third = len(samples) // 3
-    parts = samples[:third], samples[third : 2 * third], samples[2 * third :]
-    first, second, last = (median(size for _, size in part) for part in parts)
-    requests = [median(number for number, _ in part) for part in parts]
-    kib = 1024 * (last - second) / max(1, requests[2] - requests[1])
-    return Memory(first, second, last, kib)
-
-
-def growth_check(samples: Sequence[tuple[int, float]]) -> Check:
-    """The last third's median is no more than the second's, but for `MOST_GROWTH`."""
-    name = f"memory of the last third is at most {MOST_GROWTH:.0%} above the second's"
-    memory = thirds(samples)
-    change = memory.last / memory.second - 1
-    found = f"{memory.second:.1f} MiB, then {memory.last:.1f} MiB: {change:+.2%}"
-    found += f", {memory.kib_a_request:+.2f} KiB a request"
-    return Check(name, memory.last <= memory.second * (1 + MOST_GROWTH), found)
+    parts = samples[third : 2 * third], samples[2 * third :]
+    second, last = (median(sum(line["memory_mib"].values()) for line in part) for part in parts)
+    requests = [median(line["requests"] for line in part) for part in parts]
+    kib_a_request = 1024 * (last - second) / max(1, requests[1] - requests[0])
+    return Check(
+        f"memory of the last third is at most {MOST_GROWTH:.0%} above the second's",
+        last <= second * (1 + MOST_GROWTH),
+        f"{second:.1f} MiB, then {last:.1f} MiB: {last / second - 1:+.2%}, "
+        f"{kib_a_request:+.2f} KiB a request",
+    )
 
 
 def log_checks(log: str, resent: int) -> list[Check]:
     """No traceback and no error; `resent`: requests that vLLM asked for again."""
     drifts = log.count(DRIFT)
     bad = [line for line in log.splitlines() if _BAD.search(line) and not _STOCK.search(line)]
+    first = f"{len(bad)}" + (f", first: {bad[0][:300]}" if bad else "")
     return [
-        Check("errors and tracebacks in the server's log", not bad, _first(bad)),
+        Check("errors and tracebacks in the server's log", not bad, first),
         Check(
             "requests sent again, and vLLM's warnings that its caches drifted",
             resent <= drifts,
             f"{resent} and {drifts}",
         ),
     ]
-
-
-def _first(lines: Sequence[str]) -> str:
-    return f"{len(lines)}" + (f", first: {lines[0][:300]}" if lines else "")

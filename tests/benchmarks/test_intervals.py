@@ -41,18 +41,6 @@ def test_two_pairs_have_no_interval():
     assert math.isnan(paired_ratio([1, 2], [1, 1]).low)
 
 
-def test_interval_of_ratios_covers_the_truth_as_often_as_it_says():
-    rng = np.random.default_rng(0)
-    covered = 0
-    for _ in range(1000):
-        drift = rng.normal(0, 0.3, 6)
-        above = np.exp(drift + rng.normal(0.1, 0.02, 6))
-        below = np.exp(drift + rng.normal(0, 0.02, 6))
-        ratio = paired_ratio(list(above), list(below))
-        covered += ratio.low <= math.exp(0.1) <= ratio.high
-    assert covered / 1000 == pytest.approx(0.95, abs=0.02)
-
-
 def test_share_is_wilsons():
     # Wilson (1927) for 8 of 10, as in Newcombe (1998).
     value, low, high = share(np.array([True] * 8 + [False] * 2))

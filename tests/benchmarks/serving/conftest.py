@@ -2,8 +2,7 @@
 
 import pytest
 
-from vllm_script.benchmarks.serving.cells import SCRIPT, STOCK, Arm, Cell, Load
-from vllm_script.benchmarks.serving.driver import Block
+from vllm_script.benchmarks.serving.cells import SCRIPT, STOCK, Arm, Cell
 from vllm_script.benchmarks.serving.expected import Expected
 from vllm_script.benchmarks.serving.results import summary
 
@@ -25,7 +24,7 @@ def expected(checkpoint):
 
 @pytest.fixture
 def block():
-    """block(seconds to first token, ...) -> Block of two requests, of 110 prompt tokens each."""
+    """block(seconds to first token, ...) -> a block of two requests, of 110 prompt tokens each."""
 
     def make(ttft=0.2, prompt_tokens=110, **changes):
         grown = {
@@ -34,29 +33,27 @@ def block():
             "vllm:request_prefill_time_seconds_sum": 2 * (ttft - 0.05),
         }
         values = dict(
-            ttft=[ttft, ttft * 1.1],
-            tpot=[0.01, 0.01],
-            e2e=[ttft + 0.02, ttft + 0.02],
-            prompt_tokens=[prompt_tokens] * 2,
-            output_tokens=[3, 3],
+            ttfts=[ttft, ttft * 1.1],
+            latencies=[ttft + 0.02, ttft * 1.1 + 0.02],
+            input_lens=[prompt_tokens] * 2,
+            output_lens=[3, 3],
             errors=["", ""],
-            requests_per_s=1 / ttft,
+            request_throughput=1 / ttft,
             grown=grown | changes.pop("grown", {}),
             peak_running=2,
             peak_kv_usage=0.1,
         )
-        return Block(**values | changes)
+        return values | changes
 
     return make
 
 
 @pytest.fixture
 def cell():
-    """cell(concurrency, launch) -> Cell of stock and keep ratio 0.11."""
+    """cell(concurrency, ratio) -> Cell of stock and a keep ratio."""
 
-    def make(concurrency=1, launch=0, ratio=0.11):
-        arms = (Arm(STOCK), Arm(SCRIPT, ratio))
-        return Cell("84x84", Load(concurrency=concurrency), arms, 2, 3, launch)
+    def make(concurrency=1, ratio=0.11):
+        return Cell("84x84", (Arm(STOCK), Arm(SCRIPT, ratio)), 2, 3, concurrency)
 
     return make
 

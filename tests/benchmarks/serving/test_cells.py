@@ -1,18 +1,26 @@
-"""Which blocks are measured, and in which order."""
+"""Which blocks are measured, in which order, and the command lines that say so."""
 
+import pytest
+
+from vllm_script.benchmarks import family_bench, serve_bench
 from vllm_script.benchmarks.serving.cells import (
     SCRIPT,
     STOCK,
     UNUSED,
     Arm,
-    Load,
     block_size,
-    grid,
+    family_cells,
     in_turns,
-    off_cells,
 )
+from vllm_script.benchmarks.serving.requests import Size
 
 A, B, C = Arm(STOCK), Arm(SCRIPT, 0.11), Arm(SCRIPT, 0.5)
+PICTURE, VIDEO = Size(672, 672), Size(336, 336, 16)
+
+
+def cells_of(*arguments):
+    args = serve_bench.parse_arguments(arguments)
+    return serve_bench.cells_of(args, [SCRIPT, UNUSED])
 
 
 def test_order_is_abba():
@@ -20,27 +28,22 @@ def test_order_is_abba():
     assert [arm for _, arm in in_turns((A, B, C), 2)] == [A, B, C, C, B, A]
 
 
-def test_second_question_comes_second():
-    *_, cell, _ = grid(["672x672"], [1], [Load(rate=1.0)], [0.11, 0.5], 4, 3)
-    first, second = cell.arms
-    assert cell.again and (first, second) == (B, Arm(SCRIPT, 0.11, known=True))
-    assert [arm for _, arm in in_turns(cell.arms, 2)] == [first, second, first, second]
-    assert cell.servers == {STOCK, SCRIPT}
-
-
 def test_grid_varies_the_load_and_then_the_picture():
-    rate = Load(rate=0.7, of_stock=True)
-    cells = grid(["672x672", "336x336"], [1, 32], [rate], [0.11, 0.5], 4, 3)
-    assert [str(cell) for cell in cells] == [
-        "672x672, concurrency 1", "672x672, concurrency 32", "336x336, concurrency 1",
-        "672x672, concurrency 1, second question", "672x672, rate 0.7x",
-    ]  # fmt: skip
-    assert all(cell.arms == (A, B, C) for cell in cells if not cell.again)
-    assert cells[0].servers == {STOCK, SCRIPT}
+    *cells, second_question, rate = cells_of()
+    loads = [f"672x672, concurrency {n}" for n in (1, 2, 4, 8, 16, 32)]
+    assert [str(cell) for cell in cells] == [*loads, "336x336, concurrency 1"]
+    assert str(rate) == "672x672, rate 0.7x"
+    for cell in (*cells, rate):
+        assert cell.arms == (A, B, C) and cell.servers == {STOCK, SCRIPT} and not cell.again
+    first, second = second_question.arms
+    assert str(second_question) == "672x672, concurrency 1, second question"
+    assert second_question.again and (first, second) == (B, Arm(SCRIPT, 0.11, known=True))
+    assert [arm for _, arm in in_turns((first, second), 2)] == [first, second, first, second]
+    assert second_question.servers == {STOCK, SCRIPT}
 
 
 def test_off_cells_have_two_servers_at_a_time():
-    cells = off_cells("672x672", 2, [SCRIPT, UNUSED])
+    cells = cells_of("--off", "--launches", "2")[-4:]
     assert [cell.launch for cell in cells] == [1, 1, 2, 2]
     assert all(len(cell.servers) == 2 and cell.arms[0] == A for cell in cells)
     assert [str(cell.arms[1]) for cell in cells[:2]] == ["keep 1", "unused"]
@@ -48,6 +51,49 @@ def test_off_cells_have_two_servers_at_a_time():
 
 
 def test_block_is_as_large_as_its_load():
-    few, many, _ = grid(["84x84"], [1, 32], [], [0.11], 4, 3)
+    few, many, *_ = cells_of("--concurrency", "1", "32")
     assert (block_size(few, None), block_size(many, None)) == (4, 32)
     assert block_size(few, 2.0) == 60
+
+
+def test_families_in_an_order_that_changes_servers_least():
+    cells = family_cells("a", [PICTURE, VIDEO], ("image", "video"), ("evs", "vidcom2"), 0.25, 3, 2)
+    assert [str(cell) for cell in cells] == [
+        "a, 672x672, keep 0.25", "a, 16x336x336, keep 0.25", "a, 16x336x336, evs 0.25",
+        "a, 16x336x336, vidcom2 0.25",
+    ]  # fmt: skip
+    assert all(cell.arms[0] == A and len(cell.servers) == 2 for cell in cells)
+    assert [cell.arms[1].asked for cell in cells] == [0.25, 0.25, None, None]
+    (cell,) = family_cells("a", [PICTURE, VIDEO], ("image",), ("evs",), 0.25, 3, 2)
+    assert cell.picture == "672x672" and cell.arms == (A, Arm(SCRIPT, 0.25))
+    assert (cell.concurrency, cell.requests, cell.repetitions) == (1, 3, 2)
+
+
+def test_command_line():
+    args = serve_bench.parse_arguments(["--quick", "--concurrency", "2", "--", "--dtype", "half"])
+    assert args.concurrency == [2] and args.keep_ratios == [0.11] and args.rates == []
+    assert args.server_flags == ["--dtype", "half"]
+    assert str(cells_of("--sizes", "16x336x336")[0]) == "16x336x336, concurrency 1"
+    args = family_bench.parse_arguments(["--sizes", "16x336x336", "672x672"])
+    assert args.sizes == [VIDEO, PICTURE]
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (["--url-a", "http://a"], "give both --url-a and --url-b"),
+        (["--url-a", "http://a", "--url-b", "http://b"], "--url-a needs --model"),
+        (["--rates", "often"], "invalid rate_of value"),
+    ],
+)
+def test_mistakes(given, words, capsys):
+    with pytest.raises(SystemExit):
+        serve_bench.parse_arguments(given)
+    assert words in capsys.readouterr().err
+
+
+def test_malformed_size_is_named():
+    with pytest.raises(ValueError, match="WIDTHxHEIGHT"):
+        cells_of("--sizes", "672")
+    with pytest.raises(SystemExit):
+        family_bench.parse_arguments(["--sizes", "672"])

@@ -3,12 +3,7 @@
 import pytest
 
 from vllm_script.benchmarks.serving import checks
-from vllm_script.benchmarks.serving.checks import (
-    Answer,
-    WrongOutputs,
-    check_block,
-    check_off_is_stock,
-)
+from vllm_script.benchmarks.serving.checks import WrongOutputs, check_block, check_off_is_stock
 from vllm_script.benchmarks.serving.fleet import Target
 from vllm_script.benchmarks.serving.requests import Request, Size
 
@@ -22,7 +17,7 @@ def test_right_block_passes(block):
     [
         (dict(errors=["", "Internal Server Error"]), "1 requests failed.*Internal"),
         (dict(prompt_tokens=230), "230 prompt tokens, expected 110"),
-        (dict(output_tokens=[3, 2]), "request 1 got 2 tokens, asked for 3"),
+        (dict(output_lens=[3, 2]), "request 1 got 2 tokens, asked for 3"),
         (dict(grown={"vllm:mm_cache_hits_total": 1.0}), "1 pictures were in the server's cache"),
     ],
 )
@@ -34,10 +29,10 @@ def test_wrong_block(block, changes, words):
 @pytest.mark.parametrize(
     ("theirs", "ours", "words"),
     [
-        (Answer((1, 2), 110), Answer((1, 2), 110), None),
-        (Answer((1, 2), 110), Answer((1, 3), 110), r"answers picture 0 with the tokens \(1, 3\)"),
-        (Answer((1, 2), 110), Answer((1, 2), 111), "script has 111 tokens.*84x84, expected 110"),
-        (Answer((1, 2), 109), Answer((1, 2), 109), "stock has 109"),
+        (((1, 2), 110), ((1, 2), 110), None),
+        (((1, 2), 110), ((1, 3), 110), r"answers picture 0 with the tokens \(1, 3\)"),
+        (((1, 2), 110), ((1, 2), 111), "script has 111 tokens.*84x84, expected 110"),
+        (((1, 2), 109), ((1, 2), 109), "stock has 109"),
     ],
 )
 def test_off_is_stock(monkeypatch, theirs, ours, words):

@@ -37,7 +37,7 @@ def of_family(family_checkpoint):
 )
 def test_expected_visual_tokens(expected, size, keep_ratio, tokens):
     """Tiles of 6 x 6 patches: 168x168 is the base tile and a grid of 12 rows with newlines."""
-    assert expected.visual_tokens(Size(*size), keep_ratio) == tokens
+    assert expected.kept_by(Arm(SCRIPT, keep_ratio), Size(*size)) == tokens
 
 
 def test_expected_text_tokens_are_the_templates_and_the_texts(expected):
@@ -45,8 +45,6 @@ def test_expected_text_tokens_are_the_templates_and_the_texts(expected):
     whole = expected.tokenizer(text, add_special_tokens=False).input_ids
     asked = request("Read the sign.", Size(84, 84))
     assert expected.text_tokens(asked) == len(whole) - 1
-    assert expected.kept_by(Arm(SCRIPT, 0.5), asked.size) == 39
-    assert expected.kept_by(Arm(STOCK), asked.size) == 78
 
 
 IMAGE, VIDEO = Size(168, 112), Size(168, 112, 4)
@@ -72,13 +70,13 @@ LARGE_IMAGE, LARGE_VIDEO = Size(192, 128), Size(192, 128, 4)
     ids=lambda value: str(value) if isinstance(value, str | Size) else "",
 )
 def test_visual_tokens_of_families(of_family, family, size, kept):
-    found = {ratio: of_family(family).visual_tokens(size, ratio) for ratio in kept}
+    found = {ratio: of_family(family).kept_by(Arm(SCRIPT, ratio), size) for ratio in kept}
     assert found == kept
 
 
 def test_limits_of_the_processor_count(of_family):
     """At most 256 tokens of 28 x 28 pixels."""
-    assert 200 < of_family("qwen2-vl").visual_tokens(Size(1400, 1400), None) <= 256
+    assert 200 < of_family("qwen2-vl").kept_by(Arm(STOCK), Size(1400, 1400)) <= 256
 
 
 def test_time_stamps_are_beside_the_visual_tokens(of_family):
@@ -103,4 +101,4 @@ def test_layout_that_is_not_vllms_is_found(expected, monkeypatch):
     with pytest.raises(
         RuntimeError, match="image of 100x90 .* visual tokens, the plugin's layout 5"
     ):
-        expected.visual_tokens(Size(100, 90), None)
+        expected.kept_by(Arm(STOCK), Size(100, 90))

@@ -4,9 +4,8 @@ import pytest
 
 from vllm_script.benchmarks.scrape import Scrape
 from vllm_script.benchmarks.soaking.balance import balance, caches_filled, idle
-from vllm_script.benchmarks.soaking.client import HUNG_UP, Outcome
+from vllm_script.benchmarks.soaking.client import HUNG_UP, TOKENIZE, Outcome, Request
 from vllm_script.benchmarks.soaking.ledger import Ledger, asks_again
-from vllm_script.benchmarks.soaking.requests import TOKENIZE, Request
 
 HANG_UP = Request("hang-up", {}, prompt_tokens=60, pruned=((1008, 50),), hang_up=1.0)
 TWO = Request("two", {}, prompt_tokens=250, pruned=((1008, 111), (256, 28)))
@@ -58,7 +57,7 @@ def failed(ledger, values):
 
 
 def test_sums_hold(ledger):
-    assert ledger.num_errors == 0
+    assert ledger.errors == []
     assert failed(ledger, GROWN) == []
 
 
@@ -90,7 +89,7 @@ def test_wrong_outcomes_are_errors():
     ledger.add(TWO, Outcome(503, text="busy"))
     ledger.add(WRONG, Outcome(200))
     ledger.add(HANG_UP, Outcome(200, 61))
-    assert ledger.num_errors == 4
+    assert len(ledger.errors) == 4
     assert ledger.errors[0] == "two: 251 prompt tokens instead of 250"
     assert ledger.errors[1] == "two: 503 instead of 200: busy"
     assert not ledger.refusals and ledger.images == 2

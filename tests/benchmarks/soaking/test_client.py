@@ -6,8 +6,14 @@ import json
 import httpx
 import pytest
 
-from vllm_script.benchmarks.soaking.client import HUNG_UP, Outcome, send
-from vllm_script.benchmarks.soaking.requests import RESPONSES, TOKENIZE, Request
+from vllm_script.benchmarks.soaking.client import (
+    HUNG_UP,
+    RESPONSES,
+    TOKENIZE,
+    Outcome,
+    Request,
+    send,
+)
 
 STREAM = {"stream": True}
 PIECE = {"choices": [{"delta": {"content": "blue"}}], "usage": {"prompt_tokens": 9}}
@@ -23,8 +29,9 @@ def answer(request, body, status=200, wait=0.0):
         return httpx.Response(status, text=body)
 
     async def run():
-        async with httpx.AsyncClient(transport=httpx.MockTransport(respond)) as client:
-            return await send(client, "http://server", request)
+        transport = httpx.MockTransport(respond)
+        async with httpx.AsyncClient(base_url="http://server", transport=transport) as http:
+            return await send(http, request)
 
     return asyncio.run(run())
 

@@ -5,6 +5,7 @@ import random
 
 import pytest
 
+from vllm_script.benchmarks.serving.expected import Expected
 from vllm_script.benchmarks.soaking.mistakes import SCRIPT_MISTAKES
 from vllm_script.benchmarks.soaking.mix import (
     HANG_UP_BUDGET,
@@ -12,11 +13,20 @@ from vllm_script.benchmarks.soaking.mix import (
     LARGE_SCRIPTS,
     MAX_IMAGES,
     SCRIPTS,
+    Mix,
 )
+from vllm_script.benchmarks.soaking.pictures import any_picture
 from vllm_script.config import ScriptConfig
+from vllm_script.server.aliases import repository_of
 from vllm_script.setting import SettingError
 
 CONFIG = ScriptConfig(clip_model="its own")
+
+
+@pytest.fixture(scope="module")
+def mix():
+    """What is asked of script-demo with 2048 tokens of context."""
+    return Mix(Expected(repository_of("script-demo")), "soak", 0.11, 2048)
 
 
 def drawn(mix, seed, count):
@@ -72,9 +82,9 @@ def test_pictures_of_a_request_differ(mix):
         assert len(set(urls)) == len(urls) == len(request.pruned) <= MAX_IMAGES
 
 
-def test_pictures_come_again(mix):
+def test_pictures_come_again():
     rng = random.Random(5)
-    urls = [mix.album.any(rng).url for _ in range(100)]
+    urls = [any_picture(rng, 112).url for _ in range(100)]
     assert 40 < len(set(urls)) < 90
 
 
