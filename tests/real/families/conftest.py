@@ -6,6 +6,7 @@ prompt, and the tokens that the engine dropped are taken out before the language
 
 import os
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,8 +34,11 @@ MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.2757
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
+    """Mark the tests that need an engine, but for a smoke and for one family, as `slow`."""
+    here = Path(__file__).parent  # the hook is given the items of all folders
     for item in items:
-        if "engine" not in item.fixturenames or item.originalname == SMOKE:
+        needs_engine = item.path.parent == here and "engine" in item.fixturenames
+        if not needs_engine or item.originalname == SMOKE:
             continue
         if item.callspec.params["family"] != THOROUGH:
             item.add_marker(pytest.mark.slow)
