@@ -8,6 +8,7 @@ import json
 import os
 import pathlib
 import sys
+from unittest import mock
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 # The repository root on sys.path would make our kernels/ importable as `kernels`.
@@ -31,6 +32,9 @@ import torch  # noqa: E402
 # see tests/kernels/test_interpreter.py. Elsewhere vLLM has none, and one process serves both.
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
+
+ENVIRONMENT = dict(os.environ)
+"""What servers start with: engines in this process leave variables of their own in os.environ."""
 
 # Float32 and small blocks: tokens do not flip on last bits, and a small image fills whole blocks.
 ENGINE_FLAGS = (
@@ -106,7 +110,9 @@ def vllm_server(checkpoint):
 
     def server(family, *flags, **env):
         env = {"TRITON_INTERPRET": "0", **env}  # a server is started as users start it
-        return VllmServer(checkpoint(family), *ENGINE_FLAGS, *flags, env=env)
+        folder = checkpoint(family)
+        with mock.patch.dict(os.environ, ENVIRONMENT, clear=True):
+            return VllmServer(folder, *ENGINE_FLAGS, *flags, env=env)
 
     return server
 
