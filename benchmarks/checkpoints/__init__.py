@@ -18,7 +18,7 @@ import torch
 from . import internvl, llava, qwen_vl
 from .parts import Clip, Sizes, Stack
 
-WRITERS: dict[str, Callable[[Path, Sizes], None]] = {
+WRITERS: dict[str, Callable[[Path, int, Sizes], None]] = {
     "llava-next": llava.write_llava_next,
     "llava-1.5": llava.write_llava_1_5,
     "llava-onevision": llava.write_llava_onevision,
@@ -37,7 +37,7 @@ TINY_LLAVA = replace(
 CPU_20M = Sizes(Stack(512, 1376, 6, 8), Stack(128, 256, 4, 2), tile=384, grid=6, visual_tokens=2048)
 """Sizes for timing on a CPU: a language model of 20 million parameters, the rest in proportion."""
 CPU_CLIP = Clip(Stack(256, 512, 4, 4), vocabulary=512, projection=256)
-LLAVA_20M = replace(CPU_20M, tile=336, vocabulary=512, clip=CPU_CLIP, dtype=torch.bfloat16)
+LLAVA_20M = replace(CPU_20M, tile=336, vocabulary=512, clip=CPU_CLIP, streamed=True)
 LLAVA_NEXT = {
     "tiny": TINY_LLAVA,
     # Enough of a language model that prefill is what an unpruned prompt waits for.
@@ -45,8 +45,7 @@ LLAVA_NEXT = {
     "cpu-20m": LLAVA_20M,
     # A language model of 108 million parameters.
     "cpu-108m": replace(LLAVA_20M, language=Stack(1024, 2976, 8, 16), vision=Stack(256, 512, 4, 4)),
-    # Every tensor of LLaVA-NeXT-7B (Vicuna) and of its CLIP ViT-L/14 at 336 pixels: 15 GB, in
-    # memory while they are written too.
+    # Every tensor of LLaVA-NeXT-7B (Vicuna) and of its CLIP ViT-L/14 at 336 pixels: 15 GB.
     "llava-next-7b": Sizes(
         Stack(4096, 11008, 32, 32),
         Stack(1024, 4096, 23, 16),
@@ -54,7 +53,7 @@ LLAVA_NEXT = {
         context=4096,
         vocabulary=32064,
         clip=Clip(Stack(768, 3072, 12, 12), vocabulary=49408, projection=768),
-        dtype=torch.bfloat16,
+        streamed=True,
     ),
 }
 SIZES = {family: {"tiny": TINY, "cpu-20m": CPU_20M} for family in WRITERS} | {
@@ -103,8 +102,8 @@ def write(folder: Path, family: str, sizes: str = "tiny", seed: int = 0) -> None
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        WRITERS[family](draft, SIZES[family][sizes])
+        torch.manual_seed(seed)  # for what a model's constructor draws
+        WRITERS[family](draft, seed, SIZES[family][sizes])
     draft.replace(folder)
 
 

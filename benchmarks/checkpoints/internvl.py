@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import save_torch_state_dict
 
 from . import parts
 
@@ -22,14 +21,27 @@ MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 CONFIGURATION = Path(__file__).with_name("configuration_internvl_chat.py")
 
 TOKENS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<img>", "</img>", "<IMG_CONTEXT>"]
-TEMPLATE = parts.chat_template(image="<IMG_CONTEXT>\n", video="<video>\n")
+TURN = "{{ '<|im_start|>' + message['role'] + '\n' }}"
+ANSWER = "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
-    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
+    f"{TURN}{{{{ message['content'] + '<|im_end|>\n' }}}}"
     "{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+    f"{ANSWER}"
 )
-"""Of a chat whose images and videos stand in its texts already."""
+TEMPLATE = (
+    "{% for message in messages %}"
+    f"{TURN}"
+    "{% if message['content'] is string %}{{ message['content'] }}"
+    "{% else %}{% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}{{ '<IMG_CONTEXT>\n' }}"
+    "{% elif part['type'] == 'video' %}{{ '<video>\n' }}"
+    "{% elif part['type'] == 'text' %}{{ part['text'] }}{% endif %}"
+    "{% endfor %}{% endif %}"
+    "{{ '<|im_end|>\n' }}"
+    "{% endfor %}"
+    f"{ANSWER}"
+)
 SAME_NAMES = (
     *("hidden_act", "hidden_size", "intermediate_size", "layer_norm_eps", "norm_type"),
     *("num_attention_heads", "num_channels", "num_hidden_layers"),
@@ -53,7 +65,7 @@ CHAT_NAMES = {
 }
 
 
-def write_internvl(folder: Path, sizes: parts.Sizes) -> None:
+def write_internvl(folder: Path, seed: int, sizes: parts.Sizes) -> None:
     """Write an InternVL in transformers' format."""
     named = {
         "start_image_token": "<img>",
@@ -62,7 +74,7 @@ def write_internvl(folder: Path, sizes: parts.Sizes) -> None:
         "video_token": "<video>",
     }
     vocab_size = _write_tokenizer(folder, "<video>", TEMPLATE, extra_special_tokens=named)
-    parts.save(folder, _model(vocab_size, sizes))
+    parts.save_model(folder, _model(vocab_size, seed, sizes))
     tile = {"height": _tile(sizes), "width": _tile(sizes)}
     images = {
         "image_processor_type": "GotOcr2ImageProcessor",
@@ -80,13 +92,13 @@ def write_internvl(folder: Path, sizes: parts.Sizes) -> None:
     )
 
 
-def write_internvl_chat(folder: Path, sizes: parts.Sizes) -> None:
+def write_internvl_chat(folder: Path, seed: int, sizes: parts.Sizes) -> None:
     """Write an InternVL in its own format, with the code of its configuration."""
     vocab_size = _write_tokenizer(folder, "<|video_pad|>", CHAT_TEMPLATE)
-    model = _model(vocab_size, sizes)
+    model = _model(vocab_size, seed, sizes)
     parts.write_json(folder / "config.json", _chat_config(model.config))
     parts.write_json(folder / "generation_config.json", {})
-    save_torch_state_dict(_chat_weights(model.state_dict()), folder)
+    parts.save_weights(folder, _chat_weights(model.state_dict()))
     shutil.copy(CONFIGURATION, folder)
 
 
@@ -104,13 +116,16 @@ def _tile_tokens(sizes: parts.Sizes) -> int:
     return (_tile(sizes) // PATCH // 2) ** 2
 
 
-def _model(vocab_size: int, sizes: parts.Sizes) -> Any:
-    from transformers import InternVLConfig, Qwen2Config
+def _model(vocab_size: int, seed: int, sizes: parts.Sizes) -> Any:
+    from transformers import InternVLConfig, InternVLForConditionalGeneration, Qwen2Config
 
     config = InternVLConfig(
         text_config=Qwen2Config(**parts.text_sizes(vocab_size, sizes)),
         vision_config=dict(
-            **parts.vision_sizes(sizes),
+            hidden_size=sizes.vision.width,
+            intermediate_size=sizes.vision.mlp,
+            num_hidden_layers=sizes.vision.layers,
+            num_attention_heads=sizes.vision.heads,
             image_size=[_tile(sizes), _tile(sizes)],
             patch_size=[PATCH, PATCH],
             attention_bias=True,
@@ -119,7 +134,7 @@ def _model(vocab_size: int, sizes: parts.Sizes) -> Any:
         image_seq_length=_tile_tokens(sizes),
         tie_word_embeddings=False,
     )
-    return parts.seeded(config)
+    return parts.seeded(InternVLForConditionalGeneration(config), seed)
 
 
 def _chat_config(config: Any) -> dict[str, Any]:

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from huggingface_hub import save_torch_state_dict
+from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tqdm import tqdm
 
+CLIP_MEAN = [0.48145466, 0.4578275, 0.40821073]
+CLIP_STD = [0.26862954, 0.26130258, 0.27577711]
 CONTEXT = 8192
 """Longest prompt in tokens, where a checkpoint has no other."""
+FILE_BYTES = 2 << 30
+"""Most bytes of one file of weights that is written without having the model in memory."""
+GRIDS = [(1, 2), (2, 1), (2, 2), (3, 1), (1, 3)]
+"""Tiles of an image of LLaVA-NeXT, in a column and in a row."""
 
 # Enough running text for a byte-level BPE to find common English words.
 TOKENIZER_TEXT = """What is shown in this picture? Describe the image in detail, please. How many
@@ -66,8 +74,9 @@ class Sizes:
     """Entries of the tokenizer, filled up with filler words; 0 for the few hundred that it has."""
     clip: Clip | None = None
     """Text side of the tower's CLIP, where LLaVA's checkpoint is to come with it."""
-    dtype: torch.dtype = torch.float32
-    """Type of the weights."""
+    streamed: bool = False
+    """Write bfloat16 weights file by file, each tensor a function of its name, so that a model
+    need not fit in memory; otherwise float32, all of them one sequence of random numbers."""
 
     @property
     def half_head(self) -> int:
@@ -86,42 +95,6 @@ def text_sizes(vocabulary: int, sizes: Sizes) -> dict[str, Any]:
         num_key_value_heads=sizes.language.heads,
         max_position_embeddings=sizes.context,
         tie_word_embeddings=False,
-    )
-
-
-def vision_sizes(sizes: Sizes, unread: int = 0) -> dict[str, int]:
-    """Arguments of a vision tower's configuration; `unread`: layers that it has beside."""
-    return dict(
-        hidden_size=sizes.vision.width,
-        intermediate_size=sizes.vision.mlp,
-        num_hidden_layers=sizes.vision.layers + unread,
-        num_attention_heads=sizes.vision.heads,
-    )
-
-
-def chat_template(
-    image: str, video: str, *, after_role: str = "\n", end: str = "<|im_end|>\n", system: str = ""
-) -> str:
-    """Template of turns between <|im_start|> and <|im_end|>, the parts of a turn in their order.
-
-    Args:
-        image: text in whose place an image comes.
-        video: text in whose place a video comes.
-        system: system prompt of a chat that begins without one.
-    """
-    return (
-        "{% for message in messages %}"
-        f"{{% if loop.first and message['role'] != 'system' %}}{{{{ '{system}' }}}}{{% endif %}}"
-        f"{{{{ '<|im_start|>' + message['role'] + '{after_role}' }}}}"
-        "{% if message['content'] is string %}{{ message['content'] }}"
-        "{% else %}{% for part in message['content'] %}"
-        f"{{% if part['type'] == 'image' %}}{{{{ '{image}' }}}}"
-        f"{{% elif part['type'] == 'video' %}}{{{{ '{video}' }}}}"
-        "{% elif part['type'] == 'text' %}{{ part['text'] }}{% endif %}"
-        "{% endfor %}{% endif %}"
-        f"{{{{ '{end}' }}}}"
-        "{% endfor %}"
-        "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
     )
 
 
@@ -182,29 +155,32 @@ def write_processors(
 
     Args:
         name: class of the processor of texts and media together.
-        common: settings of image and video processor that differ from their classes' own.
+        common: settings of image and video processor; what all families have alike is added.
         images: further settings of the image processor, its class among them.
         videos: class of the video processor; None for a family without one.
         processor: settings of the processor of both; None where the family has no file of them.
     """
-    whole = {"processor_class": name}
-    write_json(folder / "preprocessor_config.json", {**whole, **common, **images})
+    common = {
+        "do_convert_rgb": True,
+        "do_normalize": True,
+        "do_rescale": True,
+        "do_resize": True,
+        "resample": 3,
+        "rescale_factor": 1 / 255,
+        "processor_class": name,
+        **common,
+    }
+    write_json(folder / "preprocessor_config.json", {**common, **images})
     if videos is not None:
-        settings = {**whole, **common, "video_processor_type": videos}
-        write_json(folder / "video_preprocessor_config.json", settings)
+        write_json(
+            folder / "video_preprocessor_config.json", common | {"video_processor_type": videos}
+        )
     if processor is not None:
-        write_json(folder / "processor_config.json", {**whole, **processor})
+        write_json(folder / "processor_config.json", {"processor_class": name, **processor})
 
 
-def build(config: Any, dtype: torch.dtype = torch.float32) -> Any:
-    """The model of a configuration, with the weights that its constructor draws."""
-    from transformers import AutoModelForImageTextToText
-
-    return AutoModelForImageTextToText.from_config(config, dtype=dtype)
-
-
-def randomise(model: torch.nn.Module, gain: float = 1.5) -> Any:
-    """Give a model the next weights of torch's random numbers.
+def randomise(model: torch.nn.Module, gain: float = 1.5) -> torch.nn.Module:
+    """Give a model the next weights of torch's random numbers, in float32.
 
     Args:
         gain: standard deviation of an output, of inputs around 1; 1.5 makes answers depend on the
@@ -213,42 +189,91 @@ def randomise(model: torch.nn.Module, gain: float = 1.5) -> Any:
     for parameter in model.parameters():
         if parameter.dim() > 1:
             torch.nn.init.normal_(parameter, std=gain * parameter[0].numel() ** -0.5)
-    return model.eval()
+    return model.float().eval()
 
 
-def seeded(config: Any) -> Any:
-    """A model whose weights are the first random numbers of torch's seed."""
-    model = build(config)
-    torch.manual_seed(torch.initial_seed())
+def seeded(model: torch.nn.Module, seed: int) -> torch.nn.Module:
+    """Give a model the weights of a seed, in float32."""
+    torch.manual_seed(seed)
     return randomise(model)
 
 
-def save(
-    folder: Path,
-    model: Any,
-    rename: Callable[[str], str] = str,
-    ends: Mapping[str, int] | None = None,
-) -> None:
-    """Write configuration and weights of a model.
+def save_model(folder: Path, model: Any, rename: Callable[[str], str] = str) -> None:
+    """Write configuration and weights of a model in memory; `rename`: to published names."""
+    write_config(folder, model)
+    write_json(folder / "generation_config.json", {})
+    save_weights(folder, {rename(name): value for name, value in model.state_dict().items()})
 
-    Args:
-        rename: to published names.
-        ends: special tokens of generation_config.json.
+
+def write_config(folder: Path, model: Any, **more: Any) -> None:
+    """Write config.json, what differs from transformers' defaults."""
+    config = {k: v for k, v in model.config.to_diff_dict().items() if k != "_name_or_path"}
+    write_json(folder / "config.json", config | {"architectures": [type(model).__name__]} | more)
+
+
+def save_weights(folder: Path, weights: Mapping[str, torch.Tensor]) -> None:
+    """Write all weights into one file."""
+    tensors = {name: value.contiguous() for name, value in weights.items()}
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def stream_model(folder: Path, model: Any, rename: Callable[[str], str] = str) -> None:
+    """Write configuration and weights of a model on the meta device, one file in memory at a time.
+
+    Weights are bfloat16, each a function of its name; `rename`: to published names.
     """
-    config = model.config.to_diff_dict() | {"architectures": [type(model).__name__]}
-    for part in config.values():
-        if isinstance(part, dict):
-            part.pop("dtype", None)  # a server's --dtype holds for the whole model
-    write_json(folder / "config.json", config)
-    write_json(folder / "generation_config.json", ends or {})
-    weights = {rename(name): value for name, value in model.state_dict().items()}
-    save_torch_state_dict(weights, folder)
+    write_config(folder, model, dtype="bfloat16")
+    tensors = {rename(name): value.shape for name, value in model.state_dict().items()}
+    tensors = {name: size for name, size in tensors.items() if not name.endswith("position_ids")}
+    groups = list(_files(tensors))
+    index: dict[str, str] = {}
+    total = sum(map(_bytes, tensors.values()))
+    with tqdm(total=total, unit="B", unit_scale=True) as bar:
+        for number, names in enumerate(groups, start=1):
+            name = "model.safetensors"
+            if len(groups) > 1:
+                name = f"model-{number:05}-of-{len(groups):05}.safetensors"
+            save_file({n: _weight(n, tensors[n]) for n in names}, folder / name, {"format": "pt"})
+            index |= dict.fromkeys(names, name)
+            bar.update(sum(_bytes(tensors[n]) for n in names))
+    if len(groups) > 1:
+        content = {"metadata": {"total_size": total}, "weight_map": index}
+        write_json(folder / "model.safetensors.index.json", content)
+
+
+def _files(tensors: dict[str, torch.Size]) -> Iterator[list[str]]:
+    """Names of the tensors of each file, about FILE_BYTES at most."""
+    names: list[str] = []
+    for name, size in tensors.items():
+        if names and sum(_bytes(tensors[n]) for n in names) + _bytes(size) > FILE_BYTES:
+            yield names
+            names = []
+        names.append(name)
+    yield names
+
+
+def _bytes(size: torch.Size) -> int:
+    """Bytes of a tensor of bfloat16."""
+    return 2 * size.numel()
+
+
+def _weight(name: str, size: torch.Size) -> torch.Tensor:
+    """Random, but for norms and biases; the scale keeps activations near 1, layer after layer."""
+    if name.endswith("bias"):
+        return torch.zeros(size, dtype=torch.bfloat16)
+    if "norm" in name:
+        return torch.ones(size, dtype=torch.bfloat16)
+    seed = zlib.crc32(name.removeprefix("vision_tower.").encode())
+    generator = torch.Generator().manual_seed(seed)
+    inputs = size[1:].numel()
+    weight = torch.empty(size, dtype=torch.bfloat16)
+    return weight.normal_(std=1.5 * inputs**-0.5, generator=generator)
 
 
 def published_name(name: str) -> str:
     """Name of a LLaVA weight in the published checkpoints, from its name in transformers 5."""
     name = name.removeprefix("model.")
-    if name.startswith("vision_tower."):
+    if name.startswith("vision_tower.") and not name.startswith("vision_tower.vision_model."):
         return name.replace("vision_tower.", "vision_tower.vision_model.", 1)
     if name.startswith("language_model."):
         return name.replace("language_model.", "language_model.model.", 1)

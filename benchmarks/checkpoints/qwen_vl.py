@@ -16,47 +16,72 @@ SPECIAL_TOKENS = [
     *("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>"),
     *("<|vision_pad|>", "<|image_pad|>", "<|video_pad|>"),
 ]
-CHAT_TEMPLATE = parts.chat_template(
-    image="<|vision_start|><|image_pad|><|vision_end|>",
-    video="<|vision_start|><|video_pad|><|vision_end|>",
-    system="<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n",
+CHAT_TEMPLATE = (
+    "{% for message in messages %}"
+    "{% if loop.first and message['role'] != 'system' %}"
+    "{{ '<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n' }}{% endif %}"
+    "{{ '<|im_start|>' + message['role'] + '\n' }}"
+    "{% if message['content'] is string %}{{ message['content'] }}"
+    "{% else %}{% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}{{ '<|vision_start|><|image_pad|><|vision_end|>' }}"
+    "{% elif part['type'] == 'video' %}{{ '<|vision_start|><|video_pad|><|vision_end|>' }}"
+    "{% elif part['type'] == 'text' %}{{ part['text'] }}{% endif %}"
+    "{% endfor %}{% endif %}"
+    "{{ '<|im_end|>\n' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
+
+
 TOKEN_IDS = {
-    "image_token_id": SPECIAL_TOKENS.index("<|image_pad|>"),
-    "video_token_id": SPECIAL_TOKENS.index("<|video_pad|>"),
-    "vision_start_token_id": SPECIAL_TOKENS.index("<|vision_start|>"),
-    "vision_end_token_id": SPECIAL_TOKENS.index("<|vision_end|>"),
+    f"{name}_token_id": SPECIAL_TOKENS.index(f"<|{token}|>")
+    for name, token in (
+        *(("image", "image_pad"), ("video", "video_pad")),
+        *(("vision_start", "vision_start"), ("vision_end", "vision_end")),
+    )
 }
+"""Arguments of a configuration that name special tokens."""
 
 
-def write_qwen2_vl(folder: Path, sizes: parts.Sizes) -> None:
+def write_qwen2_vl(folder: Path, seed: int, sizes: parts.Sizes) -> None:
     """Write a Qwen2-VL."""
+    from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
+
     vision = dict(
         embed_dim=sizes.vision.width,
         hidden_size=sizes.language.width,
         mlp_ratio=sizes.vision.mlp // sizes.vision.width,
         patch_size=14,
     )
-    _write(folder, sizes, "qwen2_vl", "Qwen2VLProcessor", vision)
+    config = _config(Qwen2VLConfig, folder, sizes, vision)
+    parts.save_model(folder, parts.seeded(Qwen2VLForConditionalGeneration(config), seed))
+    _write_processors(folder, "Qwen2VLProcessor", 14, sizes)
 
 
-def write_qwen2_5_vl(folder: Path, sizes: parts.Sizes) -> None:
+def write_qwen2_5_vl(folder: Path, seed: int, sizes: parts.Sizes) -> None:
     """Write a Qwen2.5-VL: all vision layers but the last have attention over windows of 112."""
+    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
     vision = _later_vision(sizes, patch=14) | dict(
         tokens_per_second=2, window_size=112, fullatt_block_indexes=[sizes.vision.layers - 1]
     )
-    _write(folder, sizes, "qwen2_5_vl", "Qwen2_5_VLProcessor", vision)
+    config = _config(Qwen2_5_VLConfig, folder, sizes, vision)
+    parts.save_model(folder, parts.seeded(Qwen2_5_VLForConditionalGeneration(config), seed))
+    _write_processors(folder, "Qwen2_5_VLProcessor", 14, sizes)
 
 
-def write_qwen3_vl(folder: Path, sizes: parts.Sizes) -> None:
+def write_qwen3_vl(folder: Path, seed: int, sizes: parts.Sizes) -> None:
     """Write a Qwen3-VL, two of whose language layers take visual input of their own."""
+    from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
+
     vision = _later_vision(sizes, patch=16) | dict(
         depth=sizes.vision.layers + 1, num_position_embeddings=64, deepstack_visual_indexes=[0, 1]
     )
     text = {"head_dim": 2 * sizes.half_head, "num_hidden_layers": sizes.language.layers + 1}
-    rope = {"mrope_section": _mrope_section(sizes, 5 / 16), "mrope_interleaved": True}
-    videos = "Qwen3VLVideoProcessor"
-    _write(folder, sizes, "qwen3_vl", "Qwen3VLProcessor", vision, text, rope, videos)
+    other = sizes.half_head * 5 // 16
+    config = _config(Qwen3VLConfig, folder, sizes, vision, text, other, mrope_interleaved=True)
+    parts.save_model(folder, parts.seeded(Qwen3VLForConditionalGeneration(config), seed))
+    _write_processors(folder, "Qwen3VLProcessor", 16, sizes, videos="Qwen3VLVideoProcessor")
 
 
 def _later_vision(sizes: parts.Sizes, patch: int) -> dict[str, Any]:
@@ -69,46 +94,36 @@ def _later_vision(sizes: parts.Sizes, patch: int) -> dict[str, Any]:
     )
 
 
-def _mrope_section(sizes: parts.Sizes, share: float) -> list[int]:
-    """Rotations of a head for time, height and width; `share`: of height, and as many of width."""
-    other = int(sizes.half_head * share)
-    return [sizes.half_head - 2 * other, other, other]
-
-
-def _write(
+def _config(
+    config: Any,
     folder: Path,
     sizes: parts.Sizes,
-    model_type: str,
-    processor: str,
     vision: dict[str, Any],
     text: dict[str, Any] | None = None,
-    rope: dict[str, Any] | None = None,
-    videos: str = "Qwen2VLVideoProcessor",
-) -> None:
-    """Write a checkpoint.
+    other: int | None = None,
+    **rope: Any,
+) -> Any:
+    """Write the tokenizer, and return the model's configuration.
 
     Args:
-        processor: class of the processor of texts and media together.
+        config: class of the configuration.
         vision: arguments of the tower's configuration, without what all of them have.
         text: further arguments of the language model's configuration.
-        rope: parameters of the rotations, where they are not those of Qwen2-VL.
-        videos: class of the video processor.
+        other: rotations of a head for height, and as many for width; the rest are for time.
+        rope: further parameters of the rotations.
     """
-    from transformers import AutoConfig
-
     vocabulary = parts.write_tokenizer(
         folder, SPECIAL_TOKENS, CHAT_TEMPLATE, eos="<|im_end|>", pad="<|endoftext|>"
     )
-    rope = rope or {"mrope_section": _mrope_section(sizes, 3 / 8)}
-    config = AutoConfig.for_model(
-        model_type,
-        text_config={
-            **parts.text_sizes(vocabulary, sizes),
-            "bos_token_id": 0,
-            "eos_token_id": SPECIAL_TOKENS.index("<|im_end|>"),
-            "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, **rope},
-            **(text or {}),
-        },
+    other = sizes.half_head * 3 // 8 if other is None else other
+    section = {"mrope_section": [sizes.half_head - 2 * other, other, other]}
+    return config(
+        text_config=dict(
+            **parts.text_sizes(vocabulary, sizes) | (text or {}),
+            bos_token_id=0,
+            eos_token_id=SPECIAL_TOKENS.index("<|im_end|>"),
+            rope_parameters={"rope_type": "default", "rope_theta": 10000.0, **section, **rope},
+        ),
         vision_config={
             "depth": sizes.vision.layers,
             "num_heads": sizes.vision.heads,
@@ -118,13 +133,19 @@ def _write(
         },
         **TOKEN_IDS,
     )
-    parts.save(folder, parts.seeded(config))
-    token = (MERGE * vision["patch_size"]) ** 2
+
+
+def _write_processors(
+    folder: Path, name: str, patch: int, sizes: parts.Sizes, videos: str = "Qwen2VLVideoProcessor"
+) -> None:
+    token = (MERGE * patch) ** 2
     common = {
-        "patch_size": vision["patch_size"],
+        "image_mean": parts.CLIP_MEAN,
+        "image_std": parts.CLIP_STD,
+        "patch_size": patch,
         "merge_size": MERGE,
         "temporal_patch_size": 2,
         "size": {"shortest_edge": MIN_TOKENS * token, "longest_edge": sizes.visual_tokens * token},
     }
     images = {"image_processor_type": "Qwen2VLImageProcessor"}
-    parts.write_processors(folder, processor, common, images, videos)
+    parts.write_processors(folder, name, common, images, videos)

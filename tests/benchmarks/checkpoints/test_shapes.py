@@ -1,5 +1,6 @@
 """Random-weight models of known shapes."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -39,25 +40,44 @@ def test_number_of_parameters(shape, language_model, tower):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     out = tmp_path_factory.mktemp("small")
-    llava.write_llava_next(out, SMALL)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(parts, "FILE_BYTES", 200_000)
+        llava.write_llava_next(out, 0, SMALL)
     return out
 
 
-def test_weights_have_published_names_and_one_type(folder):
-    found = load_file(folder / "model.safetensors")
+def weights(folder):
+    found = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        found |= {name: (path.name, value) for name, value in load_file(path).items()}
+    return found
+
+
+def test_files_are_indexed_and_have_published_names(folder):
+    found = weights(folder)
+    index = json.loads((folder / "model.safetensors.index.json").read_text())
+    assert index["weight_map"] == {name: file for name, (file, _) in found.items()}
+    assert len(set(index["weight_map"].values())) > 2
     config = LlavaNextConfig.from_pretrained(folder)
     with torch.device("meta"):
         state = LlavaNextForConditionalGeneration(config).state_dict()
     published = {parts.published_name(name): value.shape for name, value in state.items()}
-    assert {name: value.shape for name, value in found.items()} == published
-    assert {value.dtype for value in found.values()} == {config.dtype} == {torch.bfloat16}
+    assert {name: value.shape for name, (_, value) in found.items()} == published
+
+
+def test_weights_are_functions_of_their_names(folder, tmp_path):
+    llava.write_llava_next(tmp_path, 1, SMALL)
+    again = weights(tmp_path)
+    for name, (_, value) in weights(folder).items():
+        assert value.dtype == torch.bfloat16 and torch.equal(value, again[name][1])
 
 
 def test_clip_has_the_tower_of_the_model(folder):
-    tower, clip = (load_file(f / "model.safetensors") for f in (folder, folder / "clip"))
+    tower, clip = weights(folder), weights(folder / "clip")
     shared = [name for name in clip if name.startswith("vision_model.encoder")]
     assert len(shared) == 5 * 16
-    assert all(torch.equal(clip[name], tower[f"vision_tower.{name}"]) for name in shared)
+    for name in shared:
+        assert torch.equal(clip[name][1], tower[f"vision_tower.{name}"][1])
 
 
 def test_every_id_has_a_text(folder):
