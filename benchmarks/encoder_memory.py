@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -22,7 +21,7 @@ from typing import Any
 import torch
 
 from vllm_script.benchmarks.checkpoints import written
-from vllm_script.benchmarks.common import machine, parser_of, repeatable
+from vllm_script.benchmarks.common import machine, parser_of, peak_bytes, repeatable
 from vllm_script.benchmarks.serving.requests import TEXT
 
 SIZE = 672
@@ -114,25 +113,6 @@ def measure(
         conversations.append([{"role": "user", "content": content}])
     llm.chat(conversations, SamplingParams(max_tokens=2, ignore_eos=True))
     return calls
-
-
-def peak_bytes(call: Callable[[], object]) -> int:
-    """Most memory that tensors allocated during the call take at a time."""
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        call()
-        return torch.cuda.max_memory_allocated() - before
-    with torch.profiler.profile(
-        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
-    ) as profile:
-        call()
-    used = most = 0
-    for event in profile.profiler.kineto_results.events():
-        if event.name() == "[memory]":
-            used += event.nbytes()
-            most = max(most, used)
-    return most
 
 
 if __name__ == "__main__":

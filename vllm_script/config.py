@@ -90,6 +90,15 @@ class ScriptConfig:
         "The largest part of an image that a request may keep. Memory is profiled for it.",
         flag="--max-keep-ratio RATIO",
     )
+    max_item_tokens: int | None = setting(
+        None,
+        Number(1, 2**24, integer=True),
+        "The most visual tokens that one image or video may have before pruning. Larger ones are "
+        "refused; memory for encoding and selecting such an item is set aside at start-up.",
+        flag="--script-max-item-tokens TOKENS",
+        unset="as stock vLLM: the largest item that it profiles for the model at its context, or "
+        "--max-num-batched-tokens if that is more",
+    )
     # At 672x672 LLaVA-NeXT-7B in 16 bits has 28 MiB of features and 3 MiB of pixels an image.
     cache_gb: float = setting(
         1.0,

@@ -59,6 +59,41 @@ class Family(Protocol):
                 item, or as it batches a single one.
         """
 
+    def video_tokens(
+        self,
+        info: ProcessingInfo,
+        num_frames: int,
+        height: int,
+        width: int,
+        kwargs: Mapping[str, object],
+    ) -> int | None:
+        """Return how many visual tokens a video has before pruning, before it is processed.
+
+        Args:
+            info: vLLM's processing info of the model.
+            num_frames, height, width: of the decoded video, in frames and pixels.
+            kwargs: the request's `mm_processor_kwargs`.
+
+        Returns:
+            placeholders that stock vLLM would give it; None where that is known only once the
+            Hugging Face processor has chosen its frames.
+        """
+        return None
+
+    def largest_item(self, info: ProcessingInfo, modality: str, max_model_len: int) -> int:
+        """Return how many visual tokens the largest item has that stock vLLM profiles.
+
+        Args:
+            info: vLLM's processing info of the model.
+            max_model_len: context of the model, which bounds the frames of a video.
+        """
+        if modality == "image":
+            return int(info.get_max_image_tokens())
+        frames = info.get_num_frames_with_most_features(max_model_len, {"video": 1})
+        tokens = self.video_tokens(info, frames, 1, 1, {})
+        assert tokens is not None, "frames of any size have equally many tokens"
+        return tokens
+
     def views(self, hf_config: Any, layout: Layout, height: int, width: int) -> Views | None:
         """Return where the patches of an image lie on it, for explain; None where it takes none.
 

@@ -37,6 +37,13 @@ class ProcessingInfo(Protocol):
     """What vLLM knows of a model's inputs: `vllm.multimodal.processing.BaseProcessingInfo`."""
 
     ctx: Any
+    allowed_mm_limits: Mapping[str, int]
+
+    def get_max_image_tokens(self) -> int: ...
+
+    def get_num_frames_with_most_features(
+        self, seq_len: int, mm_counts: Mapping[str, int]
+    ) -> int: ...
 
     def get_hf_config(self) -> Any: ...
 

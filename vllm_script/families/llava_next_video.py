@@ -32,6 +32,17 @@ class LlavaNextVideoFamily(Family):
     ) -> Layout:
         raise AssertionError("vLLM takes no images for LLaVA-NeXT-Video")
 
+    def video_tokens(
+        self,
+        info: ProcessingInfo,
+        num_frames: int,
+        height: int,
+        width: int,
+        kwargs: Mapping[str, object],
+    ) -> int:
+        """Return equally many for every frame, whatever its size."""
+        return _layout(info.get_hf_config(), num_frames).num_placeholders
+
     def item_layout(self, hf_config: Any, modality: str, fields: Mapping[str, Any]) -> Layout:
         return _layout(hf_config, num_frames(fields))
 

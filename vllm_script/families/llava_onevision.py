@@ -41,6 +41,18 @@ class LlavaOnevisionFamily(Family):
         """Return the base tile's rows, then the grid's with newlines."""
         return _image_layout(Anyres.of(info.get_hf_config()), height, width)
 
+    def video_tokens(
+        self,
+        info: ProcessingInfo,
+        num_frames: int,
+        height: int,
+        width: int,
+        kwargs: Mapping[str, object],
+    ) -> int:
+        """Return equally many for every frame, whatever its size, and one for the newline."""
+        side = Anyres.of(info.get_hf_config()).tile_side
+        return _video_layout(side, num_frames).num_placeholders
+
     def item_layout(self, hf_config: Any, modality: str, fields: Mapping[str, Any]) -> Layout:
         anyres = Anyres.of(hf_config)
         if modality == "video":

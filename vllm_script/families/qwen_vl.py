@@ -43,6 +43,9 @@ from ..positions import grid_coordinates
 from .boxes import ONE_TILE, whole_boxes
 from .mrope import STOCK_PRUNING, MRopeFamily, MRopeProcessor, MRopePrunedModel, layout_of_runs
 
+_CHOOSING = frozenset({"fps", "num_frames", "do_sample_frames", "cap_pixels_per_frame"})
+"""Arguments by which a request has the Hugging Face processor choose frames, or shrink them."""
+
 
 class QwenFamily(MRopeFamily):
     """Qwen2-VL and Qwen2.5-VL."""
@@ -66,6 +69,31 @@ class QwenFamily(MRopeFamily):
         side = _token_size(info.get_hf_config())
         return _image_layout(resized.height // side, resized.width // side)
 
+    def video_tokens(
+        self, info: Any, num_frames: int, height: int, width: int, kwargs: Mapping[str, object]
+    ) -> int | None:
+        """Return what the frames have, unless the processor chooses among them or shrinks them."""
+        asked = info.ctx.get_merged_mm_kwargs(kwargs)
+        if not _CHOOSING.isdisjoint({**asked, **asked.get("videos_kwargs", {})}):
+            return None
+        processor = info.get_hf_processor().video_processor
+        if processor.do_sample_frames or getattr(processor, "cap_pixels_per_frame", None):
+            return None
+        _, tokens = info._get_vision_info(
+            image_width=width,
+            image_height=height,
+            num_frames=num_frames,
+            image_processor=processor,
+            mm_kwargs=kwargs,
+            modality="video",
+        )
+        return int(tokens)
+
+    def largest_item(self, info: Any, modality: str, max_model_len: int) -> int:
+        if modality == "image":
+            return int(info.get_max_image_tokens())
+        return int(info.get_max_video_tokens(max_model_len, {"video": 1}))
+
     def views(self, hf_config: Any, layout: Layout, height: int, width: int) -> Views:
         """Return the boxes of the one view: the image is one tile of its own shape."""
         rows = layout.num_patches // layout.columns
@@ -83,6 +111,11 @@ class QwenFamily(MRopeFamily):
 
 class Qwen3Family(QwenFamily):
     """Qwen3-VL."""
+
+    def video_tokens(
+        self, info: Any, num_frames: int, height: int, width: int, kwargs: Mapping[str, object]
+    ) -> None:
+        """Return None: what the file says of its speed decides which frames are taken."""
 
     def runs(self, hf_config: Any, modality: str, fields: Mapping[str, Any]) -> list[np.ndarray]:
         """Return the coordinates of every frame; an image has one."""
@@ -118,8 +151,16 @@ class QwenInfo:
     probes: ClassVar[Probes] = {
         "get_mm_max_tokens_per_item": ("seq_len", "mm_counts"),
         "get_image_processor": ("kwargs",),
+        "get_max_video_tokens": ("seq_len", "mm_counts"),
         "_get_vision_info": frozenset(
-            {"image_width", "image_height", "num_frames", "image_processor", "mm_kwargs"}
+            {
+                "image_width",
+                "image_height",
+                "num_frames",
+                "image_processor",
+                "mm_kwargs",
+                "modality",
+            }
         ),
     }
 
@@ -127,9 +168,10 @@ class QwenInfo:
         """Return stock's answer; or None, which makes vLLM count in its dummies.
 
         Where the server bounds keep ratios, no item is left whole, and stock's answer is too large.
+        Where it bounds the size of items, the dummies have that size.
         """
         config = ScriptConfig.of(self.get_hf_config())  # type: ignore[attr-defined]
-        if config.max_keep_ratio < 1:
+        if config.max_keep_ratio < 1 or config.max_item_tokens is not None:
             return None
         return super().get_mm_max_tokens_per_item(seq_len, mm_counts)  # type: ignore[misc]
 

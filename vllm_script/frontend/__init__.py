@@ -9,8 +9,9 @@ The life of a request, in the order in which vLLM calls us:
 3. renderer.py, `_process_tokens`: the server's settings with the request's overrides are put into
    the `ScriptRequest`. A wrong setting ends here, as an HTTP 400; what depends on the item, such as
    the server's bound on keep ratios, in the next two steps.
-4. processor.py, `apply`: planner.py makes a plan for each item; plan.py names the item by it, so
-   that every cache of vLLM's keeps items apart whose plans differ.
+4. processor.py, `apply`: item_limit.py refuses what is too large before pruning; planner.py makes
+   a plan for each item; plan.py names the item by it, so that every cache of vLLM's keeps items
+   apart whose plans differ.
 5. processor.py, the steps that stock `apply` calls: items that vLLM's cache lacks are preprocessed,
    one by one, from pixel_cache.py where they are known; wire.py packs each item's plan beside its
    pixels; placeholders.py shortens what the prompt has for it.

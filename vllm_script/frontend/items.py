@@ -7,6 +7,7 @@ its keyword arguments, as `Carried`, and is taken out again before stock vLLM re
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -51,6 +52,9 @@ class Carried:
 
     identifiers: Mapping[str, list[str]] = field(default_factory=dict)
     """Identifiers of all items, by modality."""
+
+    limit: float = math.inf
+    """The most visual tokens that each item may have before pruning."""
 
 
 def take_carried(kwargs: Mapping[str, Any]) -> tuple[Carried, dict[str, Any]]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 from transformers.feature_extraction_utils import BatchFeature
@@ -15,6 +16,7 @@ from vllm.multimodal.parse import (
     EmbeddingItems,
     ImageProcessorItems,
     MultiModalDataItems,
+    VideoProcessorItems,
 )
 from vllm.multimodal.processing import BaseMultiModalProcessor, ProcessorInputs
 
@@ -24,6 +26,7 @@ from ..layout import Layout
 from ..plan import Plan, image_key
 from ..vllm_types import Items
 from ..wire import PackedItem, field_configs, pack, packed_count
+from .item_limit import check_item, dummy_video, largest_item, video_tokens
 from .items import (
     CARRIED_KEY,
     Carried,
@@ -72,13 +75,18 @@ class PruningProcessor(BaseMultiModalProcessor):
         """Return stock's dummies, each with the most visual tokens that a request may keep.
 
         vLLM profiles memory and sizes its encoder cache with them. They are kept out of our caches,
-        so that every one of a profiled batch is encoded.
+        so that every one of a profiled batch is encoded. Where the operator chose a limit on items,
+        videos have as many tokens; images cannot be made larger than stock's.
         """
         inputs = super().get_dummy_inputs(*args, **kwargs)
+        settings = replace(at_most(self._script_config), cache_gb=0)
+        if (limit := settings.max_item_tokens) is not None and "video" in self.family.modalities:
+            inputs = self._at_limit(inputs, limit)
+            # What is kept of it fits the context, as what is kept of any request's item must.
+            fits = min(settings.max_keep_ratio, self.info.ctx.model_config.max_model_len / limit)
+            settings = replace(settings, keep_ratio=max(fits, settings.min_keep_ratio))
         request = ScriptRequest(
-            queries="What is shown in the image?",
-            config=replace(at_most(self._script_config), cache_gb=0),
-            counted=False,
+            queries="What is shown in the image?", config=settings, counted=False
         )
         kwargs = {**inputs.hf_processor_mm_kwargs, REQUEST_KEY: request}
         return replace(inputs, hf_processor_mm_kwargs=kwargs)
@@ -89,6 +97,9 @@ class PruningProcessor(BaseMultiModalProcessor):
             raise RuntimeError("the prompt did not pass through the renderer of the script plugin")
         modalities = [m for m in self.family.modalities if m in inputs.mm_data_items]
         items = {m: inputs.mm_data_items[m] for m in modalities}
+        limit = self._item_limit(request)
+        for own in items.values():
+            self._check_sizes(own, kwargs, limit)
         plans = {m: self._plans(items[m], request, kwargs) for m in items}
         if request.watcher is not None:
             plans = {m: list(map(request.watcher.mark, plans[m])) for m in plans}
@@ -97,7 +108,7 @@ class PruningProcessor(BaseMultiModalProcessor):
         caching = request.settings.cache_gb > 0
         planned = {m: planned_items(plans[m], hashes[m], items[m], caching=caching) for m in items}
         hashes |= {m: [item.identifier for item in planned[m]] for m in items}
-        carrying = {**kwargs, CARRIED_KEY: Carried(planned, hashes)}
+        carrying = {**kwargs, CARRIED_KEY: Carried(planned, hashes, limit)}
         processed = super().apply(replace(inputs, hf_processor_mm_kwargs=carrying), timing_ctx)
         if request.counted:
             self._check_prompt(processed, plans)
@@ -135,7 +146,8 @@ class PruningProcessor(BaseMultiModalProcessor):
         batch = BatchFeature()
         for modality, items in mm_items.items():
             if modality in pruned:
-                batch.update(self._process(items, carried.items[modality], stock_kwargs))
+                own = carried.items[modality]
+                batch.update(self._process(items, own, carried.limit, stock_kwargs))
             else:
                 others = MultiModalDataItems({modality: items})
                 batch.update(super()._apply_hf_processor_main(others, stock_kwargs))
@@ -176,6 +188,39 @@ class PruningProcessor(BaseMultiModalProcessor):
 
     # What these methods do of their own, in the same order.
 
+    def _item_limit(self, request: ScriptRequest) -> float:
+        """The most visual tokens that an item may have before pruning."""
+        if not request.counted:  # the dummies of memory profiling are what the limit is made of
+            return math.inf
+        if (limit := self._script_config.max_item_tokens) is not None:
+            return limit
+        return max(self._largest_item, request.encoder_cache_size)
+
+    @cached_property
+    def _largest_item(self) -> int:
+        """Visual tokens of the largest item that stock vLLM profiles."""
+        return largest_item(self.family, self.info)
+
+    def _check_sizes(self, items: Items, kwargs: Mapping[str, object], limit: float) -> None:
+        """Refuse an item that is larger than the limit, where that is known before processing."""
+        for index in range(len(items)):
+            tokens, item = None, items.get(index)
+            if isinstance(items, VideoProcessorItems) and item is not None:
+                tokens = video_tokens(self.family, self.info, item, kwargs)
+            elif (layout := self._image_layout(items, index, kwargs)) is not None:
+                tokens = layout.num_placeholders
+            if tokens is not None:
+                check_item(f"{items.modality} {index}", tokens, limit)
+
+    def _at_limit(self, inputs: ProcessorInputs, limit: int) -> ProcessorInputs:
+        """Stock's dummies with videos of `limit` visual tokens, as far as the model has so many."""
+        items = inputs.mm_data_items
+        if not (stock := items.get("video")):
+            return inputs
+        own = [dummy_video(self.family, self.info, video, limit) for video in stock]
+        videos = self.info.parse_mm_data({"video": own}, validate=False)
+        return replace(inputs, mm_data_items=MultiModalDataItems({**items, **videos}))
+
     def _image_layout(
         self, items: Items, index: int, kwargs: Mapping[str, object]
     ) -> Layout | None:
@@ -214,7 +259,11 @@ class PruningProcessor(BaseMultiModalProcessor):
         return plans
 
     def _process(
-        self, items: Items, planned: Sequence[PlannedItem], stock_kwargs: Mapping[str, object]
+        self,
+        items: Items,
+        planned: Sequence[PlannedItem],
+        limit: float,
+        stock_kwargs: Mapping[str, object],
     ) -> BatchFeature:
         """Process items one by one, with their plans.
 
@@ -226,7 +275,7 @@ class PruningProcessor(BaseMultiModalProcessor):
             kwargs = self._kwargs_of(items, index, stock_kwargs)
             pixels = self._pixels(items.modality, items[index], item.cache_key, kwargs)
             layout = self._image_layout(items, index, stock_kwargs)
-            packed = self._packed(item, layout, pixels)
+            packed = self._packed(item, layout, limit, pixels)
             sent.append({**pixels, **pack(packed, items.modality)})
         configs_of = super()._get_mm_fields_config
         return put_together(sent, lambda batch: configs_of(batch, stock_kwargs))
@@ -259,18 +308,20 @@ class PruningProcessor(BaseMultiModalProcessor):
         return fields
 
     def _packed(
-        self, item: PlannedItem, layout: Layout | None, pixels: PixelFields
+        self, item: PlannedItem, layout: Layout | None, limit: float, pixels: PixelFields
     ) -> PackedItem | None:
         """What the worker is to do with one item; None to leave it whole.
 
         Args:
             layout: None of a video, whose layout is known from its pixels alone.
+            limit: the most visual tokens that it may have before pruning.
         """
         if item.plan is None:
             return None
         key = item.cache_key
         if layout is None:
             layout = self.family.item_layout(self.info.get_hf_config(), "video", pixels)
+            check_item("a video", layout.num_placeholders, limit)
             self.counter.remember(item, layout)
             # Frames may be taken by what the file says of its speed, which is not in its shape.
             key = key and image_key(key.hex(), layout.num_frames, layout.num_placeholders)

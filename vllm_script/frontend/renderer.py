@@ -91,7 +91,10 @@ class ScriptRenderer(HfRenderer):
             raise refusal(error.setting, str(error)) from None
         if prompt.get("multi_modal_data"):
             queries = query or (noted.queries if noted else self._raw_queries(prompt))
-            kwargs[REQUEST_KEY] = replace(request, config=config, queries=queries)
+            size = self.config.scheduler_config.encoder_cache_size
+            kwargs[REQUEST_KEY] = replace(
+                request, config=config, queries=queries, encoder_cache_size=size
+            )
             prompt["mm_processor_kwargs"] = kwargs
         return prompt
 

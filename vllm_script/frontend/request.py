@@ -62,6 +62,10 @@ class ScriptRequest:
     counted: bool = True
     """Whether its items appear in the metrics; the dummies of memory profiling do not."""
 
+    encoder_cache_size: int = 0
+    """Visual tokens that fit vLLM's encoder cache whatever the model: stock refuses larger items
+    than both this and what it profiles."""
+
     watcher: ItemWatcher | None = None
     """Who is shown what is done to its images; None where nobody asked to see it."""
 

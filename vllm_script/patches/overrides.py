@@ -39,6 +39,7 @@ PROCESSING: Probes = {
     **members(
         "vllm.multimodal.processing:BaseProcessingInfo",
         {
+            "allowed_mm_limits": EXISTS,
             "get_hf_config": EXISTS,
             "get_hf_processor": ("kwargs",),
             "get_tokenizer": (),
@@ -75,6 +76,11 @@ _MODEL: dict[str, Expected] = {
     "embed_multimodal": ("kwargs",),
     "get_language_model": (),
 }
+_LARGEST: dict[str, dict[str, Expected]] = {
+    "image": {"get_max_image_tokens": ()},
+    "video": {"get_num_frames_with_most_features": frozenset({"seq_len", "mm_counts"})},
+}
+"""What a processing info is asked for the largest item that is profiled, by modality."""
 _LOADER: Probes = {
     "vllm.model_executor.model_loader.default_loader:DefaultModelLoader.Source": frozenset(
         {"model_or_path", "revision", "prefix"}
@@ -93,10 +99,11 @@ def of_family(model_class: Any) -> Probes:
         model_class: our subclass of a stock model, registered with vLLM.
     """
     registered = model_class._processor_factory
+    largest = {k: v for m in model_class.family.modalities for k, v in _LARGEST[m].items()}
     return {
         **_of_class(registered.processor, _PROCESSOR),
         **_of_class(model_class, _MODEL),
-        **_of_class(registered.info, {}),
+        **_of_class(registered.info, largest),
         **_LOADER,
     }
 

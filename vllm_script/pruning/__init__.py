@@ -7,6 +7,7 @@ nothing a client sends may raise. No vLLM and no layout here: rows in, kept indi
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -17,6 +18,7 @@ from .frames import frame_by_frame
 from .params import PruningParams
 from .script import cdpruner, gsp, script
 from .task import Task
+from .windows import window_by_window
 
 
 class Mode(NamedTuple):
@@ -100,18 +102,21 @@ def run_mode(
     Whatever the tensors hold, exactly `budget` unique indices come back: values that are not
     finite, and negative relevance, count as 0.
     """
-    num_tokens = len(visual_tokens)
-    if budget == num_tokens:
-        return torch.arange(num_tokens, device=visual_tokens.device)
     visual_tokens = _as_features(visual_tokens)
     if relevance is not None:
         relevance = relevance.to(visual_tokens.device, torch.float32)
         relevance = relevance.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0).clamp(min=0.0)
     task = Task(visual_tokens, budget, relevance, params, floors)
-    own = MODES[mode]
-    if floors is not None and not own.knows_frames:
-        return frame_by_frame(own.select, task)
-    return own.select(task)
+    return window_by_window(partial(_select, MODES[mode]), task)
+
+
+def _select(mode: Mode, task: Task) -> torch.Tensor:
+    """Kept indices [budget] int64 of a task that is one window, ascending."""
+    if task.budget == task.num_tokens:
+        return torch.arange(task.num_tokens, device=task.tokens.device)
+    if task.floors is not None and not mode.knows_frames:
+        return frame_by_frame(mode.select, task)
+    return mode.select(task)
 
 
 def _as_features(x: torch.Tensor) -> torch.Tensor:

@@ -46,9 +46,15 @@ class Task:
         norms: torch.Tensor = inverse_norms(self.tokens)
         return norms
 
-    def part(self, rows: slice | torch.Tensor, budget: int) -> Task:
-        """The task to keep `budget` of these rows of the tokens, without frames."""
+    def part(
+        self, rows: slice | torch.Tensor, budget: int, floors: Sequence[int] | None = None
+    ) -> Task:
+        """The task to keep `budget` of these rows of the tokens.
+
+        Args:
+            floors: where the rows are whole frames, the fewest to keep of each.
+        """
         relevance = None if self.relevance is None else self.relevance[rows]
         return replace(
-            self, tokens=self.tokens[rows], budget=budget, relevance=relevance, floors=None
+            self, tokens=self.tokens[rows], budget=budget, relevance=relevance, floors=floors
         )

@@ -196,3 +196,17 @@ def test_fuzz(stock_server, pruning_server, body, count):
         if reply.status_code >= 500:
             del sent["script"]
             assert send(stock_server, sent).status_code == reply.status_code, (sent, reply.text)
+
+
+@pytest.mark.slow  # a server of its own
+def test_an_item_above_the_limit(vllm_server, body, picture):
+    """A picture of 312 visual tokens before pruning is refused, a smaller one answered."""
+    with vllm_server("llava-next", "--keep-ratio", "0.1", "--script-max-item-tokens", "200") as own:
+        reply = send(own, body)
+        assert reply.status_code == 200
+        large = body | {"messages": [{"role": "user", "content": [picture(336, 168)]}]}
+        refused = send(own, large)
+        assert refused.status_code == 400
+        assert "image 0 has" in refused.json()["error"]["message"]
+        assert "at most 200" in refused.json()["error"]["message"]
+        assert send(own, body).json()["choices"] == reply.json()["choices"]
