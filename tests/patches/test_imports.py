@@ -1,7 +1,7 @@
 """Whatever our modules import of vLLM is looked at before it is needed.
 
-What stands at the top of a module is: `check_vllm` and the families' probes import that module. What
-stands in a function is needed later, so it has a probe of its own, or a reason here.
+What stands at the top of a module is: `check_vllm` and the families' probes import that module.
+What stands in a function is needed later, so it has a probe of its own, or a reason here.
 """
 
 import ast
