@@ -38,14 +38,14 @@ test-gpu: install
 # PART=short: probes, plugin, processors, one family behind its server, and script-demo's answers.
 OTHER = .venv-$(VLLM)/bin/python -m pytest
 SHORT = tests/patches tests/test_plugin.py tests/frontend tests/families
-SHORT_REAL = tests/real/engine/test_identifiers.py tests/real/engine/test_pinned.py
-SHORT_REAL += tests/real/server/test_demo.py tests/real/families/test_served.py
+SHORT += tests/real/engine/test_identifiers.py tests/real/engine/test_pinned.py
+SERVED = tests/real/families/test_served.py tests/real/server/test_demo.py
 
 test-vllm: install
 	$(VENV)/python .ci/overlay.py $(VLLM)
 ifeq ($(PART),short)
-	$(OTHER) $(FAST) $(SHORT)
-	$(OTHER) -m real $(SHORT_REAL) -k "not test_served or qwen2.5-vl"
+	$(OTHER) -n 2 $(SHORT)
+	$(OTHER) -m real $(SERVED) -k "qwen2.5-vl or test_demo"
 else
 	$(OTHER) $(FAST)
 	$(OTHER) $(REAL)
