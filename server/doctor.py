@@ -1,6 +1,6 @@
 """`vllm-script doctor [MODEL]`: whether this installation can prune, on one screen.
 
-    ok     vLLM            0.32.0 (supported: 0.32.x)
+    ok     vLLM            0.33.0 (supported: 0.32.x and 0.33.x)
     wrong  probes          2 of 231 do not hold: ...
     -      model           not checked, for vLLM cannot be imported
 
@@ -27,7 +27,7 @@ from typing import Any
 
 from vllm_script import __version__
 from vllm_script.config import ScriptConfig
-from vllm_script.patches.probing import SUPPORTED_VLLM
+from vllm_script.patches.probing import SUPPORTED, SUPPORTED_VLLM, is_supported
 
 from .aliases import SCRIPT_DEMO, check_known, repository_of
 
@@ -204,17 +204,17 @@ _ENGINE = "vllm.engine.arg_utils"
 
 def _vllm() -> str:
     if importlib.util.find_spec("vllm") is None:
-        raise Wrong(f"is not installed; install vllm {SUPPORTED_VLLM}.x")
+        raise Wrong(f"is not installed; install vllm {SUPPORTED_VLLM[-1]}.x")
     problem, version = "", "of unknown version"
     try:
         version = importlib.import_module("vllm").__version__
         importlib.import_module(_ENGINE)
     except Exception as error:  # a build that does not fit the machine raises anything
         problem = _first_line(error)
-    if version.startswith(f"{SUPPORTED_VLLM}.") and not problem:
-        return f"{version} (supported: {SUPPORTED_VLLM}.x)"
+    if is_supported(version) and not problem:
+        return f"{version} (supported: {SUPPORTED})"
     problem = problem and f"; cannot be imported: {problem}"
-    raise Wrong(f"{version} (supported: {SUPPORTED_VLLM}.x){problem}")
+    raise Wrong(f"{version} (supported: {SUPPORTED}){problem}")
 
 
 def _is_usable() -> bool:

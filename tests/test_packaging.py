@@ -3,6 +3,7 @@
 A package called `kernels` would shadow Hugging Face's, which transformers imports.
 """
 
+import importlib.metadata
 import json
 import os
 import pathlib
@@ -13,6 +14,10 @@ import sys
 import venv
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
+from vllm_script.patches.probing import SUPPORTED_VLLM
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 REPORT = """
@@ -166,6 +171,37 @@ def test_wheel(wheel_folder, tmp_path):
     top_level = {path.name for path in wheel_folder.iterdir() if path.suffix != ".dist-info"}
     assert top_level == {"vllm_script", "bin"}
     assert [path.name for path in (wheel_folder / "bin").iterdir()] == ["vllm-script"]
+
+
+def metadata_of(folder):
+    (distribution,) = importlib.metadata.distributions(name="vllm-script", path=[str(folder)])
+    return distribution.metadata
+
+
+def test_pip_leaves_every_supported_vllm_as_it_is(wheel_folder):
+    (wanted,) = {
+        requirement.specifier
+        for requirement in map(Requirement, metadata_of(wheel_folder).get_all("Requires-Dist"))
+        if requirement.name == "vllm"
+    }
+    for minor in SUPPORTED_VLLM:
+        assert all(f"{minor}.{patch}" in wanted for patch in ("0", "7", "0+cpu"))
+    major, newest = map(int, SUPPORTED_VLLM[-1].split("."))
+    assert f"{major}.{newest + 1}.0" not in wanted
+    assert f"{major}.{newest - len(SUPPORTED_VLLM)}.9" not in wanted
+
+
+def test_pythons_are_those_of_vllm(wheel_folder):
+    own = SpecifierSet(metadata_of(wheel_folder)["Requires-Python"])
+    names = importlib.metadata.packages_distributions()["vllm"]
+    theirs = [importlib.metadata.metadata(name)["Requires-Python"] for name in names]
+    assert theirs and all(SpecifierSet(pythons) == own for pythons in theirs)
+    versions = [f"3.{minor}" for minor in range(5, 30) if f"3.{minor}.1" in own]
+    text = (ROOT / ".ci" / "install.py").read_text()
+    oldest, newest = (version.replace(".", ", ") for version in (versions[0], versions[-1]))
+    assert f"PYTHONS = (({oldest}), ({newest}))" in text
+    for page in ("README.md", ".github/CONTRIBUTING.md"):
+        assert f"Python {versions[0]} to {versions[-1]}" in (ROOT / page).read_text()
 
 
 def test_wheel_has_the_entry_points(wheel_folder):

@@ -10,9 +10,10 @@ import pytest
 
 from vllm_script import checks, plugin
 from vllm_script.families import FAMILIES, pruned_name
+from vllm_script.patches.probing import unsupported
 
 HERE = pathlib.Path(__file__).parent
-SUPPORTED = "the script plugin supports vLLM 0.32.x: "
+SUPPORTED = unsupported("")
 GUARD = {
     f"vllm.engine.arg_utils:EngineArgs.{name}"
     for name in ("add_cli_args", "from_cli_args", "create_engine_config", "create_model_config")

@@ -17,7 +17,7 @@ os.environ["VLLM_PLUGINS"] = ""  # `register` is called below, and by nobody els
 import vllm
 from vllm.engine import arg_utils
 from vllm.engine.arg_utils import AsyncEngineArgs, EngineArgs
-from vllm.entrypoints.launchers.cli_args import make_arg_parser
+from vllm.entrypoints.cli.serve import make_arg_parser
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 
 from vllm_script import plugin

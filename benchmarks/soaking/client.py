@@ -56,7 +56,7 @@ async def send(http: httpx.AsyncClient, request: Request) -> Outcome:
     """Send a request to the server that is the base of the client's addresses."""
     try:
         return await asyncio.wait_for(_ask(http, request), request.hang_up or SECONDS)
-    except asyncio.TimeoutError:
+    except TimeoutError:
         if request.hang_up is not None:
             return Outcome(HUNG_UP)
         return Outcome(0, text=f"no answer in {SECONDS} s")

@@ -12,6 +12,7 @@ from vllm_script.patches import probing, supported
 
 FOLDER = pathlib.Path(patches.__file__).parent
 PATCHES = re.findall(r"^\| (\w+) \| `", patches.__doc__, re.MULTILINE)
+NEWEST = probing.SUPPORTED_VLLM[-1]
 TOOLS = {"overrides", "probing", "supported", "wrapping"}
 
 
@@ -28,7 +29,7 @@ def test_a_patch_says_why_and_until_when(name):
     for heading in ("Why: ", "Upstream: ", "Remove when: "):
         assert sum(paragraph.startswith(heading) for paragraph in paragraphs) == 1
     (upstream,) = [text for text in paragraphs if text.startswith("Upstream: ")]
-    assert "https://github.com/vllm-project/vllm/blob/v0.32.0/vllm/" in upstream
+    assert f"https://github.com/vllm-project/vllm/blob/v{NEWEST}.0/vllm/" in upstream
     every = {**supported.START_UP, **supported.FRONT_END, **supported.WORKER}
     assert module.PROBES.items() <= every.items()
 
@@ -63,9 +64,19 @@ def test_this_vllm_is_supported(table):
     assert probing.misfits(getattr(supported, table)) == []
 
 
-def test_other_versions_are_not(monkeypatch):
+def test_the_last_two_minor_releases_are():
+    older, newer = (tuple(map(int, minor.split("."))) for minor in probing.SUPPORTED_VLLM)
+    assert newer == (older[0], older[1] + 1)
+
+
+@pytest.mark.parametrize("version", ["0.32.0", "0.33.0", "0.33.1", "0.33.0+cpu", "0.33.1rc1"])
+def test_versions_that_are_supported(version, monkeypatch):
+    monkeypatch.setattr("vllm.__version__", version)
     assert supported.start_up_problem() is None
-    for version in ("0.99.0", "0.320.0", "dev", "0.32"):
-        monkeypatch.setattr("vllm.__version__", version)
-        problem = supported.start_up_problem()
-        assert problem == f"the script plugin supports vLLM 0.32.x: this is {version}"
+
+
+@pytest.mark.parametrize("version", ["0.31.0", "0.34.0", "0.99.0", "0.320.0", "dev", "0.32"])
+def test_other_versions_are_not(version, monkeypatch):
+    monkeypatch.setattr("vllm.__version__", version)
+    problem = supported.start_up_problem()
+    assert problem == f"the script plugin supports vLLM 0.32.x and 0.33.x: this is {version}"

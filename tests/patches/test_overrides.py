@@ -127,10 +127,10 @@ def test_probes_of_every_family_hold():
 
 def test_a_module_of_ours_that_vllm_breaks_is_one_line(monkeypatch):
     """What it imports is not probed name by name: importing it is the probe."""
-    monkeypatch.delattr("vllm.renderers.chat_utils.ChatTemplateResolutionError")
+    monkeypatch.delattr("vllm.renderers.hf.ChatTemplateResolutionError")
     monkeypatch.delitem(__import__("sys").modules, "vllm_script.frontend.renderer")
     monkeypatch.delattr(vllm_script.frontend, "renderer")
-    with pytest.raises(RuntimeError, match=r"0\.32\.x: .*cannot import name 'ChatTemplateReso"):
+    with pytest.raises(RuntimeError, match=r"supports vLLM .*: .*cannot import name 'ChatTempl"):
         check_vllm()
 
 
@@ -140,8 +140,6 @@ def test_a_family_that_vllm_breaks_is_one_line(monkeypatch):
     stock = next(filter(is_vllms, model_class(pruned_name(architecture)).__mro__))
     monkeypatch.delattr(importlib.import_module(stock.__module__), stock.__name__)
     monkeypatch.delitem(sys.modules, f"vllm_script.families.{module}")
-    with pytest.raises(
-        RuntimeError, match=rf"0\.32\.x: .*cannot import name '{stock.__name__}'"
-    ) as e:
+    with pytest.raises(RuntimeError, match=f"cannot import name '{stock.__name__}'") as e:
         require(family_probes(architecture))
     assert "\n" not in str(e.value)

@@ -1,6 +1,6 @@
 import pytest
 
-from vllm_script.patches.probing import EXISTS, members, misfit, misfits, require
+from vllm_script.patches.probing import EXISTS, members, misfit, misfits, require, unsupported
 
 HERE = "vllm.renderers.hf:HfRenderer"
 
@@ -42,7 +42,7 @@ def test_a_probe_that_does_not_hold(path, expected, problem, tmp_path, monkeypat
     assert misfits({f"{HERE}.clear_mm_cache": (), path: expected}) == [found]
     with pytest.raises(RuntimeError) as error:
         require({path: expected})
-    assert str(error.value) == f"the script plugin supports vLLM 0.32.x: {found}"
+    assert str(error.value) == unsupported(found)
 
 
 def test_members():

@@ -82,10 +82,10 @@ def test_another_version():
     before = "import vllm\nvllm.__version__ = '0.99.0'"
     status, report, _ = in_a_process("script-demo", before=before)
     assert status == 1
-    assert lines_of(report, "vLLM") == ("wrong", "0.99.0 (supported: 0.32.x)")
+    assert lines_of(report, "vLLM") == ("wrong", "0.99.0 (supported: 0.32.x and 0.33.x)")
     assert lines_of(report, "probes")[0] == "ok"
     word, text = lines_of(report, "model")
-    assert word == "wrong" and "supports vLLM 0.32.x: this is 0.99.0" in text
+    assert word == "wrong" and "supports vLLM 0.32.x and 0.33.x: this is 0.99.0" in text
     assert report.splitlines()[-1] == "2 things are wrong: vLLM, model."
 
 
@@ -128,7 +128,7 @@ def test_no_vllm():
         "u.find_spec = lambda name, *rest: None if name == 'vllm' else find(name, *rest)",
     )
     assert (status, errors) == (1, "")
-    assert lines_of(report, "vLLM") == ("wrong", "is not installed; install vllm 0.32.x")
+    assert lines_of(report, "vLLM") == ("wrong", "is not installed; install vllm 0.33.x")
     assert lines_of(report, "kernels")[0] == "ok"
     for name in ("probes", "model"):
         assert lines_of(report, name) == ("-", "not checked, for vLLM cannot be used")

@@ -2,7 +2,7 @@
 
 import pytest
 from vllm.engine.arg_utils import AsyncEngineArgs
-from vllm.entrypoints.launchers.cli_args import make_arg_parser
+from vllm.entrypoints.cli.serve import make_arg_parser
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 
 from vllm_script import plugin
@@ -261,5 +261,5 @@ def test_start_up_errors_of_the_command_line_are_one_line(parser, capsys):
 def test_unsupported_vllm_is_refused_in_one_line(checkpoint, monkeypatch):
     args = AsyncEngineArgs(str(checkpoint("llava-next")), additional_config={"script": {}})
     monkeypatch.setattr("vllm.__version__", "0.99.0")
-    with pytest.raises(RuntimeError, match=r"supports vLLM 0\.32\.x: this is 0\.99\.0"):
+    with pytest.raises(RuntimeError, match=r"supports vLLM .*: this is 0\.99\.0"):
         args.create_engine_config()

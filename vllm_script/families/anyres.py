@@ -4,8 +4,8 @@ The map is found by sending patch numbers instead of features through the model'
 follows whatever vLLM does with tiles, unpadding and newlines. That merge is private, and probed:
 
 Upstream: nothing is known that would tell the map. The methods:
-https://github.com/vllm-project/vllm/blob/v0.32.0/vllm/model_executor/models/llava_next.py#L365
-https://github.com/vllm-project/vllm/blob/v0.32.0/vllm/model_executor/models/llava_onevision.py#L611
+https://github.com/vllm-project/vllm/blob/v0.33.0/vllm/model_executor/models/llava_next.py#L365
+https://github.com/vllm-project/vllm/blob/v0.33.0/vllm/model_executor/models/llava_onevision.py#L607
 
 Remove when: vLLM exposes which row comes from which patch.
 """

@@ -114,9 +114,12 @@ class InternVLChatFamily(TilesFamily):
     def image_layout(
         self, info: ProcessingInfo, height: int, width: int, kwargs: Mapping[str, object]
     ) -> Layout:
+        of_internvl: Any = info
         processor = info.get_hf_processor(**kwargs)
+        total = of_internvl.get_num_image_tokens(
+            image_width=width, image_height=height, processor=processor
+        )
         tile_tokens = processor.image_seq_length
-        total = processor.get_num_image_tokens(image_width=width, image_height=height)
         return _image_layout(total // tile_tokens, tile_tokens)
 
     def token(self, info: ProcessingInfo, modality: str) -> str:
@@ -191,12 +194,12 @@ class ScriptInternVLChatModel(TilesModel, InternVLChatModel):
     family = ScriptInternVLChatProcessor.family
     probes = {
         "get_encoder_cudagraph_config": (),
+        "vllm.model_executor.models.internvl:InternVLProcessingInfo.get_num_image_tokens": (
+            frozenset({"image_width", "image_height", "processor"})
+        ),
         **members(
             "vllm.transformers_utils.processors.internvl",
             {
-                "InternVLProcessor.get_num_image_tokens": frozenset(
-                    {"image_width", "image_height"}
-                ),
                 "get_internvl_target_ratios": ("min_num", "max_num"),
                 "resolve_internvl_min_max_num": frozenset(
                     ("min_dynamic_patch", "max_dynamic_patch")

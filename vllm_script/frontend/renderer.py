@@ -12,8 +12,7 @@ from functools import cached_property
 from typing import Any
 
 from vllm.exceptions import VLLMValidationError
-from vllm.renderers.chat_utils import ChatTemplateResolutionError
-from vllm.renderers.hf import HfRenderer
+from vllm.renderers.hf import ChatTemplateResolutionError, HfRenderer
 from vllm.renderers.params import ChatParams
 
 from ..config import ScriptConfig

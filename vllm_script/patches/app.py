@@ -6,7 +6,7 @@ before it serves.
 Upstream: endpoint plugins (https://github.com/vllm-project/vllm/issues/46565, merged as
 https://github.com/vllm-project/vllm/pull/47454) add routes, but only where VLLM_PLUGINS names them,
 and warn at every start where it does not. The patched line:
-https://github.com/vllm-project/vllm/blob/v0.32.0/vllm/entrypoints/launchers/app.py#L54
+https://github.com/vllm-project/vllm/blob/v0.33.0/vllm/entrypoints/launchers/app.py#L54
 
 Remove when: endpoint plugins load as general plugins do, or can be enabled by one.
 """

@@ -5,8 +5,8 @@ checks, its renderer and its LoRA adapters.
 
 Upstream: the render server (https://github.com/vllm-project/vllm/pull/50195) renders requests for
 other processes; nothing is known that an endpoint plugin may call inside the server. The methods:
-https://github.com/vllm-project/vllm/blob/v0.32.0/vllm/entrypoints/openai/chat_completion/serving.py#L258
-https://github.com/vllm-project/vllm/blob/v0.32.0/vllm/entrypoints/serve/engine/serving.py#L194
+https://github.com/vllm-project/vllm/blob/v0.33.0/vllm/entrypoints/openai/chat_completion/serving.py#L264
+https://github.com/vllm-project/vllm/blob/v0.33.0/vllm/entrypoints/serve/engine/serving.py#L194
 
 Remove when: vLLM renders chats for endpoint plugins.
 """
@@ -38,6 +38,10 @@ PROBES: Probes = {
     ),
     "vllm.entrypoints.serve.exception_handling.error_response:create_error_response": frozenset(
         {"message", "err_type", "status_code"}
+    ),
+    **members(
+        "vllm.entrypoints.serve.utils.api_utils",
+        {"validate_json_request": ("raw_request",), "with_cancellation": ("handler_func",)},
     ),
 }
 

@@ -6,9 +6,9 @@ hands none of them on. The arguments of the chat template are handed on, up to t
 Upstream: extra fields are accepted so that clients of other servers work, not to be read
 (https://github.com/vllm-project/vllm/pull/10463). Nothing is known that would hand them on. The
 patched lines:
-https://github.com/vllm-project/vllm/blob/v0.32.0/vllm/entrypoints/openai/chat_completion/protocol.py#L621
-https://github.com/vllm-project/vllm/blob/v0.32.0/vllm/entrypoints/openai/responses/protocol.py#L420
-https://github.com/vllm-project/vllm/blob/v0.32.0/vllm/entrypoints/serve/tokenize/protocol.py#L128
+https://github.com/vllm-project/vllm/blob/v0.33.0/vllm/entrypoints/openai/chat_completion/protocol.py#L643
+https://github.com/vllm-project/vllm/blob/v0.33.0/vllm/entrypoints/openai/responses/protocol.py#L482
+https://github.com/vllm-project/vllm/blob/v0.33.0/vllm/entrypoints/serve/tokenize/protocol.py#L131
 
 Remove when: extra fields of a request reach the renderer.
 """

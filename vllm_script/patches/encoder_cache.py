@@ -7,8 +7,8 @@ Upstream: who should call it after a weight update is under discussion
 (https://github.com/vllm-project/vllm/issues/44910; merged, then reverted in
 https://github.com/vllm-project/vllm/pull/46125); that the model be told is not proposed. The
 patched lines, for either model runner:
-https://github.com/vllm-project/vllm/blob/v0.32.0/vllm/v1/worker/gpu_model_runner.py#L974
-https://github.com/vllm-project/vllm/blob/v0.32.0/vllm/v1/worker/gpu/model_runner.py#L1027
+https://github.com/vllm-project/vllm/blob/v0.33.0/vllm/v1/worker/gpu_model_runner.py#L977
+https://github.com/vllm-project/vllm/blob/v0.33.0/vllm/v1/worker/gpu/model_runner.py#L1058
 
 Remove when: vLLM tells the model, or a worker extension is told.
 """

@@ -9,7 +9,7 @@ parser and the configuration (https://github.com/vllm-project/vllm/pull/12432). 
 others to the configuration was proposed and closed
 (https://github.com/vllm-project/vllm/pull/40824); the open discussion of what plugins need is
 https://github.com/vllm-project/vllm/issues/19161. The patched lines:
-https://github.com/vllm-project/vllm/blob/v0.32.0/vllm/engine/arg_utils.py#L933-L1955
+https://github.com/vllm-project/vllm/blob/v0.33.0/vllm/engine/arg_utils.py#L958-L1994
 
 Remove when: general plugins can add arguments and take part in the making of `ModelConfig`.
 

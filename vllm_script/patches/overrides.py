@@ -54,11 +54,34 @@ PROCESSING: Probes = {
         dict.fromkeys(("full", "is_embed"), EXISTS),
     ),
     "vllm.multimodal.parse:ImageProcessorItems.get_image_size": frozenset({"item_idx"}),
-    "vllm.multimodal.inputs:PlaceholderRange.get_num_embeds": EXISTS,
-    "vllm.multimodal.inputs:PlaceholderRange.extract_embeds_range": (),
+    **members(
+        "vllm.multimodal.processing.processor:PromptReplacement",
+        dict.fromkeys(("modality", "content", "replacement"), EXISTS),
+    ),
+    **members(
+        "vllm.multimodal.inputs:PlaceholderRange",
+        {
+            **dict.fromkeys(("offset", "length", "get_num_embeds"), EXISTS),
+            "extract_embeds_range": (),
+        },
+    ),
+    **members(
+        "vllm.multimodal.inputs:MultiModalFeatureSpec",
+        dict.fromkeys(("data", "modality", "mm_position"), EXISTS),
+    ),
+    **members(
+        "vllm.config.model:ModelConfig",
+        dict.fromkeys(("model", "hf_config", "hf_overrides", "max_logprobs"), EXISTS),
+    ),
     "vllm.multimodal.inputs:MultiModalFieldConfig.batched": frozenset({"modality", "keep_on_cpu"}),
     "vllm.multimodal.inputs:MultiModalKwargsItems.from_hf_inputs": EXISTS,
+    "vllm.multimodal.inputs:MultiModalFieldConfig.field": EXISTS,
+    "vllm.multimodal.inputs:MultiModalFlatField.dim": EXISTS,
+    "vllm.exceptions:VLLMValidationError": frozenset({"message", "parameter"}),
 }
+
+WORKER: Probes = {"vllm.v1.worker.worker_base:WorkerBase.get_model": ()}
+"""What our worker extension, whose methods vLLM adds to its worker, calls of it."""
 
 _PROCESSOR: dict[str, Expected] = {
     "__init__": frozenset({"info", "dummy_inputs"}),

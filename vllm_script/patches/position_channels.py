@@ -9,8 +9,8 @@ that gathers the rows is made to.
 
 Upstream: the mechanism came with https://github.com/vllm-project/vllm/pull/22980; the pruning of
 images is discussed in https://github.com/vllm-project/vllm/issues/45098. The patched lines:
-https://github.com/vllm-project/vllm/blob/v0.32.0/vllm/config/multimodal.py#L751
-https://github.com/vllm-project/vllm/blob/v0.32.0/vllm/v1/worker/gpu_model_runner.py#L3001
+https://github.com/vllm-project/vllm/blob/v0.33.0/vllm/config/multimodal.py#L752
+https://github.com/vllm-project/vllm/blob/v0.33.0/vllm/v1/worker/gpu_model_runner.py#L2967
 
 Remove when: a model can say itself that its rows carry positions.
 """

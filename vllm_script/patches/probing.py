@@ -18,8 +18,11 @@ import inspect
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-SUPPORTED_VLLM = "0.32"
-"""The minor release of vLLM whose names and parameters are those of the probes."""
+SUPPORTED_VLLM = ("0.32", "0.33")
+"""The minor releases of vLLM in which every probe holds: its last two."""
+
+SUPPORTED = " and ".join(f"{minor}.x" for minor in SUPPORTED_VLLM)
+"""These releases in a sentence."""
 
 EXISTS = None
 
@@ -33,15 +36,20 @@ def members(owner: str, expected: Mapping[str, Expected]) -> Probes:
     return {f"{owner}{dot}{name}": parameters for name, parameters in expected.items()}
 
 
+def is_supported(version: str) -> bool:
+    """Whether this version of vLLM is one of a supported minor release."""
+    return version.startswith(tuple(f"{minor}." for minor in SUPPORTED_VLLM))
+
+
 def require(probes: Probes) -> None:
-    """Raise RuntimeError, in one line that names the supported vLLM, unless all probes hold."""
+    """Raise RuntimeError, in one line that names the supported vLLMs, unless all probes hold."""
     for problem in misfits(probes)[:1]:
         raise RuntimeError(unsupported(problem))
 
 
 def unsupported(problem: str) -> str:
     """What to tell whoever asked for pruning on a vLLM with this problem, one line."""
-    return f"the script plugin supports vLLM {SUPPORTED_VLLM}.x: {problem}"
+    return f"the script plugin supports vLLM {SUPPORTED}: {problem}"
 
 
 def misfits(probes: Probes) -> list[str]:

@@ -5,7 +5,7 @@ the renderer. Ours is a subclass of vLLM's, in every process that turns requests
 
 Upstream: the registry came with https://github.com/vllm-project/vllm/pull/30200; its `register`
 does what this patch does, and warns at every start that a renderer is overwritten. The patched
-lines: https://github.com/vllm-project/vllm/blob/v0.32.0/vllm/renderers/registry.py#L22-L76
+lines: https://github.com/vllm-project/vllm/blob/v0.33.0/vllm/renderers/registry.py#L22-L77
 
 Remove when: the renderer is chosen by configuration, or `register` overwrites without a warning.
 """

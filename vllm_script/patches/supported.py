@@ -12,7 +12,7 @@ from . import (
     position_channels,
     renderer_registry,
 )
-from .probing import SUPPORTED_VLLM, Probes, misfits, unsupported
+from .probing import Probes, is_supported, misfits, unsupported
 
 START_UP: Probes = {
     **engine_args.PROBES,
@@ -30,7 +30,7 @@ FRONT_END: Probes = {
 }
 """Names that are used where requests become prompts, once somebody has asked for pruning."""
 
-WORKER: Probes = {**encoder_cache.PROBES, **position_channels.PROBES}
+WORKER: Probes = {**encoder_cache.PROBES, **position_channels.PROBES, **overrides.WORKER}
 """Names that are used where the model runs; each patch looks for its own when it is installed."""
 
 
@@ -39,7 +39,7 @@ def start_up_problem() -> str | None:
     import vllm
 
     version = getattr(vllm, "__version__", "an unnumbered one")
-    if not version.startswith(f"{SUPPORTED_VLLM}."):
+    if not is_supported(version):
         return unsupported(f"this is {version}")
     problem, *_ = [*misfits(START_UP), None]
     return problem and unsupported(problem)
