@@ -9,20 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
 
-import torch
-
 from ._triton import jit, tl
 
 
 def offsets_of(lengths: Iterable[int]) -> list[int]:
     """[0, first length, first two lengths, ...]."""
     return [0, *accumulate(lengths)]
-
-
-def to_device(rows: Sequence[Sequence[int]], device: torch.device) -> torch.Tensor:
-    """Host integers as int64 on the device; the host does not wait for the copy."""
-    host = torch.tensor(rows, dtype=torch.int64, pin_memory=device.type == "cuda")
-    return host.to(device, non_blocking=True)
 
 
 def check_lengths(lengths: Sequence[int] | None, num_rows: int, name: str) -> list[int]:

@@ -23,9 +23,10 @@ from ._cosine import tile_constants
 from ._greedy_map_kernels import _select_kernel, _similarity_kernel
 from ._phases import run_phases
 from ._triton import Backend, check_features, triton, use_triton
-from ._varlen import check_budgets, check_lengths, offsets_of, to_device
+from ._varlen import check_budgets, check_lengths, offsets_of
 from .norms import inverse_norms, unit_rows
 from .reduce_graph import Pool
+from .transfer import to_device
 
 # Residuals below this part of the first one are rounding: the picks already span the tokens.
 RESIDUAL_FLOOR = 1e-6
@@ -215,7 +216,7 @@ def _greedy_map_triton(
     # token; and one word of every program of an image for each phase.
     triangles = offsets_of(length * (length + 1) // 2 for length in lengths)
     num_phases = max(budgets) + 1
-    plan = to_device([offsets_of(lengths), offsets_of(budgets), triangles], device)
+    plan = to_device(torch.tensor([offsets_of(lengths), offsets_of(budgets), triangles]), device)
     similarity = torch.empty(triangles[-1], dtype=torch.float32, device=device)
     tile = tile_constants(x)
     num_blocks = triton.cdiv(longest, tile["BLOCK_A"])
@@ -245,7 +246,7 @@ def _greedy_map_triton(
         plan,
         rows,
         counts,
-        None if floors is None else to_device([floors], device)[0].int(),
+        None if floors is None else to_device(torch.tensor(floors, dtype=torch.int32), device),
         1 if floors is None else len(x) // len(floors),
         0 if floors is None else sum(floors),
         similarity,

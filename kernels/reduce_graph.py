@@ -24,9 +24,10 @@ from ._cosine import loads_vectors, tile_constants
 from ._phases import run_phases
 from ._reduce_graph_kernel import _reduce_kernel
 from ._triton import Backend, check_features, triton, use_triton
-from ._varlen import check_budgets, check_lengths, offsets_of, to_device
+from ._varlen import check_budgets, check_lengths, offsets_of
 from .norms import inverse_norms, unit_rows
 from .redundancy import bipartite_redundancy_reference
+from .transfer import to_device
 
 # Largest part of src that one round may drop. Without a bound, the first round of a reduction to
 # half the tokens drops all of src wherever every token has a neighbour, and redundancy, tau and
@@ -224,7 +225,7 @@ def _reduce_graph_triton(
         x,
         x.stride(0),
         inverse_norm,
-        to_device([offsets_of(lengths), [*targets, 0]], device),
+        to_device(torch.tensor([offsets_of(lengths), [*targets, 0]]), device),
         pool.rows,
         pool.counts,
         torch.empty(num_images, dtype=torch.int32, device=device),

@@ -17,8 +17,9 @@ from collections.abc import Sequence
 import torch
 
 from ._triton import Backend, check_features, jit, tl, triton, use_triton
-from ._varlen import check_lengths, locate_block, max_blocks, offsets_of, to_device
+from ._varlen import check_lengths, locate_block, max_blocks, offsets_of
 from .norms import finite, inverse_length, unit_rows
+from .transfer import to_device
 
 # The published offset. It keeps the least relevant token selectable: relevance is never 0.
 EPSILON = 1e-6
@@ -100,7 +101,7 @@ def _query_relevance_triton(
     query_lengths: list[int],
 ) -> torch.Tensor:
     num_images, dim = len(lengths), visual.shape[1]
-    plan = to_device([offsets_of(lengths), offsets_of(query_lengths)], visual.device)
+    plan = to_device(torch.tensor([offsets_of(lengths), offsets_of(query_lengths)]), visual.device)
     offsets, query_offsets = plan
     directions = torch.empty(num_images, dim, dtype=torch.float32, device=visual.device)
     relevance = torch.empty(len(visual), dtype=torch.float32, device=visual.device)
