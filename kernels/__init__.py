@@ -7,6 +7,7 @@ whatever the dtype of the rows. unit_rows and normalize_relevance are PyTorch al
 copies values of the host without a wait.
 """
 
+from ._sizes import MAX_TOKENS
 from .gather import gather_rows
 from .greedy_map import greedy_map
 from .norms import inverse_norms, unit_rows
@@ -16,6 +17,7 @@ from .relevance import normalize_relevance, query_relevance
 from .transfer import to_device
 
 __all__ = [
+    "MAX_TOKENS",
     "Pool",
     "bipartite_redundancy",
     "gather_rows",

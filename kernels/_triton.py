@@ -5,6 +5,8 @@ Not vllm.triton_utils: on a machine without a GPU that one disables even the int
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from typing import Any, Literal, get_args
 
 import torch
@@ -24,9 +26,24 @@ Backend = Literal["auto", "triton", "torch"]
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
-def jit(fn: Any) -> Any:
-    """`triton.jit` where Triton is installed, else `fn` unchanged (never launched)."""
-    return triton.jit(fn) if HAS_TRITON else fn
+def jit(fn: Any = None, *, varying: Sequence[str] = (), any_place: Sequence[str] = ()) -> Any:
+    """`triton.jit` where Triton is installed, else `fn` unchanged (never launched).
+
+    Triton compiles a kernel anew for integers that are 1 or multiples of 16, and for pointers to
+    multiples of 16 bytes.
+
+    Args:
+        varying: integers that differ from image to image, for whose values it is not compiled anew.
+        any_place: pointers that may be to the middle of a tensor, likewise.
+    """
+    if fn is None:
+        return partial(jit, varying=varying, any_place=any_place)
+    if not HAS_TRITON:
+        return fn
+    decorate: Any = triton.jit(
+        do_not_specialize=list(varying), do_not_specialize_on_alignment=list(any_place)
+    )
+    return decorate(fn)
 
 
 def is_interpreted() -> bool:

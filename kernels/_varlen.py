@@ -9,7 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
 
+from ._sizes import MAX_TOKENS, size_class
 from ._triton import jit, tl
+
+# One image; the windows of a video; those of a video with hardly any tokens in a frame: a window
+# has up to four frames.
+IMAGE_CLASSES = (1, 64, MAX_TOKENS // 4)
 
 
 def offsets_of(lengths: Iterable[int]) -> list[int]:
@@ -45,6 +50,11 @@ def check_budgets(
         if not 1 <= count <= limit:
             raise ValueError(f"{name} must be in [1, {limit}], got {count}")
     return counts
+
+
+def image_class(num_images: int) -> int:
+    """Images that a program of a kernel looks through, where it is one of that many."""
+    return size_class(num_images, IMAGE_CLASSES)
 
 
 def max_blocks(num_rows: int, num_images: int, block: int) -> int:

@@ -93,7 +93,7 @@ def _inverse_norms_triton(x: torch.Tensor) -> torch.Tensor:
     return inverse_norm
 
 
-@jit
+@jit(varying=("num_rows",))
 def _inverse_norm_kernel(
     x_ptr,
     x_stride,

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import torch
 
 from ._triton import Backend, check_features, jit, tl, triton, use_triton
-from ._varlen import check_lengths, locate_block, max_blocks, offsets_of
+from ._varlen import check_lengths, image_class, locate_block, max_blocks, offsets_of
 from .norms import finite, inverse_length, unit_rows
 from .transfer import to_device
 
@@ -125,7 +125,7 @@ def _query_relevance_triton(
         dim,
         BLOCK_N=BLOCK_N,
         BLOCK_C=BLOCK_C,
-        BLOCK_IMAGES=triton.next_power_of_2(num_images),
+        BLOCK_IMAGES=image_class(num_images),
         num_warps=NUM_WARPS,
     )
     _rescale_kernel[(num_images,)](
@@ -134,7 +134,7 @@ def _query_relevance_triton(
     return relevance
 
 
-@jit
+@jit(any_place=("offsets_ptr",))
 def _direction_kernel(
     query_ptr, query_stride, offsets_ptr, directions_ptr, dim, BLOCK_C: tl.constexpr
 ):
@@ -151,7 +151,7 @@ def _direction_kernel(
     tl.store(directions_ptr + image * dim + c, direction / (end - first), mask=c < dim)
 
 
-@jit
+@jit(varying=("num_images",), any_place=("offsets_ptr",))
 def _score_kernel(
     visual_ptr,
     visual_stride,
@@ -189,7 +189,7 @@ def _score_kernel(
     tl.store(scores_ptr + rows, polarity * cosine, mask=row_mask)
 
 
-@jit
+@jit(any_place=("offsets_ptr",))
 def _rescale_kernel(scores_ptr, offsets_ptr, epsilon, BLOCK_N: tl.constexpr):
     """`normalize_relevance` of the scores of one image, in place."""
     image = tl.program_id(0)
