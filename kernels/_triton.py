@@ -54,6 +54,8 @@ def is_interpreted() -> bool:
 def use_triton(backend: Backend, x: torch.Tensor) -> bool:
     """Whether the Triton kernel runs on x: "auto" is Triton on CUDA and the reference elsewhere.
 
+    A ROCm GPU, which torch also calls CUDA, is elsewhere.
+
     Raises:
         ValueError: backend is unknown, or it is "triton" and x is where no kernel can run.
         ImportError: backend is "triton" and Triton is not installed.
@@ -62,12 +64,14 @@ def use_triton(backend: Backend, x: torch.Tensor) -> bool:
         raise ValueError(f"backend must be one of {', '.join(get_args(Backend))}, got {backend!r}")
     if backend == "triton" and not HAS_TRITON:
         raise ImportError('backend "triton" needs Triton: pip install triton, or backend "auto"')
-    if backend == "triton" and not x.is_cuda and not is_interpreted():
+    on_cuda = x.is_cuda and torch.version.hip is None
+    if backend == "triton" and not on_cuda and not is_interpreted():
         raise ValueError(
-            f'backend "triton" needs CUDA tensors, got one on {x.device}; use backend "auto", '
+            f'backend "triton" needs tensors on an NVIDIA GPU, got one on {x.device}'
+            f'{"" if torch.version.hip is None else " of ROCm"}; use backend "auto", '
             "or set TRITON_INTERPRET=1 before Triton is imported"
         )
-    return backend == "triton" or (backend == "auto" and HAS_TRITON and x.is_cuda)
+    return backend == "triton" or (backend == "auto" and HAS_TRITON and on_cuda)
 
 
 def check_rows(name: str, x: torch.Tensor) -> None:

@@ -19,13 +19,18 @@ from .greedy_map import multiprocessors, programs_per_image, token_class
 from .reduce_graph import pair_class
 
 
+def kernels_run(device: torch.device) -> bool:
+    """Whether the ops run as kernels on that device, by default, and not as their references."""
+    return use_triton("auto", torch.empty(0, device=device))
+
+
 def warm_up(
     width: int,
     copied_width: int,
     relevance_widths: Iterable[int],
     dtype: torch.dtype,
     device: torch.device,
-) -> bool:
+) -> None:
     """Launch all that selections of up to MAX_TOKENS tokens launch, on rows of zeros.
 
     It takes seconds for each variant at the first start on a machine. Then Triton has them on disk.
@@ -35,17 +40,12 @@ def warm_up(
         copied_width: values of a visual token that are kept of it.
         relevance_widths: values of a row that is scored against a query, of each source.
         dtype: of all these rows.
-        device: on which they are.
-
-    Returns:
-        whether kernels run on the device; if not, nothing was done.
+        device: on which they are; one where kernels run.
     """
 
     def zeros(num_rows: int, num_values: int) -> torch.Tensor:
         return torch.zeros(num_rows, num_values, dtype=dtype, device=device)
 
-    if not use_triton("auto", zeros(1, 1)):
-        return False
     with torch.device("cpu"), torch.no_grad():  # whatever the caller builds its tensors on
         gather_rows(zeros(1, copied_width), torch.zeros(1, dtype=torch.int64, device=device))
         for each in relevance_widths:
@@ -54,7 +54,6 @@ def warm_up(
             _reduce(zeros(sum(lengths), width), lengths)
         for num_tokens in _sizes(device):
             _select(zeros(num_tokens, width))
-    return True
 
 
 def _divisions() -> list[list[int]]:

@@ -5,7 +5,7 @@ for the variant that they need, as it does on a GPU; one that is not there is no
 """
 
 import importlib
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from types import SimpleNamespace
 from unittest import mock
 
@@ -14,48 +14,48 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime.driver import driver
 from triton.runtime.jit import JITFunction
 
-MODULES = [
-    importlib.import_module(f"vllm_script.kernels.{name}")
+MODULES = {
+    name: importlib.import_module(f"vllm_script.kernels.{name}")
     for name in ("gather", "greedy_map", "norms", "redundancy", "reduce_graph", "relevance")
-]
+}
 """Not import statements: the package's greedy_map is the function."""
 
 WARM_UP = importlib.import_module("vllm_script.kernels.warm_up")
+
+MOST_FILLED = 2**20
+"""Values of a new tensor that are zeros here; larger ones hold what no one but kernels reads."""
 
 
 @contextmanager
 def recorded(arch, num_multiprocessors=132):
     """Yield a dict of what a GPU of that architecture would compile within, by variant.
 
-    All kernels launch, on tensors of the CPU, whose values are zeros where kernels would write.
+    Kernels are launched on tensors of the CPU, and what they would write stays zero.
     """
-    variants = {}
+    variants, new = {}, torch.empty
 
     def note(kernel, key, signature, device, constexprs, options, attrs, warmup):
         launch = (kernel, signature, constexprs, attrs, options)
         variants.setdefault((kernel.__name__, key), launch)
 
+    def zeros(*shape, **options):
+        made = new(*shape, **options)
+        return made if made.numel() > MOST_FILLED else made.zero_()
+
     target = GPUTarget("cuda", arch, 32)
-    absent = SimpleNamespace(
+    gpu = SimpleNamespace(
         get_current_device=lambda: arch,
         get_current_stream=lambda device: 0,
         get_current_target=lambda: target,
     )
-    active, empty = driver._active, torch.empty
-    driver.set_active(absent)
-    with (
-        mock.patch.object(JITFunction, "_do_compile", note),
-        mock.patch("torch.empty", torch.zeros),
-        mock.patch.object(MODULES[1], "multiprocessors", lambda device: num_multiprocessors),
-        mock.patch.object(WARM_UP, "multiprocessors", lambda device: num_multiprocessors),
-    ):
-        stack = [mock.patch.object(m, "use_triton", lambda *_: True) for m in [*MODULES, WARM_UP]]
-        for each in stack:
-            each.start()
-        try:
-            yield variants
-        finally:
-            for each in stack:
-                each.stop()
-            driver._active = active
-    assert torch.empty is empty
+    with ExitStack() as stack:
+        stack.enter_context(mock.patch.object(driver, "_active", gpu))
+        stack.enter_context(mock.patch.object(JITFunction, "_do_compile", note))
+        stack.enter_context(mock.patch("torch.empty", zeros))
+        for module in MODULES.values():
+            if hasattr(module, "use_triton"):
+                stack.enter_context(mock.patch.object(module, "use_triton", lambda *_: True))
+        for module in MODULES["greedy_map"], WARM_UP:
+            count = mock.patch.object(module, "multiprocessors", lambda _: num_multiprocessors)
+            stack.enter_context(count)
+        yield variants

@@ -206,8 +206,11 @@ def model_of(architecture, config, gpu):
         mock.patch("vllm_script.worker.model.get_pp_group", lambda: first_rank),
         mock.patch("vllm_script.worker.model.on_encoder_cache_reset"),
         mock.patch("vllm_script.families.mrope.ask_for_position_channels"),
+        mock.patch("vllm_script.worker.model.compile_kernels") as compile_kernels,
     ):
         model = model_type(vllm_config=vllm_config)
+    dtype, device = torch.float32, torch.device("cuda")
+    compile_kernels.assert_called_once_with(WIDTH, config.width, None, dtype, device)
     if ScriptConfig.of(config).relevance == "clip":
         model.script_clip = model.selector._clip = clip(gpu)
     return model

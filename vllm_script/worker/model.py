@@ -28,6 +28,7 @@ from .encoded_image import EncodedImage
 from .feature_cache import FeatureCache
 from .selector import Selection, Selector
 from .timers import Timers
+from .warm_up import compile_kernels
 
 CLIP_PREFIX = "script_clip."
 """Prefix of CLIP's weights among those that vLLM loads."""
@@ -74,6 +75,14 @@ class PrunedModel:
         hidden_size = hf_config.get_text_config().hidden_size
         embed = partial(input_embeddings, self)
         self.selector = Selector(hidden_size, embed, self.script_clip)
+        if get_pp_group().is_first_rank:
+            compile_kernels(
+                hidden_size,
+                self.family.feature_width(hf_config),
+                self.script_clip,
+                vllm_config.model_config.dtype,
+                vllm_config.device_config.device,
+            )
         self.selection_watcher: Callable[[str, Selection], None] | None = None
         """Called with the `explain_id` and the selection of every explained item; None where nobody
         looks."""
