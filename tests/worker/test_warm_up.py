@@ -31,8 +31,10 @@ def test_no_request_needs_a_variant_that_is_not_there():
     """Random sizes, ratios, modes, sources of relevance, images and videos, of several models."""
     found = variants(REQUESTS)
     assert len(found) == 6
-    for each in found.values():
-        assert each["requests"] == REQUESTS and 15 < each["warm"] < 40
+    for name, each in found.items():
+        in_full = name in ("LLaVA-NeXT 7B on H100", "Qwen2.5-VL 7B on H100")
+        assert each["requests"] == REQUESTS if in_full else REQUESTS // 10
+        assert 15 < each["warm"] < 40
         assert each["new"] == {}
 
 
@@ -62,11 +64,12 @@ def test_the_log_says_how_long_it_took(caplog, monkeypatch):
 
 
 def test_every_variant_runs(monkeypatch):
-    """In the interpreter, on images of a few tokens: what is warmed up is valid."""
+    """On images of a few tokens, in the interpreter where there is no GPU."""
     monkeypatch.setattr(kernels_warm_up, "MAX_TOKENS", 100)
     for name in ("gather_rows", "greedy_map", "inverse_norms", "query_relevance", "reduce_graph"):
         op = getattr(kernels_warm_up, name)
         monkeypatch.setattr(
             kernels_warm_up, name, lambda *a, op=op, **k: op(*a, backend="triton", **k)
         )
-    kernels_warm_up.warm_up(32, 64, [32, 16], torch.float32, torch.device("cpu"))
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    kernels_warm_up.warm_up(32, 64, [32, 16], torch.float32, device)
