@@ -20,12 +20,13 @@ REGISTERS = 65536
 """32-bit registers of a multiprocessor, of all of them."""
 
 SPILLS = {
-    ("_reduce_kernel", 80): 64,
+    ("_reduce_kernel", 80): 128,
     ("_reduce_kernel", 86): 192,
     ("_reduce_kernel", 89): 192,
     ("_reduce_kernel", 100): 64,
     ("_reduce_kernel", 120): 256,
     ("_similarity_kernel", 120): 1152,
+    ("_direction_kernel", 120): 16,
 }
 """Bytes at most that a thread stores or loads for want of registers, where there are any, with the
 releases of Triton that we know. Most are of videos and of images with more than 4,096 tokens."""

@@ -19,7 +19,7 @@ from vllm_script.budget import even_shares
 from vllm_script.config import ScriptConfig
 from vllm_script.families import model_class, pruned_name
 from vllm_script.plan import make_plan
-from vllm_script.pruning import MODES
+from vllm_script.pruning import MODES, windows
 from vllm_script.relevance.clip import ClipRelevance
 from vllm_script.wire import PackedItem, pack
 from vllm_script.worker.model import PrunedModel
@@ -266,6 +266,12 @@ def test_embed_multimodal(gpu, case, mode):
                 (rows,) = model.embed_multimodal(**dict(arguments))
             assert len(rows) == count
         assert model.feature_cache.hits > 0
+
+
+def test_a_video_in_windows(gpu, monkeypatch):
+    """More tokens than are selected from at once."""
+    monkeypatch.setattr(windows, "MAX_TOKENS", 40)
+    test_embed_multimodal(gpu, "Qwen2.5-VL, video", "script")
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case.startswith("Qwen")])

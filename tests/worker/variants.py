@@ -40,6 +40,9 @@ CLIP_WIDTH, STATE_WIDTH = 768, 1024
 SLOW_IN_TORCH = 300
 """Tokens up to which divprune is asked for: its loop is PyTorch's, and only its norms a kernel."""
 
+MOST_TOKENS = 2 * MAX_TOKENS
+"""Of an item: the largest image of Qwen2-VL has that many. Selections see MAX_TOKENS at once."""
+
 PINPOINTS = ((336, 672), (672, 336), (672, 672), (1008, 336), (336, 1008))
 
 
@@ -60,13 +63,13 @@ def anyres(rng):
 def grid(rng):
     """An image of Qwen2.5-VL: its shape is its own."""
     rows = rng.randint(1, 128)
-    return grid_layout(rows, rng.randint(1, max(1, min(128, MAX_TOKENS // rows))))
+    return grid_layout(rows, rng.randint(1, 128))
 
 
 def frames_of_grid(rng):
     """(frames, height, width) of a video: few frames, or many that are small."""
     side = rng.choice([1, 2, 4, 8, 16, 30])
-    most = MAX_TOKENS // side**2
+    most = MOST_TOKENS // side**2
     return rng.randint(1, most if rng.random() < 0.2 else min(most, 64)), side, side
 
 
@@ -120,8 +123,8 @@ def plan_of(rng, layout, clip):
 def new_variants(model, gpu, num_requests, seed=0):
     hidden_size, feature_width, clip, makers = MODELS[model]
     rng = random.Random(seed)
-    states = torch.zeros(2 * MAX_TOKENS, STATE_WIDTH if clip else 0, dtype=torch.bfloat16)
-    features = torch.zeros(2 * MAX_TOKENS, feature_width, dtype=torch.bfloat16)
+    states = torch.zeros(MOST_TOKENS, STATE_WIDTH if clip else 0, dtype=torch.bfloat16)
+    features = torch.zeros(MOST_TOKENS, feature_width, dtype=torch.bfloat16)
     table = torch.zeros(64, hidden_size, dtype=torch.bfloat16)
     selector = Selector(hidden_size, lambda ids: table.index_select(0, ids), clip)
     with recorded(*GPUS[gpu]) as variants:
@@ -129,8 +132,6 @@ def new_variants(model, gpu, num_requests, seed=0):
         warm, num_asked, new = len(variants), 0, {}
         while num_asked < num_requests:
             layout = rng.choice(makers)(rng)
-            if layout.num_patches > MAX_TOKENS:
-                continue
             plan = plan_of(rng, layout, clip)
             if plan.num_kept(*layout.counts) is None:
                 continue
