@@ -9,7 +9,7 @@ KEEP_RATIO ?= 0.11
 VLLM ?= 0.33.0
 PART ?= all
 
-.PHONY: install demo test test-fast test-all test-gpu test-vllm check docs serve
+.PHONY: install demo test test-fast test-all test-gpu test-triton test-vllm check docs serve
 
 install:
 	python3 .ci/install.py
@@ -33,7 +33,18 @@ test-all: install
 	$(VENV)/pytest -m "(real or slow) and not gpu"
 
 test-gpu: install
-	$(VENV)/pytest tests/kernels -m gpu -rs
+	$(VENV)/pytest tests/kernels tests/worker -m gpu -rs
+
+# The Triton that PyTorch brings: 2.13 and 2.14, and the next.
+TRITONS = 3.7.1 3.8.0 3.9.0
+
+test-triton: install
+	set -e; for version in $(TRITONS); do \
+	    $(VENV)/python -m pip install -q --no-deps --upgrade --target build/triton-$$version \
+	        triton==$$version; \
+	    PYTHONPATH=build/triton-$$version $(VENV)/pytest -m "not gpu" \
+	        tests/kernels/test_compile.py tests/worker/test_warm_up.py; \
+	done
 
 # PART=short: probes, plugin, processors, one family behind its server, and script-demo's answers.
 OTHER = .venv-$(VLLM)/bin/python -m pytest

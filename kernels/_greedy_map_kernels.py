@@ -14,7 +14,7 @@ from ._posts import post, read_posts
 from ._triton import jit, tl
 
 
-@jit
+@jit(varying=("num_images",), any_place=("inverse_ptr",))
 def _similarity_kernel(
     x_ptr,
     x_stride,
@@ -59,7 +59,13 @@ def _similarity_kernel(
     tl.store(similarity_ptr + places, similarity, mask=mask)
 
 
-@jit
+@jit(
+    varying=(
+        *("frame_size", "num_certain", "num_images", "num_programs", "num_phases"),
+        "first_phase",
+    ),
+    any_place=("relevance_ptr", "inverse_ptr"),
+)
 def _select_kernel(
     relevance_ptr,
     inverse_ptr,
@@ -235,27 +241,21 @@ def _triangle_place(high, low):
 
 @jit
 def _peak_relevance(relevance_ptr, rows_ptr, first, count, BLOCK: tl.constexpr):
-    """Largest relevance of the candidates; 0 where there is none or it is constant."""
-    if relevance_ptr is None:
-        return 0.0
-    else:
-        lows = tl.full([BLOCK], float("inf"), dtype=tl.float32)
-        highs = tl.full([BLOCK], float("-inf"), dtype=tl.float32)
-        for start in range(0, count, BLOCK):
-            # Past the end stands the last candidate once more.
-            tokens = tl.minimum(start + tl.arange(0, BLOCK), count - 1)
-            relevance = tl.load(relevance_ptr + _rows(rows_ptr, first, tokens))
-            lows, highs = tl.minimum(lows, relevance), tl.maximum(highs, relevance)
-        high = tl.max(highs, 0)
-        return tl.where(tl.min(lows, 0) == high, 0.0, high)
+    """Largest relevance of the candidates; 0 where it is constant."""
+    lows = tl.full([BLOCK], float("inf"), dtype=tl.float32)
+    highs = tl.full([BLOCK], float("-inf"), dtype=tl.float32)
+    for start in range(0, count, BLOCK):
+        # Past the end stands the last candidate once more.
+        tokens = tl.minimum(start + tl.arange(0, BLOCK), count - 1)
+        relevance = tl.load(relevance_ptr + _rows(rows_ptr, first, tokens))
+        lows, highs = tl.minimum(lows, relevance), tl.maximum(highs, relevance)
+    high = tl.max(highs, 0)
+    return tl.where(tl.min(lows, 0) == high, 0.0, high)
 
 
 @jit
 def _weight(relevance_ptr, rows, high):
     """Relevance on a scale with maximum 1, so that its square stays in float32; constant: 1."""
-    if relevance_ptr is None:
-        return tl.full(rows.shape, 1.0, dtype=tl.float32)
-    else:
-        relevance = tl.load(relevance_ptr + rows)
-        scaled = tl.div_rn(relevance, tl.where(high > 0.0, high, 1.0) + tl.zeros_like(relevance))
-        return tl.where(high > 0.0, scaled, 1.0)
+    relevance = tl.load(relevance_ptr + rows)
+    scaled = tl.div_rn(relevance, tl.where(high > 0.0, high, 1.0) + tl.zeros_like(relevance))
+    return tl.where(high > 0.0, scaled, 1.0)

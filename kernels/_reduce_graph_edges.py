@@ -57,18 +57,17 @@ def mean_part(
 def round_threshold(
     image,
     tau,
+    tau_relative,
     mean_parts_ptr,
     num_parts,
-    TAU_RELATIVE: tl.constexpr,
     DUPLICATE_SIMILARITY: tl.constexpr,
     BLOCK_PARTS: tl.constexpr,
 ):
     """Similarity at which an edge begins in this round of an image, as `edge_threshold` has it."""
-    if TAU_RELATIVE:
-        parts = tl.arange(0, BLOCK_PARTS)
-        places = mean_parts_ptr + image * num_parts + parts
-        tau += tl.sum(tl.load(places, mask=parts < num_parts, other=0.0), 0)
-    return tl.minimum(tau, DUPLICATE_SIMILARITY)
+    parts = tl.arange(0, BLOCK_PARTS)
+    mask = parts < num_parts * tau_relative  # tau_relative is 0 or 1
+    mean = tl.sum(tl.load(mean_parts_ptr + image * num_parts + parts, mask=mask, other=0.0), 0)
+    return tl.minimum(tau + mean, DUPLICATE_SIMILARITY)
 
 
 @jit

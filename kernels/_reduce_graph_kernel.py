@@ -14,7 +14,10 @@ from ._triton import jit, tl
 from ._varlen import locate
 
 
-@jit
+@jit(
+    varying=("tau_relative", "num_images", "num_rows", "num_rounds", "first_phase"),
+    any_place=("inverse_ptr",),
+)
 def _reduce_kernel(
     x_ptr,
     x_stride,
@@ -28,6 +31,7 @@ def _reduce_kernel(
     strength_ptr,
     arrivals_ptr,
     tau,
+    tau_relative,
     gamma,
     num_images,
     num_rows,
@@ -35,7 +39,6 @@ def _reduce_kernel(
     num_rounds,
     first_phase,
     TOGETHER: tl.constexpr,
-    TAU_RELATIVE: tl.constexpr,
     MAX_DROP: tl.constexpr,
     DUPLICATE_SIMILARITY: tl.constexpr,
     BLOCK_IMAGES: tl.constexpr,
@@ -72,7 +75,7 @@ def _reduce_kernel(
             counts = tl.load(counts_ptr + images, mask=image_mask, other=0).to(tl.int32)
             num_src = (counts - parity + 1) // 2
             if step == 0:
-                if TAU_RELATIVE:
+                if tau_relative > 0:
                     num_items = tl.where(is_open, num_parts, 0)
                     for item in range(program, tl.sum(num_items, 0), num_programs):
                         image, part = locate(item, num_items)
@@ -101,9 +104,9 @@ def _reduce_kernel(
                     threshold = round_threshold(
                         image,
                         tau,
+                        tau_relative,
                         mean_parts_ptr,
                         num_parts,
-                        TAU_RELATIVE,
                         DUPLICATE_SIMILARITY,
                         BLOCK_PARTS,
                     )
@@ -133,9 +136,9 @@ def _reduce_kernel(
                         threshold = round_threshold(
                             image,
                             tau,
+                            tau_relative,
                             mean_parts_ptr,
                             num_parts,
-                            TAU_RELATIVE,
                             DUPLICATE_SIMILARITY,
                             BLOCK_PARTS,
                         )

@@ -9,20 +9,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
 
-import torch
-
+from ._sizes import MAX_TOKENS, size_class
 from ._triton import jit, tl
+
+# One image; the windows of a video; those of a video with hardly any tokens in a frame: a window
+# has up to four frames.
+IMAGE_CLASSES = (1, 64, MAX_TOKENS // 4)
 
 
 def offsets_of(lengths: Iterable[int]) -> list[int]:
     """[0, first length, first two lengths, ...]."""
     return [0, *accumulate(lengths)]
-
-
-def to_device(rows: Sequence[Sequence[int]], device: torch.device) -> torch.Tensor:
-    """Host integers as int64 on the device; the host does not wait for the copy."""
-    host = torch.tensor(rows, dtype=torch.int64, pin_memory=device.type == "cuda")
-    return host.to(device, non_blocking=True)
 
 
 def check_lengths(lengths: Sequence[int] | None, num_rows: int, name: str) -> list[int]:
@@ -53,6 +50,11 @@ def check_budgets(
         if not 1 <= count <= limit:
             raise ValueError(f"{name} must be in [1, {limit}], got {count}")
     return counts
+
+
+def image_class(num_images: int) -> int:
+    """Images that a program of a kernel looks through, where it is one of that many."""
+    return size_class(num_images, IMAGE_CLASSES)
 
 
 def max_blocks(num_rows: int, num_images: int, block: int) -> int:

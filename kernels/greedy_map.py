@@ -22,10 +22,12 @@ import torch
 from ._cosine import tile_constants
 from ._greedy_map_kernels import _select_kernel, _similarity_kernel
 from ._phases import run_phases
+from ._sizes import size_class
 from ._triton import Backend, check_features, triton, use_triton
-from ._varlen import check_budgets, check_lengths, offsets_of, to_device
+from ._varlen import check_budgets, check_lengths, offsets_of
 from .norms import inverse_norms, unit_rows
 from .reduce_graph import Pool
+from .transfer import to_device
 
 # Residuals below this part of the first one are rounding: the picks already span the tokens.
 RESIDUAL_FLOOR = 1e-6
@@ -210,12 +212,14 @@ def _greedy_map_triton(
     floors: Sequence[int] | None,
 ) -> torch.Tensor:
     num_images, longest, device = len(lengths), max(lengths), x.device
+    if relevance is None:
+        relevance = torch.ones(len(x), dtype=torch.float32, device=device)
     rows, counts = (None, None) if pool is None else pool
     # Lower triangles of the similarities, one after the other; values of the factor, one row a
     # token; and one word of every program of an image for each phase.
     triangles = offsets_of(length * (length + 1) // 2 for length in lengths)
     num_phases = max(budgets) + 1
-    plan = to_device([offsets_of(lengths), offsets_of(budgets), triangles], device)
+    plan = to_device(torch.tensor([offsets_of(lengths), offsets_of(budgets), triangles]), device)
     similarity = torch.empty(triangles[-1], dtype=torch.float32, device=device)
     tile = tile_constants(x)
     num_blocks = triton.cdiv(longest, tile["BLOCK_A"])
@@ -231,21 +235,21 @@ def _greedy_map_triton(
         x.shape[1],
         **tile,
     )
-    num_programs = programs_per_image(longest, num_images, _num_multiprocessors(device))
-    own_tokens = max(TOKENS_PER_PROGRAM, triton.cdiv(longest, num_programs))
-    block_tokens = triton.next_power_of_2(own_tokens)
+    num_multiprocessors = multiprocessors(device)
+    num_programs = programs_per_image(longest, num_images, num_multiprocessors)
+    block_tokens = token_class(longest, num_programs)
     factor_stride = triton.cdiv(max(budgets), ROW_ALIGNMENT) * ROW_ALIGNMENT
     picks = torch.empty(sum(budgets), dtype=torch.int64, device=device)
     run_phases(
         _select_kernel,
         num_images * num_programs,
         num_phases,
-        relevance if relevance is None else relevance.float().contiguous(),
+        relevance.float().contiguous(),
         inverse_norm,
         plan,
         rows,
         counts,
-        None if floors is None else to_device([floors], device)[0].int(),
+        None if floors is None else to_device(torch.tensor(floors, dtype=torch.int32), device),
         1 if floors is None else len(x) // len(floors),
         0 if floors is None else sum(floors),
         similarity,
@@ -259,7 +263,8 @@ def _greedy_map_triton(
         num_images,
         num_programs,
         num_phases,
-        cooperative=num_programs > 1,
+        # Programs wait for each other, which takes room for all; one alone may, and then does too.
+        cooperative=num_images * num_programs <= num_multiprocessors,
         BLOCK_N=block_tokens,
         BLOCK_K=max(1, RESIDENT_VALUES // block_tokens),
         BLOCK_CHUNK=max(1, CHUNK_VALUES // block_tokens),
@@ -276,7 +281,13 @@ def programs_per_image(longest: int, num_images: int, num_multiprocessors: int) 
     return max(1, min(wanted, MAX_PROGRAMS, num_multiprocessors // num_images))
 
 
-def _num_multiprocessors(device: torch.device) -> int:
+def token_class(longest: int, num_programs: int) -> int:
+    """Tokens that a program takes of an image with that many tokens, or with fewer."""
+    return size_class(-(-longest // num_programs), (TOKENS_PER_PROGRAM,))
+
+
+def multiprocessors(device: torch.device) -> int:
+    """Multiprocessors of a GPU; elsewhere, that is in the interpreter, some number of them."""
     if device.type != "cuda":
         return INTERPRETED_MULTIPROCESSORS
     return int(torch.cuda.get_device_properties(device).multi_processor_count)

@@ -23,10 +23,12 @@ import torch
 from ._cosine import loads_vectors, tile_constants
 from ._phases import run_phases
 from ._reduce_graph_kernel import _reduce_kernel
+from ._sizes import MAX_TOKENS, size_class
 from ._triton import Backend, check_features, triton, use_triton
-from ._varlen import check_budgets, check_lengths, offsets_of, to_device
+from ._varlen import check_budgets, check_lengths, image_class, offsets_of
 from .norms import inverse_norms, unit_rows
 from .redundancy import bipartite_redundancy_reference
+from .transfer import to_device
 
 # Largest part of src that one round may drop. Without a bound, the first round of a reduction to
 # half the tokens drops all of src wherever every token has a neighbour, and redundancy, tau and
@@ -45,8 +47,8 @@ DUPLICATE_SIMILARITY = 0.999
 # Not yet tuned on a GPU.
 BLOCK_FEATURES, BLOCK_TOKENS, BLOCK_TOKENS_BY_VALUE = 32, 256, 64
 
-# Fewest pairs of tokens the dropping program is compiled for: one kernel for all usual images.
-MIN_PAIRS = 2048
+# Pairs of tokens that the dropping program is compiled for: one kernel for all usual images.
+PAIR_CLASSES = (2048, MAX_TOKENS // 2)
 
 # Programs where there is no GPU to count on, that is in the interpreter; more than one, to test.
 INTERPRETED_PROGRAMS = 3
@@ -224,7 +226,7 @@ def _reduce_graph_triton(
         x,
         x.stride(0),
         inverse_norm,
-        to_device([offsets_of(lengths), [*targets, 0]], device),
+        to_device(torch.tensor([offsets_of(lengths), [*targets, 0]]), device),
         pool.rows,
         pool.counts,
         torch.empty(num_images, dtype=torch.int32, device=device),
@@ -233,22 +235,27 @@ def _reduce_graph_triton(
         strength,
         torch.zeros(1, dtype=torch.int32, device=device),
         float(tau),
+        int(tau_relative),
         float(gamma),
         num_images,
         num_rows,
         dim,
         num_rounds,
-        TAU_RELATIVE=tau_relative,
         MAX_DROP=MAX_DROP,
         DUPLICATE_SIMILARITY=DUPLICATE_SIMILARITY,
-        BLOCK_IMAGES=triton.next_power_of_2(num_images),
+        BLOCK_IMAGES=image_class(num_images),
         BLOCK_FEATURES=BLOCK_FEATURES,
         BLOCK_TOKENS=BLOCK_TOKENS if loads_vectors(x) else BLOCK_TOKENS_BY_VALUE,
         BLOCK_PARTS=triton.next_power_of_2(num_parts),
-        BLOCK_PAIRS=max(MIN_PAIRS, triton.next_power_of_2(most_pairs)),
+        BLOCK_PAIRS=pair_class(max(lengths)),
         **tile,
     )
     return pool
+
+
+def pair_class(longest: int) -> int:
+    """Pairs that the dropping program takes of an image with that many tokens, or with fewer."""
+    return size_class(-(-longest // 2), PAIR_CLASSES)
 
 
 def num_programs(device: torch.device) -> int:

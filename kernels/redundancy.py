@@ -119,7 +119,7 @@ def _redundancy_triton(
     return redundancy
 
 
-@jit
+@jit(varying=("num_src", "num_dst"), any_place=("src_inverse_ptr", "dst_inverse_ptr"))
 def _tile_kernel(
     src_ptr,
     src_stride,
@@ -166,7 +166,7 @@ def _tile_kernel(
     )
 
 
-@jit
+@jit(varying=("num_src", "num_tiles"))
 def _redundancy_kernel(
     degree_ptr,
     strength_ptr,

@@ -17,8 +17,9 @@ from collections.abc import Sequence
 import torch
 
 from ._triton import Backend, check_features, jit, tl, triton, use_triton
-from ._varlen import check_lengths, locate_block, max_blocks, offsets_of, to_device
+from ._varlen import check_lengths, image_class, locate_block, max_blocks, offsets_of
 from .norms import finite, inverse_length, unit_rows
+from .transfer import to_device
 
 # The published offset. It keeps the least relevant token selectable: relevance is never 0.
 EPSILON = 1e-6
@@ -100,7 +101,7 @@ def _query_relevance_triton(
     query_lengths: list[int],
 ) -> torch.Tensor:
     num_images, dim = len(lengths), visual.shape[1]
-    plan = to_device([offsets_of(lengths), offsets_of(query_lengths)], visual.device)
+    plan = to_device(torch.tensor([offsets_of(lengths), offsets_of(query_lengths)]), visual.device)
     offsets, query_offsets = plan
     directions = torch.empty(num_images, dim, dtype=torch.float32, device=visual.device)
     relevance = torch.empty(len(visual), dtype=torch.float32, device=visual.device)
@@ -124,7 +125,7 @@ def _query_relevance_triton(
         dim,
         BLOCK_N=BLOCK_N,
         BLOCK_C=BLOCK_C,
-        BLOCK_IMAGES=triton.next_power_of_2(num_images),
+        BLOCK_IMAGES=image_class(num_images),
         num_warps=NUM_WARPS,
     )
     _rescale_kernel[(num_images,)](
@@ -133,7 +134,7 @@ def _query_relevance_triton(
     return relevance
 
 
-@jit
+@jit(any_place=("offsets_ptr",))
 def _direction_kernel(
     query_ptr, query_stride, offsets_ptr, directions_ptr, dim, BLOCK_C: tl.constexpr
 ):
@@ -150,7 +151,7 @@ def _direction_kernel(
     tl.store(directions_ptr + image * dim + c, direction / (end - first), mask=c < dim)
 
 
-@jit
+@jit(varying=("num_images",), any_place=("offsets_ptr",))
 def _score_kernel(
     visual_ptr,
     visual_stride,
@@ -188,7 +189,7 @@ def _score_kernel(
     tl.store(scores_ptr + rows, polarity * cosine, mask=row_mask)
 
 
-@jit
+@jit(any_place=("offsets_ptr",))
 def _rescale_kernel(scores_ptr, offsets_ptr, epsilon, BLOCK_N: tl.constexpr):
     """`normalize_relevance` of the scores of one image, in place."""
     image = tl.program_id(0)

@@ -266,6 +266,12 @@ def _device() -> str:
         return ours
     from vllm.platforms import current_platform
 
+    from vllm_script.checks import check_device
+
+    try:
+        check_device()
+    except ValueError as error:
+        raise Wrong(str(error)) from None
     theirs = current_platform.device_type or "no device"
     if theirs != _device_type():
         raise Wrong(f"PyTorch has {ours}, but vLLM found {theirs}: their builds do not fit")

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 from .config import ScriptConfig
 from .extension import WORKER_EXTENSION
 from .families import FAMILIES, family_of, model_class, pruned_name, registrations
@@ -46,8 +48,18 @@ def family_probes(architecture: str) -> Probes:
     return {**overrides.of_family(model_class(pruned_name(architecture))), **ours}
 
 
+def check_device() -> None:
+    """Raise ValueError, in one line, on a GPU for which there are no kernels."""
+    if torch.version.hip is not None:
+        raise ValueError(
+            "the script plugin does not support ROCm: its kernels are for NVIDIA GPUs, and this "
+            f"PyTorch is for ROCm {torch.version.hip}; remove --plugin script to serve unpruned"
+        )
+
+
 def check_supported(engine_args: EngineArgs, model_config: ModelConfig) -> None:
     """Raise ValueError, before weights load, for what pruning would get wrong."""
+    check_device()
     hf_config = model_config.hf_config
     if hf_config.architectures[0] not in [name for name, _ in registrations()]:
         raise ValueError(

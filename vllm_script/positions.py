@@ -105,15 +105,17 @@ def place_rows(
         channels: [R, NUM_CHANNELS] of the rows of the placeholders from `computed` on. Of those
             of pruned runs, there is text before each.
     """
-    pruned = (channels != IN_PLACE).any(1).nonzero().flatten()
-    channels = channels[pruned].long()
-    values = channels[:, 0::2] * 256 + channels[:, 1::2]  # [pruned, 4]
+    is_pruned = (channels != IN_PLACE).any(1)
+    channels = channels.long()
+    values = channels[:, 0::2] * 256 + channels[:, 1::2]  # [R, 4]
     time_height_width, place = values[:, :3].T, values[:, 3]
-    slots = is_placeholder[computed:].nonzero().flatten()[pruned] + computed
-    start = slots - place
-    positions = positions.clone()
-    positions[:, slots] = time_height_width + positions[0, start - 1] + 1
-    return positions
+    # The first R placeholders: the host knows how many they are, and need not wait for a count.
+    others_last = (~is_placeholder[computed:]).byte().argsort(stable=True)
+    slots = others_last[: len(channels)] + computed
+    before = (slots - place - 1).clamp(min=0)  # of a row whose item is whole, any token
+    filled_in = time_height_width + positions[0].index_select(0, before) + 1
+    own = positions.index_select(1, slots)
+    return positions.index_copy(1, slots, torch.where(is_pruned, filled_in, own))
 
 
 def _text(length: int, position: int) -> np.ndarray:

@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -39,8 +41,19 @@ def test_unknown_backend_error(op):
 
 def test_triton_on_cpu_error(monkeypatch):
     monkeypatch.setattr(shim.triton.knobs.runtime, "interpret", False)
-    with pytest.raises(ValueError, match="needs CUDA tensors, got one on cpu"):
+    with pytest.raises(ValueError, match="needs tensors on an NVIDIA GPU, got one on cpu;"):
         OPS["gather"]("triton")
+
+
+def test_rocm_is_no_cuda(monkeypatch):
+    """On ROCm tensors say that they are on CUDA."""
+    monkeypatch.setattr(shim.triton.knobs.runtime, "interpret", False)
+    x = SimpleNamespace(is_cuda=True, device="cuda:0")
+    assert shim.use_triton("auto", x) and shim.use_triton("triton", x)
+    monkeypatch.setattr(torch.version, "hip", "7.1")
+    assert not shim.use_triton("auto", x)
+    with pytest.raises(ValueError, match="NVIDIA GPU, got one on cuda:0 of ROCm; use"):
+        shim.use_triton("triton", x)
 
 
 def test_auto_is_the_reference_on_the_cpu(monkeypatch):

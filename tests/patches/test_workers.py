@@ -3,7 +3,10 @@
 import importlib
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import torch
+from vllm.v1.worker.gpu.mm.rope import RopeState
 
 from vllm_script.patches import encoder_cache, position_channels
 
@@ -80,3 +83,18 @@ def test_model_runner_v2_asks_by_itself(runner_of):
     before = dict(vars(runner_class))
     position_channels.ask_for_position_channels(SimpleNamespace(use_v2_model_runner=True))
     assert vars(runner_class) == before
+
+
+def test_a_delta_of_none_stays_in_model_runner_v2(runner_of):
+    runner_of(True)
+    position_channels.ask_for_position_channels(SimpleNamespace(use_v2_model_runner=True))
+    state = SimpleNamespace(
+        num_dims=3,
+        prefill_positions=SimpleNamespace(gpu=torch.zeros(6, 9, dtype=torch.int32)),
+        prefill_delta=SimpleNamespace(np=np.array([7, 5])),
+    )
+    for delta, expected in ((None, 5), (2, 2)):
+        positions = torch.full((3, 4), expected)
+        RopeState.update_prefill_positions(state, 1, positions, delta)
+        assert torch.equal(state.prefill_positions.gpu[3:, :4].long(), positions)
+        assert state.prefill_delta.np.tolist() == [7, expected]

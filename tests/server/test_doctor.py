@@ -254,3 +254,11 @@ def test_no_name_of_the_user_is_printed(run):
     _, report, _ = run("script-demo")
     for secret in (getpass.getuser(), os.uname().nodename, str(pathlib.Path.cwd()), sys.prefix):
         assert not re.search(rf"\b{re.escape(secret)}\b", report)
+
+
+def test_rocm_is_said_to_be_unsupported(monkeypatch):
+    import vllm.engine.arg_utils  # noqa: F401
+
+    monkeypatch.setattr(torch.version, "hip", "7.1.25424")
+    with pytest.raises(doctor.Wrong, match="does not support ROCm: .* PyTorch is for ROCm 7.1"):
+        doctor._device()

@@ -17,6 +17,7 @@ from vllm.utils.gpu_sync_debug import gpu_sync_allowed
 
 from ..family import Family
 from ..frontend.processor import PruningProcessor
+from ..kernels import to_device
 from ..layout import Layout
 from ..patches.position_channels import ask_for_position_channels, expect_position_channels
 from ..patches.probing import EXISTS, Probes, members
@@ -34,7 +35,6 @@ from ..positions import (
 from ..vllm_types import EngineArgs, ProcessingInfo
 from ..worker.encoded_image import EncodedImage
 from ..worker.model import PrunedModel, split_flat
-from ..worker.selector import to_device
 
 
 def layout_of_runs(runs: Sequence[np.ndarray], num_frames: int) -> Layout:
@@ -164,19 +164,27 @@ class MRopePrunedModel(PrunedModel):
         multimodal_embeddings: Sequence[torch.Tensor],
         mrope_positions: torch.Tensor,
         num_computed_tokens: int,
-    ) -> tuple[list[torch.Tensor], torch.Tensor, int]:
-        """Take the channels off the rows of one step and fill in positions from them."""
+    ) -> tuple[list[torch.Tensor], torch.Tensor, int | None]:
+        """Take the channels off the rows of one step and fill in positions from them.
+
+        Returns:
+            the rows, the positions, and what to add to the place of a token generated later: None
+            where positions are on the GPU, which means that it stays as it is.
+        """
         rows = [row[:, :-NUM_CHANNELS] for row in multimodal_embeddings]
-        with gpu_sync_allowed():
-            if rows:
-                device = mrope_positions.device
-                channels = torch.cat([row[:, -NUM_CHANNELS:] for row in multimodal_embeddings])
-                token_ids = torch.as_tensor(input_ids, device=device)
-                is_image = token_ids == self.config.image_token_id
-                is_placeholder = is_image | (token_ids == self.config.video_token_id)
-                mrope_positions = place_rows(
-                    mrope_positions, is_placeholder, channels.to(device), num_computed_tokens
-                )
-            # The last token is text or of a whole item: what is pruned has text behind it.
-            delta = int(mrope_positions[:, -1].max()) + 1 - mrope_positions.shape[1]
+        device = mrope_positions.device
+        if rows:
+            channels = torch.cat([row[:, -NUM_CHANNELS:] for row in multimodal_embeddings])
+            with gpu_sync_allowed():  # model runner V1 has positions on the CPU
+                channels = channels.to(device)
+            token_ids = torch.as_tensor(input_ids, device=device)
+            is_image = token_ids == self.config.image_token_id
+            is_placeholder = is_image | (token_ids == self.config.video_token_id)
+            mrope_positions = place_rows(
+                mrope_positions, is_placeholder, channels, num_computed_tokens
+            )
+        if device.type != "cpu":
+            return rows, mrope_positions, None
+        # The last token is text or of a whole item: what is pruned has text behind it.
+        delta = int(mrope_positions[:, -1].max()) + 1 - mrope_positions.shape[1]
         return rows, mrope_positions, delta

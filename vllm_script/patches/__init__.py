@@ -13,7 +13,7 @@ name what must be there for it to work.
 | app | `init_entrypoints_middleware` | API | /metrics and explain exist |
 | chat_handler | `OpenAIServingChat` (called, not changed) | API | our routes render chats |
 | encoder_cache | `GPUModelRunner.reset_encoder_cache` | worker | the model forgets images too |
-| position_channels | `MultiModalConfig`, V1 runner's rows | worker | kept rows keep positions |
+| position_channels | `MultiModalConfig`, runners' positions | worker | kept rows keep positions |
 
 `engine_args` acts in every process of everybody who has the plugin installed. All others act after
 somebody has asked for pruning.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from vllm_script.kernels import unit_rows
+from vllm_script.kernels import to_device, unit_rows
 
 from .task import Task
 
@@ -16,7 +16,7 @@ def divprune(task: Task) -> torch.Tensor:
     Source: vbdi/divprune@799e2d9 LLaVA/llava/model/llava_arch.py:152-175. Differs: the nearest
     pick is updated instead of searched again, O(budget N) instead of O(budget^2 N).
     """
-    unit = unit_rows(task.tokens)
+    unit = unit_rows(task.tokens, task.inverse_norm)
     similarity = (unit @ unit.T).fill_diagonal_(-torch.inf)
     pick = similarity.amax(1).argmin(0, keepdim=True)  # [1]
     nearest_pick = torch.full_like(similarity[0], -torch.inf)  # similarity; picked: +inf
@@ -39,4 +39,4 @@ def random(task: Task) -> torch.Tensor:
     """Keep a random subset that depends on the seed, the number of tokens and the budget."""
     generator = torch.Generator().manual_seed(task.params.seed)
     kept = torch.randperm(task.num_tokens, generator=generator)[: task.budget].sort().values
-    return kept.to(task.tokens.device)
+    return to_device(kept, task.tokens.device)

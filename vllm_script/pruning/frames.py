@@ -15,7 +15,7 @@ from itertools import accumulate, count
 
 import torch
 
-from vllm_script.kernels import Pool, reduce_graph
+from vllm_script.kernels import Pool, reduce_graph, to_device
 
 from ..budget import even_shares
 from .task import Task
@@ -49,7 +49,12 @@ def reduce_video_graph(task: Task, target: int) -> Pool:
     windows = _windows(num_tokens, num_frames)
     lengths = [len(rows) for rows in windows]
     ends = [target * end // num_tokens for end in accumulate(lengths)]
-    order = torch.cat(windows).to(device)
+    layout = [
+        torch.cat(windows),
+        torch.cat([torch.arange(length) for length in lengths]),
+        torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths)),
+    ]
+    order, place_in_window, window = to_device(torch.stack(layout), device)
     pool = reduce_graph(
         task.tokens.index_select(0, order),
         [end - start for start, end in zip([0, *ends], ends, strict=False)],
@@ -57,14 +62,12 @@ def reduce_video_graph(task: Task, target: int) -> Pool:
         lengths=lengths,
         inverse_norm=task.inverse_norm.index_select(0, order),
     )
-    place_in_window = torch.cat([torch.arange(length) for length in lengths]).to(device)
-    counts = pool.counts.repeat_interleave(torch.tensor(lengths, device=device))
-    is_left = place_in_window < counts
+    is_left = place_in_window < pool.counts.index_select(0, window)
     # Sums, for what is not left must not undo what is.
     times_left = torch.zeros(num_tokens, dtype=torch.int64, device=device)
     times_left.index_add_(0, order[torch.where(is_left, pool.rows, 0)], is_left.long())
     of_frame = times_left.view(num_frames, -1)
-    is_short = of_frame.sum(1) < torch.tensor(task.floors, device=device)
+    is_short = of_frame.sum(1) < to_device(torch.tensor(task.floors), device)
     in_pool = ((of_frame > 0) | is_short[:, None]).flatten()
     rows = in_pool.long().sort(descending=True, stable=True).indices
     return Pool(rows, in_pool.sum().view(1))
@@ -106,7 +109,7 @@ def frame_by_frame(select: Callable[[Task], torch.Tensor], task: Task) -> torch.
     if len(certain) == task.budget:
         return certain
     is_free = torch.ones(task.num_tokens, dtype=torch.bool, device=task.tokens.device)
-    is_free[certain] = False
+    is_free.index_fill_(0, certain, False)
     # Its size is known, so that the host need not wait for the device to count.
     free = is_free.long().topk(task.num_tokens - len(certain)).indices.sort().values
     more = select(task.part(free, task.budget - len(certain)))

@@ -13,11 +13,10 @@ from itertools import accumulate
 
 import torch
 
+from vllm_script.kernels import MAX_TOKENS
+
 from ..budget import even_shares
 from .task import Task
-
-MAX_TOKENS = 8192
-"""Most visual tokens that are selected from at once."""
 
 
 def window_by_window(select: Callable[[Task], torch.Tensor], task: Task) -> torch.Tensor:

@@ -13,7 +13,7 @@ import torch
 from cachetools import LRUCache
 from torch import nn
 
-from ..kernels import query_relevance
+from ..kernels import query_relevance, to_device
 
 CACHED_QUERIES = 1024
 
@@ -77,8 +77,8 @@ class ClipRelevance(nn.Module):
         longest = max(map(len, windows))
         # Behind its EOS a window is filled up with EOS: attention is causal, nothing looks there.
         filled = [[*window, *[window[-1]] * (longest - len(window))] for window in windows]
-        states = self.text.text_model(torch.tensor(filled, device=device)).last_hidden_state
-        ends = torch.tensor([len(window) - 1 for window in windows], device=device)
+        states = self.text.text_model(to_device(torch.tensor(filled), device)).last_hidden_state
+        ends = to_device(torch.tensor([len(window) - 1 for window in windows]), device)
         rows = torch.arange(len(windows), device=device)
         pooled = states[rows, ends]  # at each window's EOS
         projected: torch.Tensor = self.text.text_projection(pooled)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
+from ..kernels import to_device
 from ..layout import Layout
 from .encoded_image import EncodedImage
 
@@ -63,7 +64,7 @@ class FeatureCache:
             return None
         self.hits += 1
         self._images.move_to_end(key)
-        rows = entry.rows.to(self._states.device)
+        rows = to_device(entry.rows, self._states.device)
         states, features = self._states.index_select(0, rows), self._features.index_select(0, rows)
         return EncodedImage(states, features, entry.layout)
 
@@ -79,7 +80,7 @@ class FeatureCache:
         pages = [self._free.pop() for _ in range(num_pages)]
         page_starts = torch.tensor(pages)[:, None] * PAGE_ROWS
         rows = (page_starts + torch.arange(PAGE_ROWS)).flatten()[:num_rows]
-        on_device = rows.to(self._states.device)
+        on_device = to_device(rows, self._states.device)
         self._states.index_copy_(0, on_device, image.states)
         self._features.index_copy_(0, on_device, image.features)
         self._images[key] = _Entry(pages, rows, image.layout)

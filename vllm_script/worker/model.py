@@ -26,8 +26,10 @@ from ..relevance.clip import ClipRelevance
 from ..wire import PackedItem, unpack
 from .encoded_image import EncodedImage
 from .feature_cache import FeatureCache
+from .ranks import check_ranks_agree
 from .selector import Selection, Selector
 from .timers import Timers
+from .warm_up import compile_kernels
 
 CLIP_PREFIX = "script_clip."
 """Prefix of CLIP's weights among those that vLLM loads."""
@@ -74,6 +76,14 @@ class PrunedModel:
         hidden_size = hf_config.get_text_config().hidden_size
         embed = partial(input_embeddings, self)
         self.selector = Selector(hidden_size, embed, self.script_clip)
+        if get_pp_group().is_first_rank:
+            compile_kernels(
+                hidden_size,
+                self.family.feature_width(hf_config),
+                self.script_clip,
+                vllm_config.model_config.dtype,
+                vllm_config.device_config.device,
+            )
         self.selection_watcher: Callable[[str, Selection], None] | None = None
         """Called with the `explain_id` and the selection of every explained item; None where nobody
         looks."""
@@ -193,8 +203,8 @@ class PrunedModel:
     def _self_test(self, modality: str, fields: dict[str, Any], num_rows: int) -> None:
         """Prune the first item left whole, which is vLLM's dummy where it profiles memory.
 
-        So the memory that selection takes is part of the profile, and a layout that does not fit
-        the model ends the start-up.
+        So the memory that selection takes is part of the profile, and the start-up ends where a
+        layout does not fit the model, or tensor-parallel ranks keep different rows.
         """
         image = self.encode(modality, fields)
         self.feature_cache.check(image)
@@ -205,8 +215,11 @@ class PrunedModel:
             )
         plan = make_plan(self._script_config, query=((0, 1),))
         count = plan.num_kept(*image.layout.counts)
-        if count is not None and len(kept := self.selector.select(image, plan).kept) != count:
-            raise RuntimeError(f"pruning selected {len(kept)} of {num_rows} rows, not {count}")
+        if count is not None:
+            kept = self.selector.select(image, plan).kept
+            if len(kept) != count:
+                raise RuntimeError(f"pruning selected {len(kept)} of {num_rows} rows, not {count}")
+            check_ranks_agree(kept)
 
 
 def split_flat(fields: dict[str, Any], sizes: torch.Tensor) -> Iterator[dict[str, Any]]:

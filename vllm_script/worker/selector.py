@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ..kernels import query_relevance
+from ..kernels import query_relevance, to_device
 from ..plan import Plan
 from ..pruning import run_mode
 from ..pruning.frames import frame_floors
@@ -54,31 +54,40 @@ class Selector:
         layout = image.layout
         budget = plan.num_kept(*layout.counts)
         assert budget is not None, "an item with a plan is pruned"
-        candidates = to_device(layout.candidates, image.features.device)
-        visual_tokens = image.features.index_select(0, candidates)[:, : self._hidden_size]  # [P, D]
-        states = image.states.index_select(0, candidates)  # [P, H]
-        relevance = self._relevance(visual_tokens, states, plan)
+        candidates = None  # every row of the features, in their order
+        if not _is_every_row(layout.candidates, image):
+            candidates = to_device(layout.candidates, image.features.device)
+        visual_tokens = _rows(image.features[:, : self._hidden_size], candidates)  # [P, D]
+        relevance = None
+        if plan.relevance == "clip":
+            relevance = self._clip_relevance(_rows(image.states, candidates), plan)
+        elif plan.relevance == "embedding":
+            relevance = self._embedding_relevance(visual_tokens, plan)
         floors = None
         if layout.num_frames > 1:
             floors = frame_floors(budget, layout.num_frames, layout.even)
         kept = run_mode(visual_tokens, budget, relevance, plan.mode, plan.params, floors)
-        return Selection(candidates[kept], relevance)
+        return Selection(kept if candidates is None else candidates[kept], relevance)
 
-    def _relevance(
-        self, visual_tokens: torch.Tensor, states: torch.Tensor, plan: Plan
-    ) -> torch.Tensor | None:
-        """Relevance [P] of the candidates; None where the plan reads none."""
-        if plan.relevance == "none":
-            return None
-        if plan.relevance == "clip":
-            assert self._clip is not None, "a plan with relevance clip names a CLIP that is loaded"
-            relevance: torch.Tensor = self._clip(states, plan.query)
-            return relevance
+    def _clip_relevance(self, states: torch.Tensor, plan: Plan) -> torch.Tensor:
+        """Relevance [P] of the candidates from their states [P, H] in the vision tower."""
+        assert self._clip is not None, "a plan with relevance clip names a CLIP that is loaded"
+        relevance: torch.Tensor = self._clip(states, plan.query)
+        return relevance
+
+    def _embedding_relevance(self, visual_tokens: torch.Tensor, plan: Plan) -> torch.Tensor:
+        """Relevance [P] of the candidates from what enters the language model, [P, D]."""
         (query,) = plan.query
         token_ids = to_device(torch.tensor(query), visual_tokens.device)
         return query_relevance(visual_tokens, self._embed(token_ids), polarity=1)
 
 
-def to_device(x: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Copy x to a device; the host does not wait for the copy."""
-    return (x.pin_memory() if device.type == "cuda" else x).to(device, non_blocking=True)
+def _is_every_row(candidates: torch.Tensor, image: EncodedImage) -> bool:
+    """Whether the candidates are all rows of the features in their order: no copy is needed."""
+    num_rows = len(image.features)
+    return len(candidates) == num_rows and torch.equal(candidates, torch.arange(num_rows))
+
+
+def _rows(x: torch.Tensor, candidates: torch.Tensor | None) -> torch.Tensor:
+    """The candidates' rows of x, in reading order."""
+    return x if candidates is None else x.index_select(0, candidates)

@@ -31,6 +31,7 @@ class Timers:
             yield
             end.record()
             self._events.append((name, start, end))
+            self._read_finished()
         else:
             started = time.perf_counter()
             yield
@@ -38,12 +39,17 @@ class Timers:
 
     def take(self) -> dict[str, list[float]]:
         """Seconds by name, oldest first, of what is finished; they are then forgotten."""
-        while self._events and self._events[0][2].query():
-            name, start, end = self._events.popleft()
-            self._add(name, start.elapsed_time(end) / 1000)
+        self._read_finished()
         taken = {name: list(seconds) for name, seconds in self._seconds.items()}
         self._seconds.clear()
         return taken
+
+    def _read_finished(self) -> None:
+        """Turn events of what the GPU is done with into seconds: events are objects of the driver,
+        so no more of them live than there is work that waits for the GPU."""
+        while self._events and self._events[0][2].query():
+            name, start, end = self._events.popleft()
+            self._add(name, start.elapsed_time(end) / 1000)
 
     def _add(self, name: str, seconds: float) -> None:
         self._seconds.setdefault(name, deque(maxlen=MOST_KEPT)).append(seconds)

@@ -1,0 +1,53 @@
+"""Tensor-parallel ranks compare what they keep, each in a process of its own."""
+
+import json
+import subprocess
+import sys
+from types import SimpleNamespace
+
+from vllm_script.worker import ranks
+
+RANK = """
+import json, sys, torch
+from types import SimpleNamespace
+from unittest import mock
+rank, store, cases = int(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3])
+torch.distributed.init_process_group(
+    "gloo", init_method=f"file://{store}", rank=rank, world_size=2
+)
+from vllm_script.worker import ranks
+group = SimpleNamespace(world_size=2, cpu_group=torch.distributed.group.WORLD)
+said = []
+with mock.patch.object(ranks, "get_tp_group", lambda: group):
+    for kept in cases:
+        try:
+            ranks.check_ranks_agree(torch.tensor(kept[rank]))
+            said.append(None)
+        except RuntimeError as error:
+            said.append(str(error))
+print(json.dumps(said))
+"""
+
+
+def test_every_rank_names_those_that_differ(tmp_path):
+    cases = json.dumps([[[1, 2, 5], [1, 2, 5]], [[1, 2, 5], [1, 2, 6]], [[0], [0]]])
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-P", "-c", RANK, str(rank), tmp_path / "store", cases],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    for process in processes:
+        lines = process.communicate(timeout=300)[0].splitlines()
+        before, error, after = json.loads(lines[-1])
+        assert before is None and after is None
+        assert error.startswith(
+            "of 2 tensor-parallel ranks, 1 kept other visual tokens than rank 0 of the same item"
+        )
+
+
+def test_one_rank_has_nobody_to_ask(monkeypatch):
+    monkeypatch.setattr(ranks, "get_tp_group", lambda: SimpleNamespace(world_size=1))
+    ranks.check_ranks_agree(None)

@@ -1,0 +1,75 @@
+"""Nothing is compiled after start-up: the model's warm-up reaches all that requests reach."""
+
+import json
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from vllm_script.kernels import warm_up as kernels_warm_up
+from vllm_script.worker import warm_up
+
+pytest.importorskip("triton", reason="Triton is not installed: nothing to compile")
+
+REQUESTS = 1000
+
+
+def variants(*arguments):
+    script = Path(__file__).with_name("variants.py")
+    env = os.environ | {"TRITON_INTERPRET": "0", "PYTHONSAFEPATH": "1"}
+    command = [sys.executable, script, *map(str, arguments)]
+    run = subprocess.run(command, env=env, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    return json.loads(run.stdout.splitlines()[-1])
+
+
+def test_no_request_needs_a_variant_that_is_not_there():
+    """Random sizes, ratios, modes, sources of relevance, images and videos, of several models."""
+    found = variants(REQUESTS)
+    assert len(found) == 6
+    for name, each in found.items():
+        in_full = name in ("LLaVA-NeXT 7B on H100", "Qwen2.5-VL 7B on H100")
+        assert each["requests"] == REQUESTS if in_full else REQUESTS // 10
+        assert 15 < each["warm"] < 40
+        assert each["new"] == {}
+
+
+def test_a_variant_that_is_not_there_is_found():
+    """Without selections in frames the warm-up is not enough for videos."""
+    found = variants(50, "leave-out")
+    assert found["LLaVA-NeXT 7B on H100"]["new"] == {}
+    new = found["Qwen2.5-VL 7B on H100"]["new"]
+    assert new and all(name.startswith("_select_kernel") for name in new)
+
+
+def test_where_no_kernel_runs_nothing_is_warmed_up(caplog, monkeypatch):
+    monkeypatch.setattr(warm_up, "warm_up", lambda *_: pytest.fail("no kernel runs on a CPU"))
+    with caplog.at_level(logging.INFO, "vllm.script"):
+        warm_up.compile_kernels(32, 32, None, torch.float32, torch.device("cpu"))
+    assert caplog.records == []
+
+
+def test_the_log_says_how_long_it_took(caplog, monkeypatch):
+    monkeypatch.setattr(warm_up, "kernels_run", lambda device: True)
+    monkeypatch.setattr(warm_up, "warm_up", lambda *_: None)
+    monkeypatch.setattr(logging.getLogger("vllm"), "propagate", True)
+    with caplog.at_level(logging.INFO, "vllm.script"):
+        warm_up.compile_kernels(32, 32, None, torch.float32, torch.device("cpu"))
+    first, last = (record.getMessage() for record in caplog.records)
+    assert "compiles" in first and last.endswith("ready after 0.0 seconds")
+
+
+def test_every_variant_runs(monkeypatch):
+    """On images of a few tokens, in the interpreter where there is no GPU."""
+    monkeypatch.setattr(kernels_warm_up, "MAX_TOKENS", 100)
+    for name in ("gather_rows", "greedy_map", "inverse_norms", "query_relevance", "reduce_graph"):
+        op = getattr(kernels_warm_up, name)
+        monkeypatch.setattr(
+            kernels_warm_up, name, lambda *a, op=op, **k: op(*a, backend="triton", **k)
+        )
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    kernels_warm_up.warm_up(32, 64, [32, 16], torch.float32, device)

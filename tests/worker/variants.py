@@ -1,0 +1,168 @@
+"""Which variants of the kernels 1,000 random requests need that the warm-up did not compile.
+
+Run by test_warm_up.py in a process of its own, where Triton's interpreter is off. Prints a JSON
+object: by model and GPU, how many variants were warmed up, requests, and what was new in them.
+
+    variants.py REQUESTS [leave-out]    the second warms up no selection in frames, to see it fail
+
+LLaVA-NeXT and Qwen2.5-VL on an H100 are asked that much, other models and GPUs a tenth of it.
+"""
+
+import json
+import pathlib
+import random
+import sys
+from unittest import mock
+
+import torch
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / "kernels"))
+
+from launches import WARM_UP, recorded
+
+from vllm_script.config import ScriptConfig
+from vllm_script.families.anyres import Anyres
+from vllm_script.families.internvl import _image_layout as tiles_layout
+from vllm_script.families.internvl import _video_layout as frames_layout
+from vllm_script.families.llava_next import _layout as anyres_layout
+from vllm_script.families.mrope import layout_of_runs
+from vllm_script.families.qwen_vl import _image_layout as grid_layout
+from vllm_script.kernels import MAX_TOKENS, gather_rows, greedy_map, query_relevance
+from vllm_script.plan import make_plan
+from vllm_script.positions import grid_coordinates
+from vllm_script.pruning import MODES, PruningParams
+from vllm_script.worker.encoded_image import EncodedImage
+from vllm_script.worker.selector import Selector
+from vllm_script.worker.warm_up import compile_kernels
+
+CPU = torch.device("cpu")
+CLIP_WIDTH, STATE_WIDTH = 768, 1024
+SLOW_IN_TORCH = 300
+"""Tokens up to which divprune is asked for: its loop is PyTorch's, and only its norms a kernel."""
+
+MOST_TOKENS = 2 * MAX_TOKENS
+"""Of an item: the largest image of Qwen2-VL has that many. Selections see MAX_TOKENS at once."""
+
+PINPOINTS = ((336, 672), (672, 336), (672, 672), (1008, 336), (336, 1008))
+
+
+class Clip:
+    """Scores patches as ClipRelevance does, from embeddings in CLIP's space."""
+
+    visual_projection = torch.nn.Linear(STATE_WIDTH, CLIP_WIDTH, bias=False)
+
+    def __call__(self, states, windows):
+        patches = torch.empty(len(states), CLIP_WIDTH, dtype=torch.bfloat16)
+        return query_relevance(patches, patches[: len(windows)], -1)
+
+
+def anyres(rng):
+    return anyres_layout(Anyres(336, 14, PINPOINTS), rng.randint(20, 2000), rng.randint(20, 2000))
+
+
+def grid(rng):
+    """An image of Qwen2.5-VL: its shape is its own."""
+    rows = rng.randint(1, 128)
+    return grid_layout(rows, rng.randint(1, 128))
+
+
+def frames_of_grid(rng):
+    """(frames, height, width) of a video: few frames, or many that are small."""
+    side = rng.choice([1, 2, 4, 8, 16, 30])
+    most = MOST_TOKENS // side**2
+    return rng.randint(1, most if rng.random() < 0.2 else min(most, 64)), side, side
+
+
+def video(rng):
+    return layout_of_runs([grid_coordinates(*(shape := frames_of_grid(rng)), 2.0)], shape[0])
+
+
+def video_by_frames(rng):
+    frames, height, width = frames_of_grid(rng)
+    return layout_of_runs([grid_coordinates(1, height, width)] * frames, frames)
+
+
+def tiles(rng):
+    return tiles_layout(rng.randint(1, 13), 256)
+
+
+def tiles_video(rng):
+    return frames_layout(rng.randint(1, 32), 256)
+
+
+MODELS = {
+    "LLaVA-NeXT 7B": (4096, 4096, Clip(), [anyres]),
+    "Qwen2.5-VL 7B": (3584, 3584, None, [grid, video]),
+    "Qwen3-VL 8B": (4096, 4 * 4096, None, [grid, video_by_frames]),
+    "InternVL3 8B": (3584, 3584, None, [tiles, tiles_video]),
+}
+"""Hidden size, width of a feature, CLIP, and layouts of each model's items."""
+
+GPUS = {"H100": (90, 132), "a 16th of an A100": (80, 14), "L4": (89, 58)}
+"""Architecture and multiprocessors."""
+
+
+def plan_of(rng, layout, clip):
+    modes = [mode for mode in MODES if mode != "divprune" or layout.num_patches <= SLOW_IN_TORCH]
+    config = ScriptConfig(
+        keep_ratio=rng.choice([rng.uniform(0.01, 0.99), 0.11]),
+        mode=rng.choice(modes),
+        relevance=rng.choice(["embedding", "none"] + ["clip"] * (clip is not None)),
+        clip_model="its own",
+        params=PruningParams(
+            tau_relative=rng.random() < 0.5,
+            tau=rng.uniform(0.0, 0.9),
+            pool_ratio=rng.uniform(0.1, 1.0),
+        ),
+    )
+    windows = rng.randint(1, 4) if config.relevance == "clip" else 1
+    query = tuple(tuple(range(rng.randint(1, 60))) for _ in range(windows))
+    return make_plan(config, rng.choice([query, query, ()]))
+
+
+def new_variants(model, gpu, num_requests, seed=0):
+    hidden_size, feature_width, clip, makers = MODELS[model]
+    rng = random.Random(seed)
+    states = torch.zeros(MOST_TOKENS, STATE_WIDTH if clip else 0, dtype=torch.bfloat16)
+    features = torch.zeros(MOST_TOKENS, feature_width, dtype=torch.bfloat16)
+    table = torch.zeros(64, hidden_size, dtype=torch.bfloat16)
+    selector = Selector(hidden_size, lambda ids: table.index_select(0, ids), clip)
+    with recorded(*GPUS[gpu]) as variants:
+        compile_kernels(hidden_size, feature_width, clip, torch.bfloat16, CPU)
+        warm, num_asked, new = len(variants), 0, {}
+        while num_asked < num_requests:
+            layout = rng.choice(makers)(rng)
+            plan = plan_of(rng, layout, clip)
+            if plan.num_kept(*layout.counts) is None:
+                continue
+            num_asked += 1
+            num_rows = int(layout.rows.max()) + 1
+            image = EncodedImage(states[:num_rows], features[:num_rows], layout)
+            gather_rows(image.features, selector.select(image, plan).kept)
+            for name, key in list(variants)[warm + len(new) :]:
+                asked = f"request {num_asked}, {layout.num_patches} tokens in "
+                asked += f"{layout.num_frames} frames, {plan.mode}"
+                new[f"{name} {key}"] = asked
+    return {"warm": warm, "requests": num_asked, "new": new}
+
+
+def without_frames(*args, floors=None, **kwargs):
+    return greedy_map(*args, **kwargs)
+
+
+def main(num_requests, leave_out):
+    found = {}
+    with mock.patch.object(WARM_UP, "greedy_map", without_frames if leave_out else greedy_map):
+        for model in MODELS:
+            for gpu in GPUS:
+                if gpu == "H100" or model == "Qwen2.5-VL 7B":
+                    in_full = gpu == "H100" and model in ("LLaVA-NeXT 7B", "Qwen2.5-VL 7B")
+                    asked = num_requests if in_full else num_requests // 10
+                    found[f"{model} on {gpu}"] = new_variants(model, gpu, asked)
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    torch.set_grad_enabled(False)
+    with mock.patch("vllm_script.worker.warm_up.kernels_run", lambda device: True):
+        main(int(sys.argv[1]), leave_out="leave-out" in sys.argv)
