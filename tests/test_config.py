@@ -43,7 +43,9 @@ def test_what_a_request_may_change():
 
 def test_of_a_model():
     config = ScriptConfig.from_dict({"mode": "gsp", "tau": 0.2, "shadow": 0.5})
-    assert ScriptConfig.of(SimpleNamespace(vllm_script=config.to_dict())) == config
+    with_clip = dataclasses.replace(config, clip_model="/clip", clip_digest="0" * 64)
+    for one in config, with_clip:
+        assert ScriptConfig.of(SimpleNamespace(vllm_script=one.to_dict())) == one
 
 
 def test_defaults():

@@ -118,6 +118,9 @@ class ScriptConfig:
     )
     params: PruningParams = field(default_factory=PruningParams)
     """Parameters of the modes. Written beside the other keys: {"mode": "gsp", "tau": 0.2}."""
+    clip_digest: str | None = None
+    """Digest of the CLIP checkpoint `clip_model`, by which plans name it. No setting: plugin.py
+    finds it out, see relevance/checkpoint.py. None where `clip_model` is."""
 
     def __post_init__(self) -> None:
         if self.keep_ratio is not None and self.visual_token_budget is not None:
@@ -149,7 +152,9 @@ class ScriptConfig:
     @classmethod
     def of(cls, hf_config: Any) -> ScriptConfig:
         """The settings of a model that is served, which plugin.py put into its configuration."""
-        return cls.from_dict(hf_config.vllm_script)
+        values = dict(hf_config.vllm_script)
+        digest = values.pop("clip_digest", None)
+        return replace(cls.from_dict(values), clip_digest=digest)
 
     @classmethod
     def from_dict(cls, raw: object) -> ScriptConfig:
@@ -160,9 +165,10 @@ class ScriptConfig:
         return cls(**values, params=PruningParams(**params))
 
     def to_dict(self) -> dict[str, Any]:
-        """The inverse of `from_dict`: plain values, without the ones that are None."""
+        """The inverse of `of`: plain values, without the ones that are None."""
         values = {each.key: getattr(self, each.key) for each in settings_of(ScriptConfig)}
         values |= {each.key: getattr(self.params, each.key) for each in settings_of(PruningParams)}
+        values["clip_digest"] = self.clip_digest
         return {name: value for name, value in values.items() if value is not None}
 
     def for_request(self, raw: object) -> tuple[ScriptConfig, str | None]:

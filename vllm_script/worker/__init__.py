@@ -2,10 +2,11 @@
 
 The life of an image (or video), in the order in which vLLM calls us:
 
-1. At start-up model.py loads CLIP's part beside the model's weights, where relevance comes from it,
-   and allocates feature_cache.py. When vLLM profiles memory it encodes dummies, and the first of
-   them is pruned as well: so selection is in the profile, and a layout that is not the model's ends
-   the start-up.
+1. At start-up model.py allocates feature_cache.py. Where relevance may come from CLIP it also loads
+   CLIP's part (relevance/checkpoint.py), by itself, whatever loader vLLM takes for the model. When
+   vLLM profiles memory it encodes dummies, and the first of them is pruned as well: so selection is
+   in the profile, and a layout that is not the model's ends the start-up, as does a CLIP that is
+   not the checkpoint's.
 2. model.py, `embed_multimodal`: wire.py unpacks what to do with each item of the step. One that is
    left whole goes to stock vLLM; the others are encoded one by one, or come from the feature
    cache, as an `EncodedImage` (encoded_image.py).
