@@ -28,6 +28,7 @@ from .setting import (
 )
 
 DEFAULT_KEEP_RATIO = 0.11
+DEFAULT_CACHE_GB = 1.0
 AMOUNTS = ("keep_ratio", "visual_token_budget")  # how much is kept: at most one of them is given
 MAX_QUERY_CHARS = 8_192
 RELEVANCE_SOURCES = ("auto", "clip", "embedding", "none")
@@ -91,13 +92,14 @@ class ScriptConfig:
         flag="--max-keep-ratio RATIO",
     )
     # At 672x672 LLaVA-NeXT-7B in 16 bits has 28 MiB of features and 3 MiB of pixels an image.
-    cache_gb: float = setting(
-        1.0,
+    cache_gb: float | None = setting(
+        None,
         Number(0, 1_024),
         "The size in GiB of the caches that make another question about an image cheap; 0 keeps "
         "none. Encoder features before pruning take this much on every worker (of the GPU's "
         "memory, allocated at start-up), preprocessed pixels up to this much in every API server.",
         flag="--script-cache-gb GIB",
+        unset=f"{DEFAULT_CACHE_GB:g}; features at most 2 % of the GPU",
     )
     explain: bool = setting(
         False,

@@ -75,11 +75,6 @@ _MODEL: dict[str, Expected] = {
     "embed_multimodal": ("kwargs",),
     "get_language_model": (),
 }
-_LOADER: Probes = {
-    "vllm.model_executor.model_loader.default_loader:DefaultModelLoader.Source": frozenset(
-        {"model_or_path", "revision", "prefix"}
-    ),
-}
 
 
 def of_family(model_class: Any) -> Probes:
@@ -97,7 +92,6 @@ def of_family(model_class: Any) -> Probes:
         **_of_class(registered.processor, _PROCESSOR),
         **_of_class(model_class, _MODEL),
         **_of_class(registered.info, {}),
-        **_LOADER,
     }
 
 

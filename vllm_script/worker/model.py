@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any, ClassVar
 
 import torch
-from vllm.distributed import get_pp_group
+from vllm.distributed import get_pp_group, get_tp_group
 
 from ..config import ScriptConfig
 from ..family import Family
@@ -26,7 +26,7 @@ from ..relevance.checkpoint import read
 from ..relevance.clip import ClipRelevance
 from ..wire import PackedItem, unpack
 from .encoded_image import EncodedImage
-from .feature_cache import FeatureCache
+from .feature_cache import FeatureCache, default_capacity_gb
 from .selector import Selection, Selector
 from .timers import Timers
 
@@ -53,8 +53,11 @@ class PrunedModel:
         self._tested: set[str] = set()
         self._timers = Timers(vllm_config.device_config.device)
         encodes = get_pp_group().is_first_rank  # of a pipeline only the first stage does
+        cache_gb = config.cache_gb if encodes else 0
+        if cache_gb is None:
+            cache_gb = default_capacity_gb(vllm_config.device_config.device, get_tp_group())
         self.feature_cache = FeatureCache(
-            config.cache_gb if encodes else 0,
+            cache_gb,
             self.family.state_width(hf_config),
             self.family.feature_width(hf_config),
             vllm_config.model_config.dtype,
