@@ -106,11 +106,5 @@ def test_an_image_that_is_left_whole_has_stocks_identifier():
     assert identifier("any text", None) == "any text"
 
 
-def test_text_of_a_uuid_is_not_taken_for_a_plan():
-    one, other = plan(), plan(query=())
-    assert identifier("h", one) != identifier("h" + one.encode().decode(), other)
-    assert identifier("h", one) != identifier("g", one)
-
-
 def test_a_uuid_that_is_hardly_text():
     assert image_key("\ud800", 1, 1) != image_key("?", 1, 1)

@@ -103,8 +103,9 @@ def identifier(stock_hash: str, plan: Plan | None) -> str:
     """
     if plan is None:
         return stock_hash
-    image = hashlib.blake2b(stock_hash.encode("utf-8", "surrogatepass")).digest()
-    return hashlib.blake2b(image + plan.encode(), digest_size=32).hexdigest()
+    # A plan's bytes end with its last brace, whatever text follows.
+    both = plan.encode() + stock_hash.encode("utf-8", "surrogatepass")
+    return hashlib.blake2b(both, digest_size=32).hexdigest()
 
 
 def image_key(stock_hash: str, *size: int) -> bytes:

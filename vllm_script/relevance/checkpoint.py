@@ -61,7 +61,7 @@ def read(clip_model: str) -> ClipCheckpoint:
 
 @lru_cache(maxsize=4)
 def clip_digest(clip_model: str) -> str:
-    """Return the digest of a CLIP checkpoint; about half a second for a CLIP-L, then remembered."""
+    """Return the digest of a CLIP checkpoint; under a second for a CLIP-L, then remembered."""
     return read(clip_model).digest
 
 

@@ -48,7 +48,6 @@ class ClipRelevance(nn.Module):
         super().__init__()
         vision, text = config.vision_config, config.text_config
         text.projection_dim = config.projection_dim
-        text.dtype = dtype
         with torch.device(device):
             self.text = CLIPTextModelWithProjection(text)
             self.post_layernorm = nn.LayerNorm(vision.hidden_size, eps=vision.layer_norm_eps)
@@ -86,10 +85,10 @@ class ClipRelevance(nn.Module):
             # vLLM warns of a reload that brings less of a layer than this, in elements.
             buffer.weight_loader_numel = 0  # type: ignore[attr-defined]
 
-    def _checksums(self) -> torch.Tensor:
-        """Sum of each weight's bits, read as integers [W] int64: exact in any order."""
+    def _checksums(self) -> list[int]:
+        """Sum of each weight's bits, read as integers: exact, in whatever order they are added."""
         bits = [each.view(_INTEGERS[each.itemsize]) for each in self.buffers()]
-        return torch.stack([each.sum(dtype=torch.int64) for each in bits])
+        return torch.stack([each.sum(dtype=torch.int64) for each in bits]).tolist()
 
     def check(self) -> None:
         """Raise RuntimeError where the weights are not those that were loaded.
@@ -97,7 +96,7 @@ class ClipRelevance(nn.Module):
         A model loader that takes tensors from another process or a file of its own can have brought
         those of another CLIP.
         """
-        if not torch.equal(self._checksums(), self._sums):
+        if self._checksums() != self._sums:
             raise RuntimeError(
                 "the weights of CLIP are not those of its checkpoint: the model loader "
                 "(--load-format) has replaced them; save what it loads anew, by a server with the "

@@ -79,7 +79,10 @@ class PrunedModel:
         return loaded
 
     def forget_images(self) -> None:
-        """Empty the feature cache, because the weights that encoded its images change."""
+        """Empty the feature cache, because the weights that encoded its images change.
+
+        What CLIP remembers of queries stays: its weights never change.
+        """
         self.feature_cache.clear()
 
     def take_observations(self) -> dict[str, Any]:
