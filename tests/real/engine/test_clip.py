@@ -106,9 +106,8 @@ class StreamedLoader(RunaiModelStreamerLoader):
     """vLLM's loader for object storage, which reads the model's own files alone; here from disk."""
 
     def _get_weights_iterator(self, model_or_path, revision):
-        return safetensors_weights_iterator(
-            map(str, Path(model_or_path).glob("*.safetensors")), False
-        )
+        files = [str(path) for path in Path(model_or_path).glob("*.safetensors")]
+        return safetensors_weights_iterator(files, use_tqdm_on_load=False)
 
 
 def tensors_of(model):
