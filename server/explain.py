@@ -22,6 +22,7 @@ from vllm.entrypoints.serve.utils.api_utils import validate_json_request, with_c
 from vllm.exceptions import VLLMValidationError
 from vllm.sampling_params import SamplingParams
 
+from vllm_script.config import ScriptConfig
 from vllm_script.explain.drawing import draw_selection
 from vllm_script.explain.explained import ExplainedImage, Explanation
 from vllm_script.explain.shelf import MOST_KEPT
@@ -114,6 +115,7 @@ async def _selections(
 def _shown(hf_config: Any, image: ExplainedImage, selection: dict[str, Any]) -> dict[str, Any]:
     """One image of the answer."""
     plan, total = image.plan, image.layout.num_placeholders
+    all_read = image.all_read(ScriptConfig.of(hf_config).clip_model)
     kept = selection.get("kept")
     return {
         "width": image.picture.width,
@@ -125,7 +127,7 @@ def _shown(hf_config: Any, image: ExplainedImage, selection: dict[str, Any]) -> 
         "visual_token_budget": plan and plan.visual_token_budget,
         "mode": plan and plan.mode,
         "relevance": plan and plan.relevance,
-        "query": {"text": image.text, "source": image.source, "all_read": image.all_read},
+        "query": {"text": image.text, "source": image.source, "all_read": all_read},
         "kept_patches": kept,
         "png": base64.b64encode(_drawn(hf_config, image, selection)).decode(),
     }

@@ -1,13 +1,121 @@
-"""What is checked before anything is pruned, where it needs no server to see."""
+"""What is refused before anything is pruned, where it needs no server to see."""
+
+import sys
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
+from vllm.config import KVTransferConfig
+from vllm.distributed.kv_transfer.kv_connector.factory import KVConnectorFactory
 
-from vllm_script import checks
+from vllm_script.checks import KEYED_BY_TOKENS, check_connectors, check_supported
+
+RIGHT = {
+    *("OffloadingConnector", "SimpleCPUOffloadConnector", "MooncakeStoreConnector"),
+    *("NixlConnector", "NixlPullConnector", "NixlPushConnector"),
+    *("MooncakeConnector", "MoRIIOConnector"),
+    "LMCacheConnectorV1",  # by the package lmcache, which keys by the identifier as well
+    *("ExampleConnector", "ExampleHiddenStatesConnector", "DecodeBenchConnector"),  # to try things
+    "HiSparseConnector",  # of one engine's own requests
+}
+
+
+def arguments(transfer=None, size=None, backend="native"):
+    return SimpleNamespace(
+        kv_transfer_config=transfer, kv_offloading_size=size, kv_offloading_backend=backend
+    )
+
+
+def transfer(name, module=None, **options):
+    return KVTransferConfig(
+        kv_connector=name,
+        kv_role="kv_both",
+        kv_connector_module_path=module,
+        kv_connector_extra_config=options,
+    )
+
+
+def multi(*connectors):
+    children = [{"kv_role": "kv_both", **each} for each in connectors]
+    return transfer("MultiConnector", connectors=children)
+
+
+@pytest.fixture
+def module(monkeypatch):
+    """A module of the operator's with a connector that derives from one of vLLM's."""
+
+    class HF3FSKVConnector:
+        pass
+
+    class Mine(HF3FSKVConnector):
+        pass
+
+    name = "my_connectors"
+    monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    sys.modules[name].Mine = Mine
+    return name
+
+
+def test_every_connector_of_vllm_is_known():
+    """A new one is to be read: does what it stores have the image in its key?"""
+    assert RIGHT | KEYED_BY_TOKENS | {"MultiConnector"} == KVConnectorFactory._registry.keys()
+
+
+@pytest.mark.parametrize("name", sorted(RIGHT))
+def test_connectors_that_are_right(name):
+    for each in transfer(name), multi({"kv_connector": name}):
+        check_connectors(arguments(each))
+
+
+def test_without_connectors():
+    check_connectors(arguments())
+    check_connectors(arguments(KVTransferConfig()))
+    check_connectors(arguments(size=4.0))
+    check_connectors(arguments(backend="lmcache"))
+
+
+@pytest.mark.parametrize("name", sorted(KEYED_BY_TOKENS))
+def test_keys_of_token_ids(name):
+    inside = multi({"kv_connector": "NixlConnector"}, {"kv_connector": name})
+    deeper = multi(
+        {
+            "kv_connector": "MultiConnector",
+            "kv_connector_extra_config": {"connectors": [{"kv_connector": name}]},
+        }
+    )
+    for each in transfer(name), transfer(name, "somewhere.else"), inside, deeper:
+        with pytest.raises(ValueError, match=f"{name} keys by token ids alone.*OffloadingConn"):
+            check_connectors(arguments(each))
+
+
+def test_a_connector_of_a_module_that_derives_from_one(module):
+    for each in (
+        transfer("Mine", module),
+        multi({"kv_connector": "Mine", "kv_connector_module_path": module}),
+    ):
+        with pytest.raises(ValueError, match="HF3FSKVConnector keys by token ids"):
+            check_connectors(arguments(each))
+    check_connectors(arguments(transfer("Other", module)))  # vLLM says that there is none
+
+
+def test_native_lmcache():
+    inside = {
+        "kv_connector": "LMCacheConnectorV1",
+        "kv_connector_extra_config": {"use_native": True},
+    }
+    for each in transfer("LMCacheConnectorV1", use_native=True), multi(inside):
+        with pytest.raises(ValueError, match="use_native keys by 16 bits"):
+            check_connectors(arguments(each))
+    check_connectors(arguments(transfer("LMCacheConnectorV1", use_native=False)))
+
+
+def test_offloading_to_lmcache():
+    with pytest.raises(ValueError, match="LMCacheMPConnector keys by token ids"):
+        check_connectors(arguments(size=4.0, backend="lmcache"))
 
 
 def test_rocm_is_refused_before_anything_else(monkeypatch):
     monkeypatch.setattr(torch.version, "hip", "7.1.25424")
     with pytest.raises(ValueError, match="does not support ROCm: .* remove --plugin script") as e:
-        checks.check_supported(None, None)
+        check_supported(None, None)
     assert "\n" not in str(e.value)

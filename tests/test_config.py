@@ -19,7 +19,8 @@ from vllm_script.setting import SettingError
 
 
 def test_every_field_is_a_setting():
-    fields = [field.name for field in dataclasses.fields(ScriptConfig) if field.name != "params"]
+    others = ("params", "clip_digest")
+    fields = [f.name for f in dataclasses.fields(ScriptConfig) if f.name not in others]
     fields += [field.name for field in dataclasses.fields(PruningParams)]
     assert [each.key for each in SETTINGS] == fields
     for each in (*SETTINGS, QUERY):
@@ -43,7 +44,9 @@ def test_what_a_request_may_change():
 
 def test_of_a_model():
     config = ScriptConfig.from_dict({"mode": "gsp", "tau": 0.2, "shadow": 0.5})
-    assert ScriptConfig.of(SimpleNamespace(vllm_script=config.to_dict())) == config
+    with_clip = dataclasses.replace(config, clip_model="/clip", clip_digest="0" * 64)
+    for one in config, with_clip:
+        assert ScriptConfig.of(SimpleNamespace(vllm_script=one.to_dict())) == one
 
 
 def test_defaults():

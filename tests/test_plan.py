@@ -2,6 +2,8 @@
 
 import dataclasses
 import itertools
+import re
+from dataclasses import replace
 
 import pytest
 
@@ -12,8 +14,9 @@ from vllm_script.plan import Plan, identifier, image_key, make_plan
 with_explain_id = Explanation().mark
 
 
-def plan(query=((5, 6),), **settings):
-    return make_plan(ScriptConfig.from_dict({"relevance": "embedding"} | settings), query)
+def plan(query=((5, 6),), clip_digest=None, **settings):
+    config = ScriptConfig.from_dict({"relevance": "embedding"} | settings)
+    return make_plan(replace(config, clip_digest=clip_digest), query)
 
 
 DIFFERENT = [
@@ -33,8 +36,8 @@ DIFFERENT = [
     plan(gamma=2.0),
     plan(pool_ratio=0.25),
     plan(mode="gsp", gamma=2.0),
-    plan(relevance="clip", clip_model="a"),
-    plan(relevance="clip", clip_model="b"),
+    plan(relevance="clip", clip_digest="a"),
+    plan(relevance="clip", clip_digest="b"),
     with_explain_id(plan()),
     with_explain_id(plan()),
 ]
@@ -44,7 +47,11 @@ EQUAL = {
     "no relevance": (plan(relevance="none"), plan(relevance="none", query=((9,),))),
     "no relevance or no query": (plan(relevance="none"), plan(query=())),
     "a parameter the mode does not read": (plan(mode="cdpruner"), plan(mode="cdpruner", tau=0.9)),
-    "a CLIP that is not asked": (plan(), plan(clip_model="a")),
+    "a CLIP that is not asked": (plan(), plan(clip_model="a", clip_digest="a")),
+    "one CLIP, installed elsewhere": (
+        plan(relevance="clip", clip_model="/a", clip_digest="1"),
+        plan(relevance="clip", clip_model="/b", clip_digest="1"),
+    ),
     "bounds on requests": (plan(), plan(max_keep_ratio=0.5)),
     "sizes of caches": (plan(), plan(cache_gb=0)),
     "routes of the server": (plan(), plan(explain=True)),
@@ -75,17 +82,28 @@ def test_every_field_is_hashed():
 def test_a_plan_that_nobody_explains_is_as_it_was():
     """What is cached elsewhere under its bytes stays valid."""
     assert plan(mode="cdpruner").encode() == (
-        b'{"clip_model":null,"keep_ratio":0.11,"mode":"cdpruner","params":{"gamma":1.0,'
+        b'{"clip_digest":null,"keep_ratio":0.11,"mode":"cdpruner","params":{"gamma":1.0,'
         b'"pool_ratio":0.5,"seed":0,"tau":0.1,"tau_relative":true},"query":[[5,6]],'
         b'"relevance":"embedding","version":3,"visual_token_budget":null}'
     )
     assert with_explain_id(None) is None
 
 
-def test_images():
-    assert identifier("h", None) == "h"
-    assert identifier("h", plan()) != identifier("g", plan())
-    assert identifier("h", plan()).startswith("h-")
+@pytest.mark.parametrize("stock", ["h", "", "0" * 64, "a client's uuid / with \ud800"])
+@pytest.mark.parametrize("one", DIFFERENT)
+def test_identifiers_are_hexadecimal_digits(stock, one):
+    assert re.fullmatch("[0-9a-f]{64}", identifier(stock, one))
+
+
+def test_every_digit_depends_on_image_and_plan():
+    """Some that read identifiers take the last four digits."""
+    of_images = {identifier(f"{number}", plan())[-4:] for number in range(64)}
+    of_plans = {identifier("h", plan(query=((number,),)))[-4:] for number in range(64)}
+    assert len(of_images) > 60 and len(of_plans) > 60
+
+
+def test_an_image_that_is_left_whole_has_stocks_identifier():
+    assert identifier("any text", None) == "any text"
 
 
 def test_a_uuid_that_is_hardly_text():

@@ -6,6 +6,9 @@ will be done. plugin.py asks when a configuration is built, `vllm-script doctor`
 
 from __future__ import annotations
 
+import contextlib
+import importlib
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -27,6 +30,10 @@ OURS: Probes = {
     "vllm_script.server.shadow:install": EXISTS,
 }
 """Our own modules of the front end: importing them shows whether vLLM has what they import."""
+
+
+KEYED_BY_TOKENS = frozenset({"LMCacheMPConnector", "HF3FSKVConnector", "FlexKVConnectorV1"})
+"""KV connectors, by the name of their class, that find what they stored by token ids alone."""
 
 
 def check_vllm() -> None:
@@ -84,7 +91,58 @@ def check_supported(engine_args: EngineArgs, model_config: ModelConfig) -> None:
             "--video-pruning-rate and the script plugin would prune one after the other; "
             "remove one of them"
         )
+    if engine_args.mm_encoder_attn_dtype == "fp8" and not engine_args.mm_encoder_fp8_scale_path:
+        raise ValueError(
+            "--mm-encoder-attn-dtype fp8 with dynamic scales encodes an image by what was encoded "
+            "before it, so that other tokens could be kept of it the next time; give fixed scales "
+            "with --mm-encoder-fp8-scale-path (vLLM writes them with "
+            "--mm-encoder-fp8-scale-save-path, without this plugin), or remove it"
+        )
+    check_connectors(engine_args)
     check_front_end(model_config)
+
+
+def check_connectors(engine_args: EngineArgs) -> None:
+    """Raise ValueError for a KV connector that would give what it has of one image to another."""
+    transfer, size = engine_args.kv_transfer_config, engine_args.kv_offloading_size
+    connectors = [] if transfer is None else list(_connectors(transfer))
+    if size is not None and engine_args.kv_offloading_backend == "lmcache":
+        connectors.append(({"LMCacheMPConnector"}, {}))  # the one that vLLM takes
+    for names, options in connectors:
+        reason = None
+        if wrong := names & KEYED_BY_TOKENS:
+            reason = f"{min(wrong)} keys by token ids alone, which are the same for all images"
+        elif "LMCacheConnectorV1" in names and options.get("use_native"):
+            reason = "LMCacheConnectorV1 with use_native keys by 16 bits of an image's identifier"
+        if reason is not None:
+            raise ValueError(
+                f"the KV connector {reason}: it would answer about another image; use "
+                "OffloadingConnector, SimpleCPUOffloadConnector or MooncakeStoreConnector, which "
+                "key by vLLM's block hashes, or NixlConnector between prefill and decode"
+            )
+
+
+def _connectors(config: Any) -> Iterator[tuple[set[str], Mapping[str, Any]]]:
+    """Names and options of a KV connector and of those that it combines.
+
+    Args:
+        config: vLLM's `KVTransferConfig`, or a dictionary with its fields.
+
+    Returns:
+        Of each connector the names of its class and, where the operator names a module, of the
+        classes that it derives from; and its `kv_connector_extra_config`.
+    """
+    values = config if isinstance(config, Mapping) else vars(config)
+    name, module = values.get("kv_connector"), values.get("kv_connector_module_path")
+    options = values.get("kv_connector_extra_config") or {}
+    names = {name} if name else set()
+    if name and module:
+        with contextlib.suppress(ImportError, AttributeError):  # vLLM says so itself, later
+            named = getattr(importlib.import_module(module), name)
+            names |= {base.__name__ for base in named.__mro__}
+    yield names, options
+    for each in options.get("connectors", ()):
+        yield from _connectors(each)
 
 
 def check_routes(engine_args: EngineArgs, config: ScriptConfig, hf_config: Any) -> None:

@@ -28,6 +28,7 @@ from .setting import (
 )
 
 DEFAULT_KEEP_RATIO = 0.11
+DEFAULT_CACHE_GB = 1.0
 AMOUNTS = ("keep_ratio", "visual_token_budget")  # how much is kept: at most one of them is given
 MAX_QUERY_CHARS = 8_192
 RELEVANCE_SOURCES = ("auto", "clip", "embedding", "none")
@@ -100,13 +101,14 @@ class ScriptConfig:
         "--max-num-batched-tokens if that is more",
     )
     # At 672x672 LLaVA-NeXT-7B in 16 bits has 28 MiB of features and 3 MiB of pixels an image.
-    cache_gb: float = setting(
-        1.0,
+    cache_gb: float | None = setting(
+        None,
         Number(0, 1_024),
         "The size in GiB of the caches that make another question about an image cheap; 0 keeps "
         "none. Encoder features before pruning take this much on every worker (of the GPU's "
         "memory, allocated at start-up), preprocessed pixels up to this much in every API server.",
         flag="--script-cache-gb GIB",
+        unset=f"{DEFAULT_CACHE_GB:g}; features at most 2 % of the GPU",
     )
     explain: bool = setting(
         False,
@@ -127,6 +129,9 @@ class ScriptConfig:
     )
     params: PruningParams = field(default_factory=PruningParams)
     """Parameters of the modes. Written beside the other keys: {"mode": "gsp", "tau": 0.2}."""
+    clip_digest: str | None = None
+    """Digest of the CLIP checkpoint `clip_model`, by which plans name it. No setting: plugin.py
+    finds it out, see relevance/checkpoint.py. None where `clip_model` is."""
 
     def __post_init__(self) -> None:
         if self.keep_ratio is not None and self.visual_token_budget is not None:
@@ -158,7 +163,9 @@ class ScriptConfig:
     @classmethod
     def of(cls, hf_config: Any) -> ScriptConfig:
         """The settings of a model that is served, which plugin.py put into its configuration."""
-        return cls.from_dict(hf_config.vllm_script)
+        values = dict(hf_config.vllm_script)
+        digest = values.pop("clip_digest", None)
+        return replace(cls.from_dict(values), clip_digest=digest)
 
     @classmethod
     def from_dict(cls, raw: object) -> ScriptConfig:
@@ -169,9 +176,10 @@ class ScriptConfig:
         return cls(**values, params=PruningParams(**params))
 
     def to_dict(self) -> dict[str, Any]:
-        """The inverse of `from_dict`: plain values, without the ones that are None."""
+        """The inverse of `of`: plain values, without the ones that are None."""
         values = {each.key: getattr(self, each.key) for each in settings_of(ScriptConfig)}
         values |= {each.key: getattr(self.params, each.key) for each in settings_of(PruningParams)}
+        values["clip_digest"] = self.clip_digest
         return {name: value for name, value in values.items() if value is not None}
 
     def for_request(self, raw: object) -> tuple[ScriptConfig, str | None]:

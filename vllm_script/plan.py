@@ -30,8 +30,8 @@ class Plan:
     mode: str
     relevance: str
     """Source of relevance; `none` where the mode does not read any or there is no query."""
-    clip_model: str | None
-    """Checkpoint that scores, where relevance is `clip`."""
+    clip_digest: str | None
+    """Digest of the content of the CLIP checkpoint that scores, where relevance is `clip`."""
     query: tuple[tuple[int, ...], ...]
     """Token ids of the query, in the windows that are scored one by one."""
     params: PruningParams
@@ -84,7 +84,7 @@ def make_plan(config: ScriptConfig, query: Sequence[tuple[int, ...]]) -> Plan:
         visual_token_budget=config.visual_token_budget,
         mode=config.mode,
         relevance=config.relevance if conditioned else "none",
-        clip_model=config.clip_model if conditioned and config.relevance == "clip" else None,
+        clip_digest=config.clip_digest if conditioned and config.relevance == "clip" else None,
         query=tuple(query) if conditioned else (),
         params=PruningParams(**params),
     )
@@ -93,14 +93,19 @@ def make_plan(config: ScriptConfig, query: Sequence[tuple[int, ...]]) -> Plan:
 def identifier(stock_hash: str, plan: Plan | None) -> str:
     """Return the identifier of an image, which keys every cache of vLLM's.
 
+    64 hexadecimal digits, as stock vLLM's own hashes are, for some that read identifiers take them
+    for numbers. Each digit depends on the image and on the plan, since some read the last few.
+
     Args:
         stock_hash: what stock vLLM would use: a hash of content and processor arguments, or the
-            client's uuid.
-        plan: None where pruning leaves it whole.
+            client's uuid, which may be any text.
+        plan: None where pruning leaves it whole; its identifier is then stock's.
     """
     if plan is None:
         return stock_hash
-    return f"{stock_hash}-script-{hashlib.blake2b(plan.encode(), digest_size=16).hexdigest()}"
+    # A plan's bytes end with its last brace, whatever text follows.
+    both = plan.encode() + stock_hash.encode("utf-8", "surrogatepass")
+    return hashlib.blake2b(both, digest_size=32).hexdigest()
 
 
 def image_key(stock_hash: str, *size: int) -> bytes:

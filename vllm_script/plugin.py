@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from .checks import check_routes, check_supported, check_vllm, summary
@@ -20,6 +20,7 @@ from .families import FAMILIES, pruned_name, registrations
 from .patches import supported
 from .patches.engine_args import wrap_model_config
 from .patches.renderer_registry import use_renderer
+from .relevance.checkpoint import clip_digest
 from .relevance.source import resolve
 from .vllm_types import EngineArgs
 
@@ -74,6 +75,8 @@ def _create_model_config(original: Callable[..., Any]) -> Callable[..., Any]:
             check_supported(self, model_config)
             config = resolve(config, model_config.hf_config, model_config.model)
             check_routes(self, config, model_config.hf_config)
+            if config.clip_model is not None:
+                config = replace(config, clip_digest=clip_digest(config.clip_model))
         model_config.hf_config.vllm_script = config.to_dict()
         from .server import explain, observe, script_field, shadow
 

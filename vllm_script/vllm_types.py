@@ -21,6 +21,11 @@ class EngineArgs(Protocol):
     enable_tower_connector_lora: bool
     mm_encoder_only: bool
     ec_transfer_config: Any
+    kv_transfer_config: Any
+    kv_offloading_size: float | None
+    kv_offloading_backend: str
+    mm_encoder_attn_dtype: str | None
+    mm_encoder_fp8_scale_path: str | None
     video_pruning_rate: float | None
 
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from transformers import CLIPConfig
 
 from vllm_script.kernels import query_relevance
+from vllm_script.relevance.checkpoint import read
 from vllm_script.relevance.clip import ClipRelevance
 from vllm_script.relevance.windows import clip_windows
 
@@ -59,9 +59,11 @@ class DemoModel:
     def __init__(self, folder: Path) -> None:
         self.clip_folder = str(folder / "clip")
         self.answerer = Answerer(folder)
-        self.clip = ClipRelevance(CLIPConfig.from_pretrained(self.clip_folder))
-        for name, weight in load_file(folder / "clip" / "model.safetensors").items():
-            self.clip.load_weight(name, weight)
+        config, weights = (
+            CLIPConfig.from_pretrained(self.clip_folder),
+            read(self.clip_folder).weights,
+        )
+        self.clip = ClipRelevance(config, weights, torch.float32, "cpu")
 
     @torch.no_grad()
     def encode(self, picture: np.ndarray, question: str) -> Encoded:

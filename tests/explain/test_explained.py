@@ -26,7 +26,7 @@ def test_images_in_prompt_order():
     for side in (1, 2):
         explanation.see(Image.new("RGB", (side, side)), LAYOUT, PLAN, "What?", "turn")
     assert [image.picture.width for image in explanation.images] == [1, 2]
-    assert explanation.images[0].all_read
+    assert explanation.images[0].all_read(None)
 
 
 def test_an_image_that_was_not_sent():

@@ -159,11 +159,12 @@ def test_a_model_that_is_not_known(run, model):
 
 @pytest.fixture
 def folder(tmp_path):
-    """folder(**changes) -> a copy of script-demo's configuration with these changes, no weights."""
+    """folder(**changes) -> a copy of script-demo with these changes; of weights it has CLIP's."""
 
     def folder(**changes):
         path = tmp_path / "models of mine" / "my model"
-        shutil.copytree(DEMO, path, ignore=shutil.ignore_patterns("*.safetensors"))
+        shutil.copytree(DEMO, path)
+        (path / "model.safetensors").unlink()
         config = json.loads((path / "config.json").read_text()) | changes
         (path / "config.json").write_text(json.dumps(config))
         return path
@@ -201,6 +202,16 @@ def test_where_relevance_comes_from(run, folder):
     status, report, _ = run(path)
     assert status == 0
     assert lines_of(report, "relevance")[1].startswith("embedding")
+
+
+def test_a_clip_without_weights(run, folder):
+    path = folder()
+    (path / "clip" / "model.safetensors").unlink()
+    status, report, _ = run(path)
+    word, text = lines_of(report, "model")
+    assert (status, word) == (1, "wrong")
+    assert "weights of the CLIP checkpoint my model/clip cannot be read" in text
+    assert not ANY_PATH.search(report) and "of mine" not in report
 
 
 def test_a_repository_that_cannot_be_reached(run):

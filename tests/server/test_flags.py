@@ -1,6 +1,7 @@
 """The flags in vLLM's own parser, up to the engine's configuration."""
 
 import pytest
+from vllm.config import KVTransferConfig
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.entrypoints.cli.serve import make_arg_parser
 from vllm.utils.argparse_utils import FlexibleArgumentParser
@@ -198,6 +199,15 @@ def test_settings_are_left_in_the_arguments_for_further_api_servers(parser):
     assert args.additional_config == {"script": {"keep_ratio": 0.5}}
 
 
+def connector(name, module=None, **options):
+    return KVTransferConfig(
+        kv_connector=name,
+        kv_role="kv_both",
+        kv_connector_module_path=module,
+        kv_connector_extra_config=options,
+    )
+
+
 def set_two(hf_config):
     hf_config.rope_x = 1
     if hasattr(hf_config, "text_config"):
@@ -224,6 +234,8 @@ def set_two(hf_config):
             ["--script-shadow", "raw_logits", "leave one"],
         ),
         ({"tokenizer_mode": "deepseek_v32"}, ["deepseek_v32", "--tokenizer-mode hf"]),
+        ({"mm_encoder_attn_dtype": "fp8"}, ["dynamic scales", "--mm-encoder-fp8-scale-path"]),
+        ({"kv_transfer_config": connector("LMCacheMPConnector")}, ["token ids", "Offloading"]),
     ],
 )
 def test_what_cannot_work_is_refused_at_start_up(checkpoint, changes, words):

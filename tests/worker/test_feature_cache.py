@@ -1,16 +1,56 @@
 """The worker's cache: what comes out is what went in, and its size holds."""
 
 import random
+import subprocess
+import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from vllm_script.layout import Layout
 from vllm_script.worker.encoded_image import EncodedImage
-from vllm_script.worker.feature_cache import PAGE_ROWS, FeatureCache
+from vllm_script.worker.feature_cache import PAGE_ROWS, FeatureCache, default_capacity_gb
 
 WIDTHS = (8, 24)
 PAGE_GB = PAGE_ROWS * sum(WIDTHS) * 4 / 2**30
+
+
+@pytest.mark.parametrize(
+    "device, card, capacity",
+    [("cpu", None, 1.0), ("cuda", 80, 1.0), ("cuda", 50, 1.0), ("cuda", 16, 0.32)],
+)
+def test_default_capacity(device, card, capacity, monkeypatch):
+    if card is not None:
+        monkeypatch.setattr(torch.accelerator, "get_memory_info", lambda: (0, card * 2**30))
+    found = default_capacity_gb(torch.device(device), SimpleNamespace(world_size=1))
+    assert found == pytest.approx(capacity)
+
+
+RANK = """
+import sys
+from types import SimpleNamespace
+import torch
+import torch.distributed as dist
+from vllm_script.worker.feature_cache import default_capacity_gb
+
+rank, file = int(sys.argv[1]), sys.argv[2]
+dist.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=2)
+torch.accelerator.get_memory_info = lambda: (0, (16, 24)[rank] * 2**30)
+tp_group = SimpleNamespace(world_size=2, cpu_group=dist.group.WORLD)
+print(default_capacity_gb(torch.device("cuda"), tp_group))
+"""
+
+
+def test_ranks_agree_on_the_default_capacity(tmp_path):
+    """Two ranks, with cards of 16 and 24 GiB."""
+    command = [sys.executable, "-P", "-c", RANK]
+    ranks = [
+        subprocess.Popen([*command, str(rank), tmp_path / "ranks"], stdout=subprocess.PIPE)
+        for rank in range(2)
+    ]
+    found = [float(rank.communicate(timeout=120)[0]) for rank in ranks]
+    assert found == [pytest.approx(0.32)] * 2
 
 
 def cache_of(pages):

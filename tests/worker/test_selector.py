@@ -53,7 +53,7 @@ def test_clip_relevance_reads_the_states_of_the_candidates(image):
         return torch.arange(12.0)
 
     selector = Selector(WIDTH, embed=None, clip=clip)
-    selection = selector.select(image, plan(relevance="clip", clip_model="its own"))
+    selection = selector.select(image, plan(relevance="clip", clip_digest="its own"))
     ((states, query),) = seen
     assert torch.equal(states, image.states[image.layout.candidates]) and query == QUERY
     assert selection.relevance.tolist() == list(range(12))

@@ -27,12 +27,16 @@ class ExplainedImage:
     source: str
     """Where the conditioning text came from: `turn`, `request`, `none`."""
 
-    @property
-    def all_read(self) -> bool:
-        """Whether all of the text counted; of a very long one CLIP reads the two ends."""
-        if self.plan is None or self.plan.clip_model is None:
+    def all_read(self, clip_model: str | None) -> bool:
+        """Whether all of the text counted; of a very long one CLIP reads the two ends.
+
+        Args:
+            clip_model: the CLIP checkpoint in the settings of the server.
+        """
+        if self.plan is None or self.plan.relevance != "clip":
             return True
-        return self.plan.query == tuple(clip_windows(self.plan.clip_model, self.text))
+        assert clip_model is not None, "a plan with relevance clip has a CLIP"
+        return self.plan.query == tuple(clip_windows(clip_model, self.text))
 
 
 class Explanation:

@@ -42,8 +42,6 @@ script_plan, script_count,            tensors        wire.py -> wire.py
   script_key (and ..._video)                         fields beside the pixels reach the worker
 last 8 channels of a row              bytes          families/mrope.py -> families/mrope.py
                                                      positions are known where rows are at hand
-weights named script_clip.*           tensors        worker/model.py -> worker/model.py
-                                                     vLLM's loader reads CLIP's part too
 worker methods script_*               RPC            server/ -> extension.py
                                                      the workers' figures and selections
 """

@@ -20,7 +20,7 @@ from vllm.multimodal.parse import (
 )
 from vllm.multimodal.processing import BaseMultiModalProcessor, ProcessorInputs
 
-from ..config import ScriptConfig
+from ..config import DEFAULT_CACHE_GB, ScriptConfig
 from ..family import Family
 from ..layout import Layout
 from ..plan import Plan, image_key
@@ -68,7 +68,8 @@ class PruningProcessor(BaseMultiModalProcessor):
     def __init__(self, info: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(info, *args, **kwargs)
         self._script_config = ScriptConfig.of(info.get_hf_config())
-        self.pixel_cache = PixelCache(self._script_config.cache_gb)
+        cache_gb = self._script_config.cache_gb
+        self.pixel_cache = PixelCache(DEFAULT_CACHE_GB if cache_gb is None else cache_gb)
         self.counter = ItemCounter()
 
     def get_dummy_inputs(self, *args: Any, **kwargs: Any) -> ProcessorInputs:
@@ -105,7 +106,7 @@ class PruningProcessor(BaseMultiModalProcessor):
             plans = {m: list(map(request.watcher.mark, plans[m])) for m in plans}
         with timing_ctx.record("get_mm_hashes"):
             hashes = dict(super()._get_mm_hashes(replace(inputs, hf_processor_mm_kwargs=kwargs)))
-        caching = request.settings.cache_gb > 0
+        caching = request.settings.cache_gb != 0
         planned = {m: planned_items(plans[m], hashes[m], items[m], caching=caching) for m in items}
         hashes |= {m: [item.identifier for item in planned[m]] for m in items}
         carrying = {**kwargs, CARRIED_KEY: Carried(planned, hashes, limit)}

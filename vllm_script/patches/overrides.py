@@ -104,11 +104,6 @@ _LARGEST: dict[str, dict[str, Expected]] = {
     "video": {"get_num_frames_with_most_features": frozenset({"seq_len", "mm_counts"})},
 }
 """What a processing info is asked for the largest item that is profiled, by modality."""
-_LOADER: Probes = {
-    "vllm.model_executor.model_loader.default_loader:DefaultModelLoader.Source": frozenset(
-        {"model_or_path", "revision", "prefix"}
-    ),
-}
 
 
 def of_family(model_class: Any) -> Probes:
@@ -127,7 +122,6 @@ def of_family(model_class: Any) -> Probes:
         **_of_class(registered.processor, _PROCESSOR),
         **_of_class(model_class, _MODEL),
         **_of_class(registered.info, largest),
-        **_LOADER,
     }
 
 

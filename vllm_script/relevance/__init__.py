@@ -1,5 +1,6 @@
-"""Where relevance comes from: `source` decides, `windows` cuts the query, `clip` scores with CLIP.
+"""Where relevance comes from.
 
-The other source, the language model's input embeddings, needs no code of its own here: see
+`source` decides, `windows` cuts the query, `checkpoint` reads CLIP's weights and names them, `clip`
+scores. The other source, the language model's input embeddings, needs no code of its own here: see
 worker/selector.py.
 """

@@ -6,7 +6,7 @@ the rest is here: the text tower, and the layer norm and projection that lead pa
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,36 +16,92 @@ from torch import nn
 from ..kernels import query_relevance, to_device
 
 CACHED_QUERIES = 1024
-
-# Weight name in a CLIP checkpoint -> ours, by prefix. The other weights are the tower's own.
-_RENAMED = {
-    "text_model.": "text.text_model.",
-    "text_projection.": "text.text_projection.",
-    "vision_model.post_layernorm.": "post_layernorm.",
-    "visual_projection.": "visual_projection.",
-}
+_INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 class ClipRelevance(nn.Module):
     """The parts of a CLIP checkpoint that LLaVA drops. Replicated on every rank.
 
+    The weights are buffers that are not saved with the model, so that vLLM treats them right by its
+    own rules: no loader looks for them, fills them or misses them, a reload puts them back as they
+    were, and over sleep level 2, when memory is given away, they are saved and restored.
+
     Args:
         config: transformers' CLIPConfig; its `patch_polarity` ("positive" or, by default,
             "negative") says what a high cosine of patch and text means in this checkpoint.
+        weights: those of the checkpoint by their published names, as checkpoint.py reads them.
+        dtype, device: of the weights here, whatever the checkpoint has or its configuration names.
+
+    Raises:
+        ValueError: a weight is missing or has another shape than the configuration says.
     """
 
-    def __init__(self, config: Any) -> None:
+    def __init__(
+        self,
+        config: Any,
+        weights: Mapping[str, torch.Tensor],
+        dtype: torch.dtype,
+        device: torch.device | str,
+    ) -> None:
         from transformers import CLIPTextModelWithProjection
 
         super().__init__()
         vision, text = config.vision_config, config.text_config
         text.projection_dim = config.projection_dim
-        self.text = CLIPTextModelWithProjection(text)
-        self.post_layernorm = nn.LayerNorm(vision.hidden_size, eps=vision.layer_norm_eps)
-        self.visual_projection = nn.Linear(vision.hidden_size, config.projection_dim, bias=False)
+        with torch.device(device):
+            self.text = CLIPTextModelWithProjection(text)
+            self.post_layernorm = nn.LayerNorm(vision.hidden_size, eps=vision.layer_norm_eps)
+            self.visual_projection = nn.Linear(
+                vision.hidden_size, config.projection_dim, bias=False
+            )
         self.polarity = polarity_of(config)
         self._text_embeds: LRUCache[Any, torch.Tensor] = LRUCache(CACHED_QUERIES)
-        self.requires_grad_(False).eval()
+        self._load(weights, dtype, device)
+        self.eval()
+        self._sums = self._checksums()
+
+    def _load(
+        self,
+        weights: Mapping[str, torch.Tensor],
+        dtype: torch.dtype,
+        device: torch.device | str,
+    ) -> None:
+        """Replace every parameter by a buffer with the checkpoint's weight."""
+        found = {_renamed(name): weight for name, weight in weights.items()}
+        expected = {name: value.shape for name, value in self.named_parameters()}
+        if wrong := [n for n in expected if n not in found or found[n].shape != expected[n]]:
+            raise ValueError(
+                f"the CLIP checkpoint lacks {len(wrong)} of {len(expected)} weights, or has them "
+                f"in other shapes, such as {wrong[0]}; name one that is whole with "
+                "--script-clip-model, or use --script-relevance embedding"
+            )
+        for name in expected:
+            path, _, leaf = name.rpartition(".")
+            module = self.get_submodule(path)
+            delattr(module, leaf)
+            weight = found[name].to(device, dtype, copy=True)
+            module.register_buffer(leaf, weight, persistent=False)
+        for buffer in self.buffers():
+            # vLLM warns of a reload that brings less of a layer than this, in elements.
+            buffer.weight_loader_numel = 0  # type: ignore[attr-defined]
+
+    def _checksums(self) -> list[int]:
+        """Sum of each weight's bits, read as integers: exact, in whatever order they are added."""
+        bits = [each.view(_INTEGERS[each.itemsize]) for each in self.buffers()]
+        return torch.stack([each.sum(dtype=torch.int64) for each in bits]).tolist()
+
+    def check(self) -> None:
+        """Raise RuntimeError where the weights are not those that were loaded.
+
+        A model loader that takes tensors from another process or a file of its own can have brought
+        those of another CLIP.
+        """
+        if self._checksums() != self._sums:
+            raise RuntimeError(
+                "the weights of CLIP are not those of its checkpoint: the model loader "
+                "(--load-format) has replaced them; save what it loads anew, by a server with the "
+                "same --script-clip-model, or use another load format"
+            )
 
     def forward(
         self, patch_states: torch.Tensor, windows: Sequence[tuple[int, ...]]
@@ -84,16 +140,11 @@ class ClipRelevance(nn.Module):
         projected: torch.Tensor = self.text.text_projection(pooled)
         return projected
 
-    def load_weight(self, name: str, weight: torch.Tensor) -> str | None:
-        """Load one weight of the checkpoint; its name here, or None where it is not ours."""
-        for published, ours in _RENAMED.items():
-            if name.startswith(published):
-                name = ours + name.removeprefix(published)
-                parameters = dict(self.named_parameters())
-                if name in parameters:  # older checkpoints also store position ids
-                    parameters[name].data.copy_(weight)
-                    return name
-        return None
+
+def _renamed(name: str) -> str:
+    """The name here of a weight of a CLIP checkpoint."""
+    below = "text." if name.startswith("text_") else ""
+    return below + name.removeprefix("vision_model.")
 
 
 def polarity_of(config: Any) -> int:

@@ -2,11 +2,12 @@
 
 The life of an image (or video), in the order in which vLLM calls us:
 
-1. At start-up model.py loads CLIP's part beside the model's weights, where relevance comes from it,
-   allocates feature_cache.py, and has warm_up.py compile the kernels. When vLLM profiles memory it
-   encodes dummies, and the first of them is pruned as well: so selection is in the profile. The
-   start-up ends where a layout is not the model's, and where tensor-parallel ranks keep different
-   rows (ranks.py).
+1. At start-up model.py allocates feature_cache.py and has warm_up.py compile the kernels. Where
+   relevance may come from CLIP it also loads CLIP's part (relevance/checkpoint.py), by itself,
+   whatever loader vLLM takes for the model. When vLLM profiles memory it encodes dummies, and the
+   first of them is pruned as well: so selection is in the profile. The start-up ends where a layout
+   is not the model's, CLIP is not the checkpoint's, or tensor-parallel ranks keep different rows
+   (ranks.py).
 2. model.py, `embed_multimodal`: wire.py unpacks what to do with each item of the step. One that is
    left whole goes to stock vLLM; the others are encoded one by one, or come from the feature
    cache, as an `EncodedImage` (encoded_image.py).

@@ -9,15 +9,19 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+import torch.distributed as dist
 
+from ..config import DEFAULT_CACHE_GB
 from ..kernels import to_device
 from ..layout import Layout
 from .encoded_image import EncodedImage
 
 # 576 patches of a tile fill 9 pages; the last page of an image is all that can be partly empty.
 PAGE_ROWS = 64
+GPU_SHARE = 0.02
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,28 @@ class _Entry:
     rows: torch.Tensor
     """[tiles * patches] int64 on CPU: the image's rows in the cache, in encoder order."""
     layout: Layout
+
+
+def default_capacity_gb(device: torch.device, tp_group: Any) -> float:
+    """Return the cache's size in GiB where the operator chose none: 1, at most 2 % of the GPU.
+
+    It is the same on all ranks of a tensor-parallel group, the smallest of theirs. With caches of
+    different sizes they would not keep the same images, and a rank that encodes one would wait
+    without end for another that does not.
+
+    Args:
+        device: of the model.
+        tp_group: vLLM's tensor-parallel group of this worker.
+    """
+    capacity = DEFAULT_CACHE_GB
+    if device.type != "cpu":
+        _, total = torch.accelerator.get_memory_info()
+        capacity = min(capacity, GPU_SHARE * total / 2**30)
+    if tp_group.world_size == 1:
+        return capacity
+    smallest = torch.tensor(capacity, dtype=torch.float64, device="cpu")
+    dist.all_reduce(smallest, dist.ReduceOp.MIN, tp_group.cpu_group)
+    return smallest.item()
 
 
 class FeatureCache:

@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any, ClassVar
 
 import torch
-from vllm.distributed import get_pp_group
+from vllm.distributed import get_pp_group, get_tp_group
 
 from ..config import ScriptConfig
 from ..family import Family
@@ -22,17 +22,15 @@ from ..kernels import gather_rows
 from ..patches.encoder_cache import on_encoder_cache_reset
 from ..patches.probing import Probes
 from ..plan import make_plan
+from ..relevance.checkpoint import read
 from ..relevance.clip import ClipRelevance
 from ..wire import PackedItem, unpack
 from .encoded_image import EncodedImage
-from .feature_cache import FeatureCache
+from .feature_cache import FeatureCache, default_capacity_gb
 from .ranks import check_ranks_agree
 from .selector import Selection, Selector
 from .timers import Timers
 from .warm_up import compile_kernels
-
-CLIP_PREFIX = "script_clip."
-"""Prefix of CLIP's weights among those that vLLM loads."""
 
 
 class PrunedModel:
@@ -56,23 +54,20 @@ class PrunedModel:
         self._hf_config = hf_config
         self._tested: set[str] = set()
         self._timers = Timers(vllm_config.device_config.device)
+        encodes = get_pp_group().is_first_rank  # of a pipeline only the first stage does
+        cache_gb = config.cache_gb if encodes else 0
+        if cache_gb is None:
+            cache_gb = default_capacity_gb(vllm_config.device_config.device, get_tp_group())
         self.feature_cache = FeatureCache(
-            # Only the first stage of a pipeline encodes.
-            config.cache_gb if get_pp_group().is_first_rank else 0,
+            cache_gb,
             self.family.state_width(hf_config),
             self.family.feature_width(hf_config),
             vllm_config.model_config.dtype,
             vllm_config.device_config.device,
         )
         on_encoder_cache_reset(vllm_config, "forget_images")
-        self.script_clip: Any = None
-        if config.clip_model is not None:
-            from transformers import AutoConfig
-            from vllm.model_executor.model_loader.default_loader import DefaultModelLoader
-
-            self.script_clip = ClipRelevance(AutoConfig.from_pretrained(config.clip_model))
-            source = DefaultModelLoader.Source(config.clip_model, revision=None, prefix=CLIP_PREFIX)
-            self.secondary_weights = [source]
+        self.script_clip = _clip(vllm_config, config) if encodes else None
+        self._clip_checked = False
         hidden_size = hf_config.get_text_config().hidden_size
         embed = partial(input_embeddings, self)
         self.selector = Selector(hidden_size, embed, self.script_clip)
@@ -90,20 +85,14 @@ class PrunedModel:
 
     def load_weights(self, weights: Iterable[tuple[str, torch.Tensor]]) -> set[str]:
         self.forget_images()
-        loaded_here = set()
-
-        def stock_weights() -> Iterator[tuple[str, torch.Tensor]]:
-            for name, weight in weights:
-                if not name.startswith(CLIP_PREFIX):
-                    yield name, weight
-                elif found := self.script_clip.load_weight(name.removeprefix(CLIP_PREFIX), weight):
-                    loaded_here.add(CLIP_PREFIX + found)
-
-        loaded: set[str] = super().load_weights(stock_weights())  # type: ignore[misc]
-        return loaded | loaded_here
+        loaded: set[str] = super().load_weights(weights)  # type: ignore[misc]
+        return loaded
 
     def forget_images(self) -> None:
-        """Empty the feature cache, because the weights that encoded its images change."""
+        """Empty the feature cache, because the weights that encoded its images change.
+
+        What CLIP remembers of queries stays: its weights never change.
+        """
         self.feature_cache.clear()
 
     def take_observations(self) -> dict[str, Any]:
@@ -159,6 +148,7 @@ class PrunedModel:
         return replace(get_config(), modalities=[])
 
     def embed_multimodal(self, **kwargs: Any) -> Any:
+        self._check_clip()
         modality = "video" if any("video" in name for name in kwargs) else "image"  # one a call
         packed = unpack(kwargs, modality)
         if packed is None:
@@ -200,6 +190,12 @@ class PrunedModel:
             self.selection_watcher(item.plan.explain_id, selection)
         return selection.kept
 
+    def _check_clip(self) -> None:
+        """Check CLIP's weights once, when every model loader is done: vLLM's dummy comes first."""
+        if self.script_clip is not None and not self._clip_checked:
+            self.script_clip.check()
+            self._clip_checked = True
+
     def _self_test(self, modality: str, fields: dict[str, Any], num_rows: int) -> None:
         """Prune the first item left whole, which is vLLM's dummy where it profiles memory.
 
@@ -220,6 +216,28 @@ class PrunedModel:
             if len(kept) != count:
                 raise RuntimeError(f"pruning selected {len(kept)} of {num_rows} rows, not {count}")
             check_ranks_agree(kept)
+
+
+def _clip(vllm_config: Any, config: ScriptConfig) -> ClipRelevance | None:
+    """CLIP's part, loaded; None where nobody can ask for it.
+
+    Raises:
+        ValueError: it is not the checkpoint that the API process has, or not whole.
+    """
+    if config.clip_model is None:
+        return None
+    from transformers import AutoConfig
+
+    checkpoint = read(config.clip_model)
+    if checkpoint.digest != config.clip_digest:
+        raise ValueError(
+            f"the CLIP checkpoint {config.clip_model} of this worker has the digest "
+            f"{checkpoint.digest}, that of the API process {config.clip_digest}; install the same "
+            "checkpoint on all machines"
+        )
+    clip_config = AutoConfig.from_pretrained(config.clip_model)
+    dtype, device = vllm_config.model_config.dtype, vllm_config.device_config.device
+    return ClipRelevance(clip_config, checkpoint.weights, dtype, device)
 
 
 def split_flat(fields: dict[str, Any], sizes: torch.Tensor) -> Iterator[dict[str, Any]]:

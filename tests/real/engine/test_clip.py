@@ -1,8 +1,15 @@
 """CLIP relevance in the worker against transformers' own CLIPModel."""
 
+import copy
+from pathlib import Path
+
 import pytest
 import torch
 from transformers import AutoTokenizer, CLIPModel
+from vllm.config import LoadConfig, set_current_vllm_config
+from vllm.model_executor.model_loader import get_model, register_model_loader
+from vllm.model_executor.model_loader.runai_streamer_loader import RunaiModelStreamerLoader
+from vllm.model_executor.model_loader.weight_utils import safetensors_weights_iterator
 from vllm.renderers.params import ChatParams
 
 from vllm_script.kernels import query_relevance
@@ -92,6 +99,60 @@ def test_a_query_is_encoded_once(worker_model):
         assert worker_model.script_clip.text_embeds(windows) is first
         alone = worker_model.script_clip.text_embeds(windows[:1])
     assert torch.allclose(first[:1], alone, atol=1e-6)  # what fills a window up has no say
+
+
+@register_model_loader("streamed")
+class StreamedLoader(RunaiModelStreamerLoader):
+    """vLLM's loader for object storage, which reads the model's own files alone; here from disk."""
+
+    def _get_weights_iterator(self, model_or_path, revision):
+        files = [str(path) for path in Path(model_or_path).glob("*.safetensors")]
+        return safetensors_weights_iterator(files, use_tqdm_on_load=False)
+
+
+def tensors_of(model):
+    """All of CLIP's tensors, by name, copied."""
+    return {name: value.clone() for name, value in model.script_clip.named_buffers()}
+
+
+def equal(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[n], other[n]) for n in one)
+
+
+@pytest.mark.parametrize("load_format", ["auto", "safetensors", "dummy", "streamed"])
+def test_every_loader_leaves_clip_loaded(load_format, engine, worker_model):
+    config = copy.deepcopy(engine.llm.llm_engine.vllm_config)
+    config.load_config = LoadConfig(load_format=load_format)
+    config.compilation_config.static_forward_context.clear()
+    with set_current_vllm_config(config):
+        model = get_model(vllm_config=config)
+    model.script_clip.check()
+    assert equal(tensors_of(model), tensors_of(worker_model))
+    newline = torch.equal(model.image_newline, worker_model.image_newline)
+    assert newline == (load_format != "dummy")
+
+
+def test_a_reload_leaves_clip_and_forgets_images(engine, worker_model):
+    before, (kept,) = tensors_of(worker_model), engine.chat(engine.about(7))[1]
+    worker_model.image_newline.data.zero_()
+    assert worker_model.feature_cache.num_bytes > 0
+    engine.llm.collective_rpc("reload_weights")
+    engine.llm.reset_prefix_cache()
+    assert worker_model.feature_cache.num_bytes == 0
+    assert worker_model.image_newline.abs().sum() > 0
+    assert equal(tensors_of(worker_model), before)
+    assert engine.chat(engine.about(7))[1] == [kept]
+
+
+def test_a_worker_with_another_clip_than_the_api_process(engine):
+    config = copy.deepcopy(engine.llm.llm_engine.vllm_config)
+    config.model_config.hf_config.vllm_script["clip_digest"] = "0" * 64
+    config.compilation_config.static_forward_context.clear()
+    with (
+        set_current_vllm_config(config),
+        pytest.raises(ValueError, match="that of the API process 0000.*install the same"),
+    ):
+        get_model(vllm_config=config)
 
 
 def test_clip_selects_other_tokens_than_embedding(engine):

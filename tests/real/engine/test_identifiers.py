@@ -1,5 +1,8 @@
 """Identifiers and placeholders as vLLM's own renderer makes them, without running the model."""
 
+import re
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -110,6 +113,24 @@ def test_max_keep_ratio_bounds_the_servers_own_budget(render):
     """A small image would keep more than its half: nobody asked for that, so it is no mistake."""
     settings = {"max_keep_ratio": 0.5, "visual_token_budget": 64}
     assert render(settings, [user(image(0), image(1, 100, 30), "What?")])[1] == [64, 44]
+
+
+def test_identifiers_are_the_same_wherever_the_model_is_installed(checkpoint, tmp_path):
+    """With CLIP, too; and nothing that is sent says where that is."""
+    here, elsewhere = checkpoint("llava-next"), tmp_path / "elsewhere"
+    shutil.copytree(here, elsewhere)
+    sent = []
+    for folder in here, elsewhere:
+        args = EngineArgs(str(folder), additional_config={"script": {"relevance": "clip"}})
+        renderer = renderer_from_config(args.create_engine_config())
+        messages = [user({**image(0), "uuid": "a client's name"}, "What?")]
+        _, (prompt,) = renderer.render_chat([messages], ChatParams(), skip_mm_cache=True)
+        (item,), (name,) = prompt["mm_kwargs"]["image"], prompt["mm_hashes"]["image"]
+        plan = bytes(item["script_plan"].data.tolist())
+        assert b'"clip"' in plan and str(folder.parent).encode() not in plan
+        assert re.fullmatch("[0-9a-f]{64}", name)
+        sent.append((name, plan))
+    assert sent[0] == sent[1]
 
 
 @pytest.mark.parametrize(
