@@ -147,9 +147,9 @@ class ScriptConfig:
         return {"keep_ratio": self.keep_ratio}
 
     @classmethod
-    def of(cls, hf_config: Any) -> ScriptConfig:
-        """The settings of a model that is served, which plugin.py put into its configuration."""
-        return cls.from_dict(hf_config.vllm_script)
+    def of(cls, model_config: Any) -> ScriptConfig:
+        """The settings of a model that is served, which plugin.py put into its `ModelConfig`."""
+        return cls.from_dict(model_config.vllm_script)
 
     @classmethod
     def from_dict(cls, raw: object) -> ScriptConfig:

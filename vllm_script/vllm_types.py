@@ -21,6 +21,7 @@ class EngineArgs(Protocol):
     enable_tower_connector_lora: bool
     mm_encoder_only: bool
     ec_transfer_config: Any
+    ec_manager_config: Any
     video_pruning_rate: float | None
 
 
@@ -31,6 +32,8 @@ class ModelConfig(Protocol):
     hf_config: Any
     hf_overrides: Any
     max_logprobs: int
+    vllm_script: dict[str, Any]
+    """The settings, which plugin.py puts there where somebody asks for pruning."""
 
 
 class ProcessingInfo(Protocol):

@@ -23,7 +23,7 @@ from ..family import Family
 from ..layout import Layout
 from ..plan import Plan, image_key
 from ..vllm_types import Items
-from ..wire import PackedItem, field_configs, pack, packed_count
+from ..wire import PackedItem, field_configs, pack, packed_count, total_alone
 from .items import (
     CARRIED_KEY,
     Carried,
@@ -64,7 +64,7 @@ class PruningProcessor(BaseMultiModalProcessor):
 
     def __init__(self, info: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(info, *args, **kwargs)
-        self._script_config = ScriptConfig.of(info.get_hf_config())
+        self._script_config = ScriptConfig.of(info.ctx.model_config)
         self.pixel_cache = PixelCache(self._script_config.cache_gb)
         self.counter = ItemCounter()
 
@@ -99,6 +99,8 @@ class PruningProcessor(BaseMultiModalProcessor):
         hashes |= {m: [item.identifier for item in planned[m]] for m in items}
         carrying = {**kwargs, CARRIED_KEY: Carried(planned, hashes)}
         processed = super().apply(replace(inputs, hf_processor_mm_kwargs=carrying), timing_ctx)
+        for modality in items:
+            self._tell_totals(modality, processed["mm_kwargs"][modality], planned[modality])
         if request.counted:
             self._check_prompt(processed, plans)
             for modality, own in items.items():
@@ -271,11 +273,25 @@ class PruningProcessor(BaseMultiModalProcessor):
         key = item.cache_key
         if layout is None:
             layout = self.family.item_layout(self.info.get_hf_config(), "video", pixels)
-            self.counter.remember(item, layout)
             # Frames may be taken by what the file says of its speed, which is not in its shape.
             key = key and image_key(key.hex(), layout.num_frames, layout.num_placeholders)
-        kept = item.plan.num_kept(*layout.counts)
-        return None if kept is None else PackedItem(item.plan, kept, key)
+        self.counter.remember(item, layout)
+        kept, total = item.plan.num_kept(*layout.counts), layout.num_placeholders
+        return None if kept is None else PackedItem(item.plan, kept, total, key)
+
+    def _tell_totals(
+        self, modality: str, sent: Sequence[Any], planned: Sequence[PlannedItem]
+    ) -> None:
+        """Tell the scheduler of pruned items that vLLM sends through shared memory.
+
+        It gets their address alone; of others it reads what stands beside their pixels.
+
+        Args:
+            sent: what vLLM sends of each item; None of one that the engine process has.
+        """
+        for fields, item in zip(sent, planned, strict=True):
+            if item.plan is not None and fields is not None and "address" in fields:
+                fields.update(total_alone(self.counter.known(item), modality))
 
     def _check_layout(self, stock: Any, layout: Layout | None) -> None:
         """End the start-up, which sends dummies, where our layout of an image is not vLLM's."""

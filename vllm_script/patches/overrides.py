@@ -59,6 +59,24 @@ PROCESSING: Probes = {
     "vllm.multimodal.inputs:MultiModalKwargsItems.from_hf_inputs": EXISTS,
 }
 
+SCHEDULING: Probes = {
+    **members(
+        "vllm.v1.core.encoder_cache_manager:EncoderCacheManager",
+        {
+            "__init__": ("cache_size",),
+            "can_allocate": (
+                *("request", "input_id", "encoder_compute_budget", "num_embeds_to_schedule"),
+            ),
+            "get_freed_mm_hashes": (),
+        },
+    ),
+    **members(
+        "vllm.config.ec_manager_config:EncoderCacheManagerConfig",
+        {"encoder_cache_manager_cls": EXISTS, "get_encoder_cache_manager_obj": ()},
+    ),
+    "vllm.v1.request:Request.get_num_encoder_embeds": ("input_id",),
+}
+
 _PROCESSOR: dict[str, Expected] = {
     "__init__": frozenset({"info", "dummy_inputs"}),
     "apply": ("inputs", "timing_ctx"),
