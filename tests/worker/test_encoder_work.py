@@ -14,6 +14,7 @@ from vllm.multimodal.inputs import (
     PlaceholderRange,
 )
 from vllm.sampling_params import SamplingParams
+from vllm.v1.core.encoder_cache_manager import EncoderCacheManager
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig, KVCacheGroupSpec
@@ -27,7 +28,9 @@ from vllm_script.wire import PackedItem, field_configs, pack, total_alone
 from vllm_script.worker.encoder_work import ScriptEncoderCacheManager
 
 BUDGET = 600
-"""Tokens of a step, of encoder work as of the language model's."""
+"""Tokens of a step."""
+LARGEST = 6000
+"""Tokens of a video that stock has room for, which then is its budget of encoder work."""
 CONTEXT = 4096
 
 
@@ -49,13 +52,25 @@ def config(checkpoint) -> VllmConfig:
 
 
 @pytest.fixture(params=[Scheduler, AsyncScheduler])
-def scheduler(config, request):
-    """A scheduler as the engine makes it, of either model runner."""
+def make_scheduler(config, request):
+    """A scheduler as the engine makes it; both model runners have these two."""
     spec = FullAttentionSpec(block_size=16, num_kv_heads=1, head_size=1, dtype=torch.float32)
     caches = KVCacheConfig(4096, [], [KVCacheGroupSpec(["layer"], spec)])
-    made = request.param(config, caches, StructuredOutputManager(config), block_size=16)
-    assert isinstance(made.encoder_cache_manager, ScriptEncoderCacheManager)
-    assert made.max_num_encoder_input_tokens == BUDGET
+
+    def make():
+        made = request.param(config, caches, StructuredOutputManager(config), block_size=16)
+        assert isinstance(made.encoder_cache_manager, ScriptEncoderCacheManager)
+        assert made.max_num_encoder_input_tokens == BUDGET
+        return made
+
+    return make
+
+
+@pytest.fixture(params=[BUDGET, LARGEST])
+def scheduler(make_scheduler, request):
+    """One whose budget of encoder work is that of a step's tokens, or one for large videos."""
+    made = make_scheduler()
+    made.max_num_encoder_input_tokens = request.param
     return made
 
 
@@ -118,7 +133,7 @@ def work_of(scheduler, requests, items):
     return [[totals[key] for key in step] for step in encoded if step]
 
 
-@pytest.mark.parametrize("keep_ratio", [0.01, 0.11, 0.5, 0.9, 1.0])
+@pytest.mark.parametrize("keep_ratio", [0.01, 0.11, 0.5, 0.9])
 def test_a_step_takes_what_stock_would_let_in(scheduler, keep_ratio):
     """In tokens before pruning: the budget, or one item that is larger."""
     rng = random.Random(keep_ratio)
@@ -128,6 +143,20 @@ def test_a_step_takes_what_stock_would_let_in(scheduler, keep_ratio):
     work = work_of(scheduler, [request_of(own) for own in items], items)
     assert all(sum(step) <= BUDGET or len(step) == 1 for step in work)
     assert max(map(len, work)) > 1
+
+
+@pytest.mark.parametrize("budget", [BUDGET, LARGEST])
+def test_without_pruned_items_steps_are_stocks(make_scheduler, budget):
+    rng = random.Random(0)
+    items = [[(size, size) for size in rng.choices((40, 100, 250, 590), k=4)] for _ in range(12)]
+    seen = []
+    for manager in (ScriptEncoderCacheManager(budget, BUDGET), EncoderCacheManager(budget)):
+        scheduler = make_scheduler()
+        scheduler.max_num_encoder_input_tokens = budget
+        scheduler.encoder_cache_manager = manager
+        seen.append(work_of(scheduler, [request_of(own) for own in items], items))
+    assert seen[0] == seen[1]
+    assert budget == BUDGET or max(map(sum, seen[0])) > BUDGET  # by an item that is begun
 
 
 def test_ratios_are_the_requests_own(scheduler):

@@ -64,6 +64,7 @@ SCHEDULING: Probes = {
         "vllm.v1.core.encoder_cache_manager:EncoderCacheManager",
         {
             "__init__": ("cache_size",),
+            "create_manager": ("cache_size", "vllm_config"),
             "can_allocate": (
                 *("request", "input_id", "encoder_compute_budget", "num_embeds_to_schedule"),
             ),
@@ -75,6 +76,10 @@ SCHEDULING: Probes = {
         {"encoder_cache_manager_cls": EXISTS, "get_encoder_cache_manager_obj": ()},
     ),
     "vllm.v1.request:Request.get_num_encoder_embeds": ("input_id",),
+    **members(
+        "vllm.config.scheduler:SchedulerConfig",
+        {"max_num_scheduled_tokens": EXISTS, "max_num_batched_tokens": EXISTS},
+    ),
 }
 
 _PROCESSOR: dict[str, Expected] = {
