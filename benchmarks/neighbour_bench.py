@@ -188,7 +188,7 @@ def report(lines: Sequence[dict[str, Any]], most: float) -> str:
     header += ["longest, ms", "p99 of each block, ms", "neighbour's prompts", "tokens of one"]
     rows = []
     for arm, own in by_arm(lines).items():
-        gaps = sum((line["itl_s"] for line in own), [])
+        gaps: list[float] = sum((line["itl_s"] for line in own), [])
         row = [arm, str(len(own)), str(len(gaps))]
         row += [f"{value:.0f}" for value in percentiles(gaps).values()]
         row.append(f"{1000 * max(gaps):.0f}")

@@ -126,7 +126,8 @@ async def stream(
     Raises:
         httpx.HTTPError: the server refuses, or the connection ends.
     """
-    times, usage = [], {}
+    times: list[float] = []
+    usage: dict[str, int] = {}
     async with http.stream("POST", "/v1/chat/completions", json=body) as reply:
         if reply.is_error:
             await reply.aread()
@@ -135,7 +136,8 @@ async def stream(
             if not line.startswith("data: {"):
                 continue
             now, chunk = time.perf_counter(), json.loads(line.removeprefix("data: "))
-            if any(choice["delta"].get("content") is not None for choice in chunk["choices"]):
+            # The first chunk names the role, and has no token.
+            if any(not choice["delta"].get("role") for choice in chunk["choices"]):
                 times.append(now)
             usage = chunk.get("usage") or usage
     return times, usage
