@@ -7,6 +7,7 @@ from vllm.utils.argparse_utils import FlexibleArgumentParser
 
 from vllm_script import plugin
 from vllm_script.config import SETTINGS, ScriptConfig
+from vllm_script.plugin import ENCODER_CACHE_MANAGER
 from vllm_script.server.flags import PLUGIN_MEANING
 from vllm_script.setting import Choice, Number, Switch
 
@@ -187,9 +188,12 @@ def test_the_configuration_reaches_other_processes(checkpoint):
     import pickle
 
     args = AsyncEngineArgs(str(checkpoint("llava-next")), additional_config={"script": {}})
-    config = pickle.loads(pickle.dumps(args.create_engine_config())).model_config
-    assert config.architecture == "ScriptLlavaNextForConditionalGeneration"
-    assert config.vllm_script["keep_ratio"] == 0.11
+    sent = pickle.loads(pickle.dumps(args.create_engine_config()))
+    inner = sent.with_hf_config(sent.model_config.hf_config.text_config, ["LlamaForCausalLM"])
+    assert sent.model_config.architecture == "ScriptLlavaNextForConditionalGeneration"
+    for config in (sent, inner):  # vLLM makes the second one for the language model
+        assert config.model_config.vllm_script["keep_ratio"] == 0.11
+        assert config.ec_manager_config.encoder_cache_manager_cls == ENCODER_CACHE_MANAGER
 
 
 @pytest.mark.parametrize("family", ["llava-next", "qwen2.5-vl"])

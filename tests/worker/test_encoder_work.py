@@ -172,6 +172,14 @@ def test_a_full_step_is_full(scheduler):
     assert work == [[200] * 3] * 2
 
 
+def test_where_items_are_not_cut(scheduler, monkeypatch):
+    """With --disable-chunked-mm-input an item's placeholders come in one step."""
+    monkeypatch.setattr(scheduler.scheduler_config, "disable_chunked_mm_input", True)
+    items = [[(90, 250), (250, 250), (400, 5000)]] * 4
+    work = work_of(scheduler, [request_of(own) for own in items], items)
+    assert all(sum(step) <= BUDGET or len(step) == 1 for step in work)
+
+
 def test_an_item_larger_than_the_budget_is_not_starved(scheduler):
     """It takes the first step in which it comes first, and that step takes no other."""
     items = [[(10, 500)], [(50, 5000)], [(10, 500)], [(50, 5000)]]
