@@ -100,7 +100,8 @@ class PruningProcessor(BaseMultiModalProcessor):
         carrying = {**kwargs, CARRIED_KEY: Carried(planned, hashes)}
         processed = super().apply(replace(inputs, hf_processor_mm_kwargs=carrying), timing_ctx)
         for modality in items:
-            self._tell_totals(modality, processed["mm_kwargs"][modality], planned[modality])
+            sent = processed["mm_kwargs"].get(modality, ())
+            self._tell_totals(modality, sent, planned[modality])
         if request.counted:
             self._check_prompt(processed, plans)
             for modality, own in items.items():
