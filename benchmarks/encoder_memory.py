@@ -2,10 +2,11 @@
 
     python benchmarks/encoder_memory.py [--keep-ratio 0.11] [--requests 32] [--json FILE]
 
-vLLM's scheduler counts encoder work in visual tokens, so of pruned images it sends nine times as
-many at once; the plugin encodes them one by one. Each engine runs in a process of its own, with
-random weights and one layer of the language model, and what one call allocates is measured at its
-peak: the encoder alone, and for the plugin also the whole step with selection and what is kept.
+vLLM's scheduler bounds a step's encoder work in visual tokens, and the plugin has it count those
+before pruning; it encodes the images of a step one by one. Each engine runs in a process of its
+own, with random weights and one layer of the language model, and what one call allocates is
+measured at its peak: the encoder alone, and for the plugin also the whole step with selection and
+what is kept.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import time
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -36,12 +37,13 @@ def main() -> None:
         relevance = torch.rand(num_tokens, generator=generator, device=device)
         budget = max(1, round(args.keep_ratio * num_tokens))
 
-        def select(tokens=tokens, relevance=relevance, budget=budget) -> None:
-            kept = run_mode(tokens, budget, relevance, args.mode, PruningParams())
-            kept.tolist()  # which waits for the device
-
+        select = partial(
+            run_mode, tokens, budget, relevance, mode=args.mode, params=PruningParams()
+        )
         begun = time.perf_counter()
         peak = peak_bytes(select)
+        if device.type == "cuda":
+            torch.cuda.synchronize()
         rows.append((num_tokens, budget, peak, time.perf_counter() - begun))
         print(f"{num_tokens} tokens: {peak / 2**20:.1f} MiB, {rows[-1][3]:.2f} s", flush=True)
     header = ("tokens", "kept", "peak, MiB", "s")

@@ -4,8 +4,9 @@
 
 Starts `vllm serve MODEL --plugin script` with caches so small that they fill and evict, and a KV
 cache too small for all clients at once. For the time given, clients ask about pictures of all
-sizes, new and known, one and several, in conversations, under every setting; they stream, cancel,
-close connections, and make every mistake there is. Meanwhile /metrics and the memory of the
+sizes, new and known, one and several, in conversations, under every setting and shared uuids; they
+stream, cancel, close connections, and make every mistake there is. Now and then the weights are
+reloaded under them. Meanwhile /metrics and the memory of the
 server's processes are looked at. Ends with an error unless every request that was right got its
 200 with exactly the prompt tokens expected, every mistake its 4xx, nothing was logged as an error,
 memory did not grow, and the metrics add up to what was sent. Writes OUT/report.md, OUT/server.log
@@ -53,6 +54,7 @@ CACHE_GB = 0.05
 CONTEXT = 2048
 ENVIRONMENT = {
     "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB, where there is no GPU
+    "VLLM_SERVER_DEV_MODE": "1",  # has the route that weights are reloaded by
     **RETURN_FREED,
 }
 """Environment of the server."""
@@ -78,6 +80,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("runs/soak"), help="folder of results")
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--clients", type=int, default=8, help="requests at a time")
+    parser.add_argument("--reloads", type=int, default=6, help="of the weights meanwhile")
     parser.add_argument("--model", default=SCRIPT_DEMO, help="checkpoint: a name or a folder")
     parser.add_argument("--cache-gb", type=float, default=CACHE_GB, help="size of each image cache")
     parser.add_argument("--seed", type=int, default=0)
@@ -124,7 +127,9 @@ async def soak(
             text = f"{line['requests']} requests, {line['errors']} errors"
             bar.set_postfix_str(f"{text}, {sum(line['memory_mib'].values()):.0f} MiB")
 
-        before, after = await run_clients(http, mix, ledger, rngs, seconds, args.every, look)
+        before, after = await run_clients(
+            http, mix, ledger, rngs, seconds, args.reloads, args.every, look
+        )
     again = await send(http, first)
     (hang_up,) = mix.hang_up(random.Random(0))
     checks = [
@@ -132,7 +137,7 @@ async def soak(
         Check("the first question has the first answer", again == answer, repr(again.text)),
         idle(after),
         *balance(before, after, ledger, hang_up),
-        *caches_filled(after, int(args.cache_gb * 2**30)),
+        *caches_filled([line["cache_bytes"] for line in samples], int(args.cache_gb * 2**30)),
     ]
     (args.out / "server.log").write_text(server.log(), encoding="utf-8")
     checks += log_checks(server.log(), ledger.resent)

@@ -360,7 +360,7 @@ class ModelUnderTest:
 
     def _settings(self) -> ScriptConfig:
         """The settings in force, with relevance resolved."""
-        return ScriptConfig.of(self._config.model_config.hf_config)
+        return ScriptConfig.of(self._config.model_config)
 
     @property
     def _shown(self) -> str:

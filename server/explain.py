@@ -29,7 +29,7 @@ from vllm_script.explain.shelf import MOST_KEPT
 from vllm_script.families import family_of
 from vllm_script.frontend.request import ScriptRequest
 from vllm_script.patches.app import extend_app
-from vllm_script.vllm_types import AppState, ChatHandler
+from vllm_script.vllm_types import AppState, ChatHandler, ModelConfig
 
 from . import stats
 from .ask import first_token, render
@@ -78,9 +78,9 @@ async def _explain(request: ChatCompletionRequest, state: AppState) -> JSONRespo
             parameter="messages",
         )
     selections = await _selections(chat, prompt, images)
-    hf_config = state.engine_client.model_config.hf_config
+    model_config = state.engine_client.model_config
     shown = [
-        await asyncio.to_thread(_shown, hf_config, *pair)
+        await asyncio.to_thread(_shown, model_config, *pair)
         for pair in zip(images, selections, strict=True)
     ]
     numbered = [{"index": index, **image} for index, image in enumerate(shown)]
@@ -112,10 +112,12 @@ async def _selections(
     return [next(selections) if image.plan else {} for image in images]
 
 
-def _shown(hf_config: Any, image: ExplainedImage, selection: dict[str, Any]) -> dict[str, Any]:
+def _shown(
+    model_config: ModelConfig, image: ExplainedImage, selection: dict[str, Any]
+) -> dict[str, Any]:
     """One image of the answer."""
     plan, total = image.plan, image.layout.num_placeholders
-    all_read = image.all_read(ScriptConfig.of(hf_config).clip_model)
+    all_read = image.all_read(ScriptConfig.of(model_config).clip_model)
     kept = selection.get("kept")
     return {
         "width": image.picture.width,
@@ -129,7 +131,7 @@ def _shown(hf_config: Any, image: ExplainedImage, selection: dict[str, Any]) -> 
         "relevance": plan and plan.relevance,
         "query": {"text": image.text, "source": image.source, "all_read": all_read},
         "kept_patches": kept,
-        "png": base64.b64encode(_drawn(hf_config, image, selection)).decode(),
+        "png": base64.b64encode(_drawn(model_config.hf_config, image, selection)).decode(),
     }
 
 

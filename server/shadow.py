@@ -59,7 +59,7 @@ class Shadow:
     @cached_property
     def config(self) -> ScriptConfig:
         """The settings in force."""
-        return ScriptConfig.of(self.state.engine_client.model_config.hf_config)
+        return ScriptConfig.of(self.state.engine_client.model_config)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if not _is_chat(scope) or random.random() >= (self.config.shadow or 0):

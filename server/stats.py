@@ -18,7 +18,7 @@ async def stats(raw_request: Request) -> JSONResponse:
     """The settings of the server, and its counters, gauges, and sums and counts of histograms."""
     engine_client = raw_request.app.state.engine_client
     await refresh(engine_client)
-    settings = engine_client.model_config.hf_config.vllm_script
+    settings = engine_client.model_config.vllm_script
     return JSONResponse({"settings": settings, "metrics": _figures()})
 
 

@@ -6,15 +6,24 @@ from vllm.multimodal.inputs import MultiModalFieldElem
 
 from vllm_script.config import ScriptConfig
 from vllm_script.plan import make_plan
-from vllm_script.wire import PackedItem, field_configs, pack, packed_count, unpack
+from vllm_script.wire import (
+    MORE_THAN_ANY_STEP,
+    PackedItem,
+    field_configs,
+    pack,
+    packed_count,
+    packed_total,
+    total_alone,
+    unpack,
+)
 
 PLAN = make_plan(ScriptConfig(relevance="embedding"), ((1, 2),))
-ITEM = PackedItem(PLAN, 3, b"0123456789abcdef")
+ITEM = PackedItem(PLAN, 3, 20, b"0123456789abcdef")
 
 
 @pytest.mark.parametrize("modality", ["image", "video"])
 def test_round_trip(modality):
-    items = [ITEM, None, PackedItem(PLAN, 7, b"")]
+    items = [ITEM, None, PackedItem(PLAN, 7, 60, b"")]
     packed = [pack(item, modality) for item in items]
     batch = {name: [fields[name] for fields in packed] for name in packed[0]}
     batch["pixel_values"] = "the model's"
@@ -26,15 +35,21 @@ def test_a_batch_that_was_not_packed():
     assert unpack({"pixel_values": torch.zeros(1)}, "image") is None
 
 
-@pytest.mark.parametrize(("item", "count"), [(ITEM, 3), (None, None)])
-def test_packed_count(item, count):
+@pytest.mark.parametrize(("item", "count", "total"), [(ITEM, 3, 20), (None, None, None)])
+def test_packed_counts(item, count, total):
     fields = field_configs(["video"])
     elements = {
         name: MultiModalFieldElem(data=value, field=fields[name].field)
         for name, value in pack(item, "video").items()
     }
     assert packed_count(elements, "video") == count
-    assert packed_count({}, "video") is None
+    assert packed_total(elements, "video") == total
+    assert packed_count({}, "video") is packed_total({}, "video") is None
+
+
+def test_a_total_alone():
+    assert packed_total(total_alone(20, "video"), "video") == 20
+    assert packed_total(total_alone(None, "image"), "image") == MORE_THAN_ANY_STEP
 
 
 def test_our_fields_have_names_of_their_own_for_every_modality():

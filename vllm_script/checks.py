@@ -86,6 +86,11 @@ def check_supported(engine_args: EngineArgs, model_config: ModelConfig) -> None:
             "the script plugin cannot prune in an encoder of its own (--mm-encoder-only, "
             "--ec-transfer-config): relevance reads the language model's embeddings"
         )
+    if engine_args.ec_manager_config.encoder_cache_manager_cls is not None:
+        raise ValueError(
+            "the script plugin counts encoder work in an encoder cache manager of its own; remove "
+            f"{engine_args.ec_manager_config.encoder_cache_manager_cls} from --ec-manager-config"
+        )
     if engine_args.video_pruning_rate:
         raise ValueError(
             "--video-pruning-rate and the script plugin would prune one after the other; "

@@ -161,9 +161,9 @@ class ScriptConfig:
         return {"keep_ratio": self.keep_ratio}
 
     @classmethod
-    def of(cls, hf_config: Any) -> ScriptConfig:
-        """The settings of a model that is served, which plugin.py put into its configuration."""
-        values = dict(hf_config.vllm_script)
+    def of(cls, model_config: Any) -> ScriptConfig:
+        """The settings of a model that is served, which plugin.py put into its `ModelConfig`."""
+        values = dict(model_config.vllm_script)
         digest = values.pop("clip_digest", None)
         return replace(cls.from_dict(values), clip_digest=digest)
 

@@ -18,13 +18,16 @@ from .config import ScriptConfig
 from .extension import WORKER_EXTENSION
 from .families import FAMILIES, pruned_name, registrations
 from .patches import supported
-from .patches.engine_args import wrap_model_config
+from .patches.engine_args import is_asked, wrap_configs
 from .patches.renderer_registry import use_renderer
 from .relevance.checkpoint import clip_digest
 from .relevance.source import resolve
 from .vllm_types import EngineArgs
 
 logger = logging.getLogger("vllm.script")
+
+ENCODER_CACHE_MANAGER = "vllm_script.worker.encoder_work.ScriptEncoderCacheManager"
+"""What the scheduler asks whether an item may be encoded in a step, as vLLM imports it."""
 
 
 def register() -> None:
@@ -49,7 +52,7 @@ def _register() -> None:
 
     for architecture, path in registrations():
         ModelRegistry.register_model(architecture, path)
-    wrap_model_config(_create_model_config)
+    wrap_configs(_create_model_config, _create_engine_config)
     flags.install()
 
 
@@ -77,7 +80,7 @@ def _create_model_config(original: Callable[..., Any]) -> Callable[..., Any]:
             check_routes(self, config, model_config.hf_config)
             if config.clip_model is not None:
                 config = replace(config, clip_digest=clip_digest(config.clip_model))
-        model_config.hf_config.vllm_script = config.to_dict()
+        model_config.vllm_script = config.to_dict()
         from .server import explain, observe, script_field, shadow
 
         use_renderer("vllm_script.frontend.renderer", "build_renderer")
@@ -93,6 +96,22 @@ def _create_model_config(original: Callable[..., Any]) -> Callable[..., Any]:
         return model_config
 
     return create_model_config
+
+
+def _create_engine_config(original: Callable[..., Any]) -> Callable[..., Any]:
+    def create_engine_config(self: EngineArgs, *args: Any, **kwargs: Any) -> Any:
+        vllm_config = original(self, *args, **kwargs)
+        if is_asked(self):
+            vllm_config.ec_manager_config = replace(
+                vllm_config.ec_manager_config, encoder_cache_manager_cls=ENCODER_CACHE_MANAGER
+            )
+            # The model's configuration has the settings. Here they would be part of the key that
+            # vLLM caches the compiled language model by, and it does not depend on them.
+            options = {k: v for k, v in vllm_config.additional_config.items() if k != "script"}
+            vllm_config.additional_config = options
+        return vllm_config
+
+    return create_engine_config
 
 
 def _expand_alias(engine_args: EngineArgs) -> None:

@@ -26,6 +26,7 @@ class EngineArgs(Protocol):
     kv_offloading_backend: str
     mm_encoder_attn_dtype: str | None
     mm_encoder_fp8_scale_path: str | None
+    ec_manager_config: Any
     video_pruning_rate: float | None
 
 
@@ -36,6 +37,8 @@ class ModelConfig(Protocol):
     hf_config: Any
     hf_overrides: Any
     max_logprobs: int
+    vllm_script: dict[str, Any]
+    """The settings, which plugin.py puts there where somebody asks for pruning."""
 
 
 class ProcessingInfo(Protocol):

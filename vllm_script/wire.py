@@ -1,7 +1,8 @@
-"""What the API process tells the worker about an item: packed here, unpacked here.
+"""What the API process tells the engine process about an item: packed here, unpacked here.
 
-Three fields travel beside the pixels of each image or video, as fields of vLLM's own multimodal
-inputs. They stay on the CPU, so that the worker reads them without waiting for the GPU.
+Four fields travel beside the pixels of each image or video, as fields of vLLM's own multimodal
+inputs. They stay on the CPU, so that the worker reads them without waiting for the GPU. One of them
+is for the scheduler.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from vllm.multimodal.inputs import MultiModalFieldConfig
+from vllm.multimodal.inputs import MultiModalFieldConfig, MultiModalFieldElem
 
 from .plan import Plan
 
@@ -21,8 +22,16 @@ PLAN = "script_plan"
 COUNT = "script_count"
 """Field with the rows that the item's placeholders expect, int64 []; 0 where the plan is empty."""
 
+TOTAL = "script_total"
+"""Field with the rows that the item has before pruning, int64 []; 0 where the plan is empty."""
+
 KEY = "script_key"
 """Field with the item's key in the worker's feature cache, uint8 [16]; empty to keep it out."""
+
+MORE_THAN_ANY_STEP = 2**31
+"""Stands for a number of visual tokens that is not known."""
+
+FIELDS = (PLAN, COUNT, TOTAL, KEY)
 
 
 @dataclass(frozen=True)
@@ -33,6 +42,8 @@ class PackedItem:
     """The settings that its selection depends on."""
     count: int
     """Visual tokens to keep: the placeholders that it has in the prompt."""
+    total: int
+    """Visual tokens before pruning, which is what encoding it takes."""
     key: bytes
     """Key of its features in the worker's cache, 16 bytes; empty to keep them out."""
 
@@ -40,10 +51,15 @@ class PackedItem:
 def pack(item: PackedItem | None, modality: str) -> dict[str, torch.Tensor]:
     """Return our fields of an item, by name; None packs an item that is left whole."""
     if item is None:
-        plan, count, key = b"", 0, b""
+        plan, count, total, key = b"", 0, 0, b""
     else:
-        plan, count, key = item.plan.encode(), item.count, item.key
-    values = {PLAN: _to_tensor(plan), COUNT: torch.tensor(count), KEY: _to_tensor(key)}
+        plan, count, total, key = item.plan.encode(), item.count, item.total, item.key
+    values = {
+        PLAN: _to_tensor(plan),
+        COUNT: torch.tensor(count),
+        TOTAL: torch.tensor(total),
+        KEY: _to_tensor(key),
+    }
     return {_name(field, modality): value for field, value in values.items()}
 
 
@@ -54,12 +70,14 @@ def unpack(kwargs: dict[str, Any], modality: str) -> list[PackedItem | None] | N
         what to do with each item, None to leave it whole; None instead of a list where the batch
         did not pass through our processor, as vLLM's dummies of whole items.
     """
-    columns = [kwargs.pop(_name(field, modality), None) for field in (PLAN, COUNT, KEY)]
+    columns = [kwargs.pop(_name(field, modality), None) for field in FIELDS]
     if columns[0] is None:
         return None
     return [
-        PackedItem(Plan.decode(_to_bytes(plan)), int(count), _to_bytes(key)) if len(plan) else None
-        for plan, count, key in zip(*columns, strict=True)
+        PackedItem(Plan.decode(_to_bytes(plan)), int(count), int(total), _to_bytes(key))
+        if len(plan)
+        else None
+        for plan, count, total, key in zip(*columns, strict=True)
     ]
 
 
@@ -69,17 +87,45 @@ def packed_count(item: Mapping[str, Any], modality: str) -> int | None:
     Args:
         item: vLLM's field elements of one item, by name.
     """
-    field = item.get(_name(COUNT, modality))
-    return int(field.data) or None if field is not None else None
+    return _packed_number(item, COUNT, modality)
+
+
+def packed_total(item: Mapping[str, Any], modality: str) -> int | None:
+    """Return how many visual tokens an item with these fields has before pruning.
+
+    Args:
+        item: vLLM's field elements of one item, by name.
+
+    Returns:
+        None of an item that is left whole: it has its placeholders.
+    """
+    return _packed_number(item, TOTAL, modality)
+
+
+def total_alone(total: int | None, modality: str) -> dict[str, MultiModalFieldElem]:
+    """Return vLLM's field element with what `packed_total` reads, for an item without our fields.
+
+    Args:
+        total: None where it is not known: the item then counts as more than any step may encode.
+    """
+    name = _name(TOTAL, modality)
+    data = torch.tensor(MORE_THAN_ANY_STEP if total is None else total)
+    return {name: MultiModalFieldElem(data=data, field=field_configs([modality])[name].field)}
 
 
 def field_configs(modalities: Sequence[str]) -> dict[str, MultiModalFieldConfig]:
     """Return how vLLM is to batch our fields, by field name."""
     return {
         _name(field, modality): MultiModalFieldConfig.batched(modality, keep_on_cpu=True)
-        for field in (PLAN, COUNT, KEY)
+        for field in FIELDS
         for modality in modalities
     }
+
+
+def _packed_number(item: Mapping[str, Any], field: str, modality: str) -> int | None:
+    """A count among the fields of an item; None where it is 0 or not there."""
+    element = item.get(_name(field, modality))
+    return int(element.data) or None if element is not None else None
 
 
 def _name(field: str, modality: str) -> str:

@@ -25,9 +25,10 @@ COUNT_SECONDS = 10
 
 Block = dict[str, Any]
 """A result of the load generator. Its lists have an entry a request: `ttfts` and `latencies` in
-seconds, `input_lens` and `output_lens` as the server counts them, and `errors`, empty where it was
-answered. Beside them: `grown`, what the server's counters grew by, `peak_running`, most requests in
-the engine at a time, and `peak_kv_usage`, the largest part of the KV cache in use."""
+seconds, `itls` with the seconds between one token and the next, `input_lens` and `output_lens` as
+the server counts them, and `errors`, empty where it was answered. Beside them: `grown`, what the
+server's counters grew by, `peak_running`, most requests in the engine at a time, and
+`peak_kv_usage`, the largest part of the KV cache in use."""
 
 
 def load_arguments(

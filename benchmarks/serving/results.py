@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -121,6 +122,7 @@ def summary(
         "requests": [len(block["ttfts"]) for block in blocks],
         "ttft_ms": percentiles(ttfts),
         "tpot_ms": percentiles(tpot),
+        "itl_ms": percentiles(sum(_all(blocks, "itls"), []) or [math.nan]),  # none of one token
         "e2e_ms": percentiles(latencies),
         "requests_per_s": round(median(block["request_throughput"] for block in blocks), 4),
         "prompt_tokens": round(prompt_tokens, 1),
@@ -178,7 +180,7 @@ def _mean(blocks: Sequence[Block], metric: str) -> float | None:
     return grown / len(_all(blocks, "ttfts")) or None
 
 
-def _all(blocks: Sequence[Block], name: str) -> list[float]:
+def _all(blocks: Sequence[Block], name: str) -> list[Any]:
     """A list that every block has, of all requests."""
     return [value for block in blocks for value in block[name]]
 

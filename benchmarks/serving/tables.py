@@ -13,6 +13,9 @@ from .requests import size_of
 from .results import Line, Results, throughput_ratio, ttft_ratio
 
 POINTS = "/".join(f"p{p}" for p in PERCENTILES)
+LATENCIES = {"ttft_ms": "TTFT", "tpot_ms": "TPOT", "e2e_ms": "E2E", "itl_ms": "ITL"}
+"""Name in a line -> title in the report: times to first token, per output token of a request, from
+end to end, and between one token and the next. Lines of 2026-11-24 have no ITL."""
 NOTES = """\
 Both servers are up; one is driven at a time, the arms in turns (A B B A ...), with {settle} s
 between blocks, and {idle}. What is said in times is a geometric mean of paired ratios, in brackets
@@ -95,13 +98,14 @@ def _idle(lines: Sequence[Line]) -> str:
 
 
 def _latency(results: Results, lines: Sequence[Line]) -> str:
-    header = ["load", "arm", "requests", *(f"{n} {POINTS}, ms" for n in ("TTFT", "TPOT", "E2E"))]
+    times = {name: title for name, title in LATENCIES.items() if name in lines[0]}
+    header = ["load", "arm", "requests", *(f"{title} {POINTS}, ms" for title in times.values())]
     header += ["requests/s", "most seen at once", "TTFT times shorter", "requests/s times stock's"]
     rows = []
     for line in lines:
         stock = _stock(results.of(line["cell"]))
         row = [load_of(line), line["arm"], _counts(line["requests"])]
-        row += [_points(line[f"{name}_ms"]) for name in ("ttft", "tpot", "e2e")]
+        row += [_points(line[name]) for name in times]
         row += [f"{line['requests_per_s']:.3f}", str(line["peak_running"])]
         if line is stock:
             rows.append([*row, "", ""])

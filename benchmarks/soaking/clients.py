@@ -1,4 +1,4 @@
-"""The run itself: several clients at once for a given time, and a look now and then."""
+"""The run itself: several clients and an operator for a given time, and a look now and then."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from collections.abc import Callable
 import httpx
 
 from ..scrape import Scrape
-from .client import send
+from .client import RPC, Request, send
 from .ledger import Ledger, asks_again
 from .mix import Mix
 
+RELOAD = Request("reload of the weights", {"method": "reload_weights"}, RPC)
+"""What the operator sends while clients are served; the weights are those that are loaded."""
 IDLE_SECONDS = 120
 """Within so long after the last request, the engine must have nothing left to do."""
 
@@ -31,6 +33,7 @@ async def run_clients(
     ledger: Ledger,
     rngs: list[random.Random],
     seconds: float,
+    reloads: int,
     every: float,
     look: Callable[[float, Scrape], None],
 ) -> tuple[Scrape, Scrape]:
@@ -39,6 +42,7 @@ async def run_clients(
     Args:
         ledger: what was sent and what came back is added to it.
         rngs: one for each client, which draws its requests from it.
+        reloads: of the weights, at equal distances.
         every: seconds between two looks.
         look: called with the seconds so far and /metrics.
 
@@ -51,6 +55,7 @@ async def run_clients(
     before = await _scrape(http)
     started = time.monotonic()
     clients = [asyncio.create_task(_client(http, mix, ledger, r, started + seconds)) for r in rngs]
+    clients.append(asyncio.create_task(_operator(http, ledger, seconds / (reloads + 1), reloads)))
     while not all(client.done() for client in clients):
         await asyncio.wait(clients, timeout=every)
         look(time.monotonic() - started, await _scrape(http))
@@ -68,6 +73,13 @@ async def _client(
                 ledger.add_resent(request)
                 outcome = await send(http, request)
             ledger.add(request, outcome)
+
+
+async def _operator(http: httpx.AsyncClient, ledger: Ledger, distance: float, reloads: int) -> None:
+    """Reload the weights so often; `distance`: seconds between two times."""
+    for _ in range(reloads):
+        await asyncio.sleep(distance)
+        ledger.add(RELOAD, await send(http, RELOAD))
 
 
 async def _when_idle(http: httpx.AsyncClient) -> Scrape:

@@ -27,6 +27,10 @@ SCRIPTS: tuple[Any, ...] = (
     *({"relevance": source} for source in ("auto", "embedding", "none")),
     {"mode": "cdpruner", "relevance": "embedding", "keep_ratio": 0.2},
 )
+READING_SCRIPTS: tuple[Any, ...] = (None, {"keep_ratio": 0.3}, {"mode": "cdpruner"})
+"""Whose selections depend on the question, so that no two questions share an image."""
+SHARED_UUIDS = 8
+"""Each for pictures of several sizes."""
 LARGE_SCRIPTS: tuple[Any, ...] = ({"keep_ratio": 1.0}, {"keep_ratio": 0.999}, {"keep_ratio": 0.5})
 """Only for one picture at a time: several would not fit in the context."""
 
@@ -59,6 +63,7 @@ KINDS = {
     "embeddings": 0.5,
     "forgotten_uuid": 0.5,
     "wrong_model": 0.5,
+    "shared_uuid": 1,
 }
 """Methods of `Mix`, and how often they are called."""
 
@@ -178,6 +183,20 @@ class Mix:
             self._chat("picture with a uuid", first, [picture], None, rng),
             Request("uuid with another question", self._body(second, None), status=400),
         ]
+
+    def shared_uuid(self, rng: random.Random) -> list[Request]:
+        """A picture under a uuid that pictures of other sizes have as well.
+
+        Each comes with a question of its own. With the same one vLLM would answer about the picture
+        that it has cached under the uuid, if that is still there, and nobody could say of what size
+        that was.
+        """
+        picture = fresh_picture(rng, self._tile)
+        named = picture.part | {"uuid": f"shared {rng.randrange(SHARED_UUIDS)}"}
+        text = {"type": "text", "text": f"Is {rng.getrandbits(64)} written on it?"}
+        messages = [{"role": "user", "content": [named, text]}]
+        script = rng.choice(READING_SCRIPTS)
+        return [self._chat("picture with a shared uuid", messages, [picture], script, rng)]
 
     def wrong_model(self, rng: random.Random) -> list[Request]:
         body = self._one_picture("", rng).body | {"model": "no-such-model"}

@@ -7,6 +7,7 @@ from typing import Any
 
 from ..common import bullets, markdown
 from .ledger import Ledger
+from .samples import MIB
 from .verdict import REASON, Check
 
 MOST_ERRORS = 20
@@ -46,7 +47,7 @@ def _requests(ledger: Ledger) -> str:
 def _over_time(samples: Sequence[Mapping[str, Any]]) -> str:
     """Ten lines of the samples."""
     step = max(1, len(samples) // 10)
-    names = list(samples[-1]["cache_mib"])
+    names = list(samples[-1]["cache_bytes"])
     header = ["s", "requests", "memory, MiB", "running", "waiting", "preemptions so far"]
     rows = [
         [
@@ -54,7 +55,7 @@ def _over_time(samples: Sequence[Mapping[str, Any]]) -> str:
             str(line["requests"]),
             f"{sum(line['memory_mib'].values()):.0f}",
             *(f"{line[name]:.0f}" for name in ("running", "waiting", "preemptions")),
-            *(f"{line['cache_mib'].get(name, 0):.1f}" for name in names),
+            *(f"{line['cache_bytes'].get(name, 0) / MIB:.1f}" for name in names),
         ]
         for line in samples[step - 1 :: step]
     ]

@@ -33,7 +33,7 @@ def sample(
         "kv_cache_usage": round(scrape.sum("vllm:kv_cache_usage_perc"), 4),
         "preemptions": scrape.sum("vllm:num_preemptions_total"),
         "images": scrape.sum("script_images_total"),
-        "cache_mib": {name: round(size / MIB, 2) for name, size in caches.items()},
+        "cache_bytes": {name: int(size) for name, size in caches.items()},
     }
 
 

@@ -57,11 +57,11 @@ def test_videos_are_known_from_when_they_were_processed(counted):
 
 
 def test_the_least_recently_used_is_forgotten(monkeypatch):
-    monkeypatch.setattr(metrics, "MAX_VIDEOS", 2)
+    monkeypatch.setattr(metrics, "MAX_ITEMS", 2)
     counter = ItemCounter()
     items = [PlannedItem(PLAN, name, b"") for name in "abc"]
     for item in items[:2]:
         counter.remember(item, layout(3))
-    assert counter._known(items[0]) == 3
+    assert counter.known(items[0]) == 3
     counter.remember(items[2], layout(4))
-    assert [counter._known(item) for item in items] == [3, None, 4]
+    assert [counter.known(item) for item in items] == [3, None, 4]

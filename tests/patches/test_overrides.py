@@ -18,6 +18,7 @@ from vllm_script.families import FAMILIES, model_class, pruned_name
 from vllm_script.frontend.renderer import ScriptRenderer
 from vllm_script.patches import overrides, supported
 from vllm_script.patches.probing import misfits, require
+from vllm_script.worker.encoder_work import ScriptEncoderCacheManager
 
 ROOMS = ("families", "frontend", "worker", "explain", "relevance", "pruning")
 MADE_BY_PYTHON = {"__module__", "__doc__", "__dict__", "__weakref__", "__subclasshook__"}
@@ -74,9 +75,14 @@ def test_overrides_of_the_renderer_are_probed():
     assert {path(*o) for o in overridden(ScriptRenderer)} <= overrides.RENDERER.keys()
 
 
+def test_overrides_of_the_scheduler_are_probed():
+    needed = {path(*o) for o in overridden(ScriptEncoderCacheManager)}
+    assert needed <= overrides.SCHEDULING.keys()
+
+
 def test_there_are_no_other_subclasses():
-    """A class of ours below one of vLLM's is a part of a family, or the renderer."""
-    known = {ScriptRenderer}
+    """A class of ours below one of vLLM's is a part of a family, the renderer, or the scheduler."""
+    known = {ScriptRenderer, ScriptEncoderCacheManager}
     for architecture in FAMILIES:
         model = model_class(pruned_name(architecture))
         factories = vars(model)[REGISTERED]

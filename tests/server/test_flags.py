@@ -8,6 +8,7 @@ from vllm.utils.argparse_utils import FlexibleArgumentParser
 
 from vllm_script import plugin
 from vllm_script.config import SETTINGS, ScriptConfig
+from vllm_script.plugin import ENCODER_CACHE_MANAGER
 from vllm_script.server.flags import PLUGIN_MEANING
 from vllm_script.setting import Choice, Number, Switch
 
@@ -147,7 +148,7 @@ def test_every_flag_reaches_its_setting(parser, setting):
 def test_engine_config_without_pruning_is_stock(checkpoint):
     config = AsyncEngineArgs(str(checkpoint("llava-next"))).create_engine_config().model_config
     assert config.architectures == ["LlavaNextForConditionalGeneration"]
-    assert not hasattr(config.hf_config, "vllm_script")
+    assert not hasattr(config, "vllm_script")
 
 
 @pytest.mark.parametrize("overrides", [{"rope_x": 1, "text_config": {"rope_y": 2}}, "callable"])
@@ -159,9 +160,10 @@ def test_engine_config_keeps_the_users_overrides(checkpoint, overrides):
         additional_config={"script": {"keep_ratio": 0.5}},
         hf_overrides=overrides,
     )
-    hf_config = args.create_engine_config().model_config.hf_config
+    model_config = args.create_engine_config().model_config
+    hf_config = model_config.hf_config
     assert hf_config.architectures == ["ScriptLlavaNextForConditionalGeneration"]
-    assert ScriptConfig.of(hf_config).keep_ratio == 0.5
+    assert ScriptConfig.of(model_config).keep_ratio == 0.5
     assert (hf_config.rope_x, hf_config.text_config.rope_y) == (1, 2)
 
 
@@ -187,9 +189,36 @@ def test_the_configuration_reaches_other_processes(checkpoint):
     import pickle
 
     args = AsyncEngineArgs(str(checkpoint("llava-next")), additional_config={"script": {}})
-    config = pickle.loads(pickle.dumps(args.create_engine_config())).model_config
-    assert config.architecture == "ScriptLlavaNextForConditionalGeneration"
-    assert config.hf_config.vllm_script["keep_ratio"] == 0.11
+    sent = pickle.loads(pickle.dumps(args.create_engine_config()))
+    inner = sent.with_hf_config(sent.model_config.hf_config.text_config, ["LlamaForCausalLM"])
+    assert sent.model_config.architecture == "ScriptLlavaNextForConditionalGeneration"
+    for config in (sent, inner):  # vLLM makes the second one for the language model
+        assert config.model_config.vllm_script["keep_ratio"] == 0.11
+        assert config.ec_manager_config.encoder_cache_manager_cls == ENCODER_CACHE_MANAGER
+
+
+@pytest.mark.parametrize("family", ["llava-next", "qwen2.5-vl"])
+def test_the_language_model_is_not_compiled_anew_for_other_settings(checkpoint, family):
+    """vLLM's key for what it has compiled changes with the model, and not with our settings."""
+
+    def key(script, **changes):
+        options = {"other": 1, "script": script} if script is not None else {"other": 1}
+        args = AsyncEngineArgs(str(checkpoint(family)), additional_config=options, **changes)
+        return args.create_engine_config().compute_hash()
+
+    same = [{}, {"keep_ratio": 0.5}, {"explain": True}, {"mode": "uniform", "relevance": "none"}]
+    same += [{"visual_token_budget": 7, "cache_gb": 0}, {"max_keep_ratio": 0.5}, {"shadow": 0.1}]
+    (known,) = {key(script) for script in same}
+    others = [key(None), key({}, hf_overrides={"x": 1}), key({}, dtype="float16")]
+    assert known not in others and len(set(others)) == 3
+
+
+def test_other_options_stay(checkpoint):
+    options = {"other": 1, "script": {}}
+    args = AsyncEngineArgs(str(checkpoint("llava-next")), additional_config=options)
+    assert args.create_engine_config().additional_config == {"other": 1}
+    assert args.additional_config == {"other": 1, "script": {}}
+    args.create_engine_config()  # again, as for another engine
 
 
 def test_settings_are_left_in_the_arguments_for_further_api_servers(parser):
@@ -225,6 +254,10 @@ def set_two(hf_config):
         ),
         ({"additional_config": {"script": {"keep_ratio": 2}}}, ["keep_ratio", "got 2"]),
         ({"mm_encoder_only": True}, ["--mm-encoder-only"]),
+        (
+            {"ec_manager_config": {"encoder_cache_manager_cls": "a.B"}},
+            ["encoder work", "a.B", "--ec-manager-config"],
+        ),
         (
             {"additional_config": {"script": {"explain": True}}, "worker_extension_cls": "a.B"},
             ["--script-explain", "a.B", "leave one"],

@@ -12,7 +12,7 @@ from unittest import mock
 
 import pytest
 import torch
-from transformers import CLIPConfig
+from transformers import CLIPConfig, CLIPModel
 from vllm.multimodal.inputs import PlaceholderRange
 
 from vllm_script.budget import even_shares
@@ -20,6 +20,7 @@ from vllm_script.config import ScriptConfig
 from vllm_script.families import model_class, pruned_name
 from vllm_script.plan import make_plan
 from vllm_script.pruning import MODES, windows
+from vllm_script.relevance.checkpoint import READ
 from vllm_script.relevance.clip import ClipRelevance
 from vllm_script.wire import PackedItem, pack
 from vllm_script.worker.model import PrunedModel
@@ -120,7 +121,7 @@ class Stock:
 
 def hf_config(relevance, **fields):
     text = SimpleNamespace(hidden_size=WIDTH)
-    script = ScriptConfig(keep_ratio=0.25, relevance=relevance).to_dict()
+    script = ScriptConfig(keep_ratio=0.25, relevance=relevance, cache_gb=1.0).to_dict()
     return SimpleNamespace(
         **{"width": WIDTH, "get_text_config": lambda: text, "text_config": text, **fields},
         vllm_script=script,
@@ -197,7 +198,10 @@ def model_of(architecture, config, gpu):
         put=gpu.put,
         use_v2_model_runner=True,
         model_config=SimpleNamespace(
-            hf_config=config, dtype=torch.float32, multimodal_config=SimpleNamespace()
+            hf_config=config,
+            vllm_script=config.vllm_script,
+            dtype=torch.float32,
+            multimodal_config=SimpleNamespace(),
         ),
         device_config=SimpleNamespace(device=torch.device("cuda")),
     )
@@ -224,11 +228,9 @@ def clip(gpu):
         vision_config={**sizes, "num_hidden_layers": 1},
         projection_dim=16,
     )
-    relevance = ClipRelevance(config)
+    weights = {n: w for n, w in CLIPModel(config).state_dict().items() if n.startswith(READ)}
+    relevance = ClipRelevance(config, weights, torch.float32, "cpu")
     for module in relevance.modules():
-        for name, parameter in module._parameters.items():
-            if parameter is not None:
-                module._parameters[name] = gpu.put(parameter.data)
         for name, buffer in module._buffers.items():
             module._buffers[name] = gpu.put(buffer)
     return relevance
@@ -239,7 +241,7 @@ def asked(model, fields, modality, mode, query):
     config = replace(ScriptConfig.of(model.config), mode=mode)
     layout = model.family.item_layout(model.config, modality, fields)
     plan = make_plan(config, (query,))
-    item = PackedItem(plan, plan.num_kept(*layout.counts), b"key of the image")
+    item = PackedItem(plan, plan.num_kept(*layout.counts), len(layout.rows), b"key of the image")
     ours = {name: value[None] for name, value in pack(item, modality).items()}
     return item.count, fields | ours
 

@@ -170,7 +170,7 @@ class QwenInfo:
         Where the server bounds keep ratios, no item is left whole, and stock's answer is too large.
         Where it bounds the size of items, the dummies have that size.
         """
-        config = ScriptConfig.of(self.get_hf_config())  # type: ignore[attr-defined]
+        config = ScriptConfig.of(self.ctx.model_config)  # type: ignore[attr-defined]
         if config.max_keep_ratio < 1 or config.max_item_tokens is not None:
             return None
         return super().get_mm_max_tokens_per_item(seq_len, mm_counts)  # type: ignore[misc]

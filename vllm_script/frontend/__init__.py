@@ -26,8 +26,9 @@ additional_config["script"]           dict           server/flags.py or the oper
                                                      options of plugins have no other place
 EngineArgs.script_errors              context        server/flags.py -> plugin.py
                                                      a command line ends with one line, not a trace
-hf_config.vllm_script                 dict           plugin.py -> `ScriptConfig.of`
-                                                     processors and models see this configuration
+model_config.vllm_script              dict           plugin.py -> `ScriptConfig.of`
+                                                     processors and models see this configuration,
+                                                     of which vLLM hashes only fields of its own
 request._script_request               ScriptRequest  server/ask.py -> server/script_field.py
                                                      routes of ours ask what no client can
 chat_template_kwargs["script"]        dict, or       server/script_field.py -> renderer.py
@@ -39,7 +40,8 @@ mm_processor_kwargs["script"]         dict, then     the client, renderer.py -> 
 hf_processor_mm_kwargs                Carried        processor.py -> processor.py
   ["script_items"]                                   nothing of a request is kept on a processor
 script_plan, script_count,            tensors        wire.py -> wire.py
-  script_key (and ..._video)                         fields beside the pixels reach the worker
+  script_key, script_total                           fields beside the pixels reach the worker and,
+  (and ..._video)                                    the last one, the scheduler
 last 8 channels of a row              bytes          families/mrope.py -> families/mrope.py
                                                      positions are known where rows are at hand
 worker methods script_*               RPC            server/ -> extension.py

@@ -19,9 +19,9 @@ from ..plan import Plan
 from ..vllm_types import Items, PlaceholderRange
 from .items import PlannedItem
 
-MAX_VIDEOS = 16384
-"""Videos whose size is remembered: a few MiB of names and numbers, and more than vLLM's processor
-cache holds of videos of a megabyte."""
+MAX_ITEMS = 16384
+"""Items whose size is remembered: a few MiB of names and numbers, and more than vLLM's processor
+cache holds of items of a quarter of a megabyte."""
 
 _SECONDS = tuple(
     scale * step for scale in (1e-4, 1e-3, 1e-2, 1e-1, 1.0) for step in (1.0, 2.5, 5.0)
@@ -167,19 +167,19 @@ def _made() -> ScriptMetrics:
 class ItemCounter:
     """Counts the pruned items of every request, also those that vLLM's cache has processed before.
 
-    How many tokens a video has before pruning is known when it is processed. Of one that vLLM's
-    cache has it is not, so it is remembered here, the least recently used going first. Requests are
-    processed in threads, hence the lock.
+    How many tokens an item has before pruning is known when it is processed. Of one that vLLM's
+    cache has it may not be, so it is remembered here, the least recently used going first. Requests
+    are processed in threads, hence the lock.
     """
 
     def __init__(self) -> None:
-        self._videos: LRUCache[str, int] = LRUCache(MAX_VIDEOS)
+        self._totals: LRUCache[str, int] = LRUCache(MAX_ITEMS)
         self._lock = threading.Lock()
 
     def remember(self, item: PlannedItem, layout: Layout) -> None:
-        """Remember how many visual tokens a video has before pruning."""
+        """Remember how many visual tokens an item has before pruning."""
         with self._lock:
-            self._videos[item.identifier] = layout.num_placeholders
+            self._totals[item.identifier] = layout.num_placeholders
 
     def count(
         self,
@@ -201,11 +201,12 @@ class ItemCounter:
             if item.plan is None or items.get(index) is None:
                 continue
             layout, kept = layout_of(index), span.get_num_embeds()
-            total = self._known(item) if layout is None else layout.num_placeholders
+            total = self.known(item) if layout is None else layout.num_placeholders
             if total is not None and kept < total:
                 query = query_source if item.plan.query else "none"
                 metrics().count_item(items.modality, item.plan, query, total, kept)
 
-    def _known(self, item: PlannedItem) -> int | None:
+    def known(self, item: PlannedItem) -> int | None:
+        """How many visual tokens an item has before pruning; None where that is forgotten."""
         with self._lock:
-            return self._videos.get(item.identifier)
+            return self._totals.get(item.identifier)

@@ -25,7 +25,7 @@ from ..family import Family
 from ..layout import Layout
 from ..plan import Plan, image_key
 from ..vllm_types import Items
-from ..wire import PackedItem, field_configs, pack, packed_count
+from ..wire import PackedItem, field_configs, pack, packed_count, total_alone
 from .item_limit import check_item, dummy_video, largest_item, video_tokens
 from .items import (
     CARRIED_KEY,
@@ -67,7 +67,7 @@ class PruningProcessor(BaseMultiModalProcessor):
 
     def __init__(self, info: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(info, *args, **kwargs)
-        self._script_config = ScriptConfig.of(info.get_hf_config())
+        self._script_config = ScriptConfig.of(info.ctx.model_config)
         cache_gb = self._script_config.cache_gb
         self.pixel_cache = PixelCache(DEFAULT_CACHE_GB if cache_gb is None else cache_gb)
         self.counter = ItemCounter()
@@ -111,6 +111,9 @@ class PruningProcessor(BaseMultiModalProcessor):
         hashes |= {m: [item.identifier for item in planned[m]] for m in items}
         carrying = {**kwargs, CARRIED_KEY: Carried(planned, hashes, limit)}
         processed = super().apply(replace(inputs, hf_processor_mm_kwargs=carrying), timing_ctx)
+        for modality in items:
+            sent = processed["mm_kwargs"].get(modality, ())
+            self._tell_totals(modality, sent, planned[modality])
         if request.counted:
             self._check_prompt(processed, plans)
             for modality, own in items.items():
@@ -323,11 +326,25 @@ class PruningProcessor(BaseMultiModalProcessor):
         if layout is None:
             layout = self.family.item_layout(self.info.get_hf_config(), "video", pixels)
             check_item("a video", layout.num_placeholders, limit)
-            self.counter.remember(item, layout)
             # Frames may be taken by what the file says of its speed, which is not in its shape.
             key = key and image_key(key.hex(), layout.num_frames, layout.num_placeholders)
-        kept = item.plan.num_kept(*layout.counts)
-        return None if kept is None else PackedItem(item.plan, kept, key)
+        self.counter.remember(item, layout)
+        kept, total = item.plan.num_kept(*layout.counts), layout.num_placeholders
+        return None if kept is None else PackedItem(item.plan, kept, total, key)
+
+    def _tell_totals(
+        self, modality: str, sent: Sequence[Any], planned: Sequence[PlannedItem]
+    ) -> None:
+        """Tell the scheduler of pruned items that vLLM sends through shared memory.
+
+        It gets their address alone; of others it reads what stands beside their pixels.
+
+        Args:
+            sent: what vLLM sends of each item; None of one that the engine process has.
+        """
+        for fields, item in zip(sent, planned, strict=True):
+            if item.plan is not None and fields is not None and "address" in fields:
+                fields.update(total_alone(self.counter.known(item), modality))
 
     def _check_layout(self, stock: Any, layout: Layout | None) -> None:
         """End the start-up, which sends dummies, where our layout of an image is not vLLM's."""

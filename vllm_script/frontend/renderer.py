@@ -34,7 +34,7 @@ processed; its settings are not merged yet."""
 
 def build_renderer(config: Any, tokenizer: Any) -> HfRenderer:
     """vLLM's own renderer, or ours where the engine's configuration asks for pruning."""
-    pruning = getattr(config.model_config.hf_config, "vllm_script", None) is not None
+    pruning = getattr(config.model_config, "vllm_script", None) is not None
     return (ScriptRenderer if pruning else HfRenderer)(config, tokenizer)
 
 
@@ -43,7 +43,7 @@ class ScriptRenderer(HfRenderer):
 
     def __init__(self, config: Any, tokenizer: Any) -> None:
         super().__init__(config, tokenizer)
-        self._script_config = ScriptConfig.of(config.model_config.hf_config)
+        self._script_config = ScriptConfig.of(config.model_config)
 
     def render_messages(self, messages: Any, params: Any) -> Any:
         messages, params, request = _take_request(messages, params)

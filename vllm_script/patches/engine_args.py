@@ -33,14 +33,16 @@ PROBES = members(
     "vllm.engine.arg_utils:EngineArgs",
     {
         "create_model_config": (),
+        "create_engine_config": EXISTS,
         "add_cli_args": ("parser",),
         "from_cli_args": ("args",),
         **dict.fromkeys(
             (
                 *("additional_config", "hf_overrides", "model", "served_model_name"),
                 *("worker_extension_cls", "enable_tower_connector_lora", "mm_encoder_only"),
-                *("ec_transfer_config", "video_pruning_rate", "pipeline_parallel_size"),
-                *("speculative_config", "enable_prompt_embeds", "logprobs_mode"),
+                *("ec_transfer_config", "ec_manager_config", "video_pruning_rate"),
+                *("pipeline_parallel_size", "speculative_config", "enable_prompt_embeds"),
+                "logprobs_mode",
                 *("kv_transfer_config", "kv_offloading_size", "kv_offloading_backend"),
                 *("mm_encoder_attn_dtype", "mm_encoder_fp8_scale_path"),
             ),
@@ -50,11 +52,12 @@ PROBES = members(
 )
 
 
-def wrap_model_config(wrapper: Wrapper) -> None:
-    """Wrap `EngineArgs.create_model_config`, which every engine and every server calls once."""
+def wrap_configs(model_config: Wrapper, engine_config: Wrapper) -> None:
+    """Wrap the functions that make the model's configuration and, with it, the engine's."""
     from vllm.engine.arg_utils import EngineArgs
 
-    wrap(EngineArgs, "create_model_config", wrapper)
+    wrap(EngineArgs, "create_model_config", model_config)
+    wrap(EngineArgs, "create_engine_config", engine_config)
 
 
 def wrap_flags(add_cli_args: Wrapper, from_cli_args: Wrapper) -> None:

@@ -83,6 +83,29 @@ PROCESSING: Probes = {
 WORKER: Probes = {"vllm.v1.worker.worker_base:WorkerBase.get_model": ()}
 """What our worker extension, whose methods vLLM adds to its worker, calls of it."""
 
+SCHEDULING: Probes = {
+    **members(
+        "vllm.v1.core.encoder_cache_manager:EncoderCacheManager",
+        {
+            "__init__": ("cache_size",),
+            "create_manager": ("cache_size", "vllm_config"),
+            "can_allocate": (
+                *("request", "input_id", "encoder_compute_budget", "num_embeds_to_schedule"),
+            ),
+            "get_freed_mm_hashes": (),
+        },
+    ),
+    **members(
+        "vllm.config.ec_manager_config:EncoderCacheManagerConfig",
+        {"encoder_cache_manager_cls": EXISTS, "get_encoder_cache_manager_obj": ()},
+    ),
+    "vllm.v1.request:Request.get_num_encoder_embeds": ("input_id",),
+    **members(
+        "vllm.config.scheduler:SchedulerConfig",
+        {"max_num_scheduled_tokens": EXISTS, "max_num_batched_tokens": EXISTS},
+    ),
+}
+
 _PROCESSOR: dict[str, Expected] = {
     "__init__": frozenset({"info", "dummy_inputs"}),
     "apply": ("inputs", "timing_ctx"),

@@ -27,8 +27,9 @@ FRONT_END: Probes = {
     **chat_handler.PROBES,
     **overrides.RENDERER,
     **overrides.PROCESSING,
+    **overrides.SCHEDULING,
 }
-"""Names that are used where requests become prompts, once somebody has asked for pruning."""
+"""Names that are used once somebody has asked for pruning, but for those of the workers."""
 
 WORKER: Probes = {**encoder_cache.PROBES, **position_channels.PROBES, **overrides.WORKER}
 """Names that are used where the model runs; each patch looks for its own when it is installed."""

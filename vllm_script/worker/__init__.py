@@ -8,13 +8,15 @@ The life of an image (or video), in the order in which vLLM calls us:
    first of them is pruned as well: so selection is in the profile. The start-up ends where a layout
    is not the model's, CLIP is not the checkpoint's, or tensor-parallel ranks keep different rows
    (ranks.py).
-2. model.py, `embed_multimodal`: wire.py unpacks what to do with each item of the step. One that is
+2. Every step, encoder_work.py says how much of the scheduler's budget of encoder work an item is:
+   its visual tokens before pruning. So a step encodes as much as stock vLLM would let in.
+3. model.py, `embed_multimodal`: wire.py unpacks what to do with each item of the step. One that is
    left whole goes to stock vLLM; the others are encoded one by one, or come from the feature
    cache, as an `EncodedImage` (encoded_image.py).
-3. selector.py scores the visual tokens against the query (relevance/) and has the plan's mode
+4. selector.py scores the visual tokens against the query (relevance/) and has the plan's mode
    choose exactly as many as there are placeholders (pruning/, kernels/).
-4. model.py returns the kept rows. In M-RoPE models each carries its coordinates to where vLLM
+5. model.py returns the kept rows. In M-RoPE models each carries its coordinates to where vLLM
    computes the prompt's positions (families/mrope.py).
-5. timers.py has measured encoder and selection on the device; extension.py hands the figures over
+6. timers.py has measured encoder and selection on the device; extension.py hands the figures over
    when the API process asks.
 """

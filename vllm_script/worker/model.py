@@ -2,8 +2,7 @@
 
 One item is one micro-batch: its encoder batch has a shape of its own whatever else is running, so
 the same item and plan give the same rows, also when it is encoded again after an eviction. It also
-bounds the encoder's memory, for the scheduler's budget counts pruned rows and would let nine times
-as many tiles in.
+bounds the encoder's memory by the largest item.
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ class PrunedModel:
     def __init__(self, *, vllm_config: Any, prefix: str = "") -> None:
         super().__init__(vllm_config=vllm_config, prefix=prefix)  # type: ignore[call-arg]
         hf_config = vllm_config.model_config.hf_config
-        config = ScriptConfig.of(hf_config)
+        config = ScriptConfig.of(vllm_config.model_config)
         self._script_config = config
         self._hf_config = hf_config
         self._tested: set[str] = set()

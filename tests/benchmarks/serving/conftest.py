@@ -34,6 +34,7 @@ def block():
         }
         values = dict(
             ttfts=[ttft, ttft * 1.1],
+            itls=[[0.005, 0.015]] * 2,
             latencies=[ttft + 0.02, ttft * 1.1 + 0.02],
             input_lens=[prompt_tokens] * 2,
             output_lens=[3, 3],

@@ -24,6 +24,7 @@ def test_line_has_what_a_reader_needs(results):
     stock, kept = results.of("84x84, concurrency 1")
     assert stock["ttft_ms"]["p50"] == pytest.approx(208, abs=3)
     assert stock["tpot_ms"]["p50"] == pytest.approx(10)  # 20 ms for the other two tokens
+    assert stock["itl_ms"] == {"p50": 10, "p90": 15, "p99": 15}
     assert stock["requests"] == [2, 2, 2] and len(kept["blocks"]) == 3
     assert (stock["visual_kv_tokens"], kept["visual_kv_tokens"]) == (100, 11)
     assert stock["about"]["output_tokens"] == 3
@@ -69,6 +70,12 @@ def test_relative_rate(results, tmp_path):
     assert results.most_of_stock("84x84") == pytest.approx(5, rel=0.03)
     with pytest.raises(ValueError, match="measured before"):
         Results(tmp_path / "none.jsonl").most_of_stock("84x84")
+
+
+def test_inter_token_latency_stands_beside_throughput(results):
+    (header, *_) = [row for row in report(results, 0).splitlines() if row.startswith("| load")]
+    titles = header.strip("| ").split(" | ")
+    assert titles[titles.index("requests/s") - 1] == "ITL p50/p90/p99, ms"
 
 
 def test_plot(results, tmp_path):

@@ -12,11 +12,13 @@ from vllm_script.benchmarks.soaking.mix import (
     KINDS,
     LARGE_SCRIPTS,
     MAX_IMAGES,
+    READING_SCRIPTS,
     SCRIPTS,
     Mix,
 )
 from vllm_script.benchmarks.soaking.pictures import any_picture
 from vllm_script.config import ScriptConfig
+from vllm_script.plan import make_plan
 from vllm_script.server.aliases import repository_of
 from vllm_script.setting import SettingError
 
@@ -71,6 +73,21 @@ def test_only_hang_ups_have_a_query_and_all_count_alike(requests):
     assert asking == [r for r in accepted if r.hang_up is not None]
     assert len({(r.pruned, r.prompt_tokens) for r in asking}) == 1
     assert len({r.body["script"]["query"] for r in asking}) > len(asking) // 2
+
+
+def test_a_uuid_is_shared_by_sizes_and_never_with_a_question(mix):
+    rng = random.Random(6)
+    contents = [mix.shared_uuid(rng)[0].body["messages"][0]["content"] for _ in range(60)]
+    names = [content[0]["uuid"] for content in contents]
+    sizes = {
+        (name, len(content[0]["image_url"]["url"]) // 1000)
+        for name, content in zip(names, contents, strict=True)
+    }
+    assert len(sizes) > 2 * len(set(names))
+    assert len({content[1]["text"] for content in contents}) == len(contents)
+    for script in READING_SCRIPTS:
+        config, _ = CONFIG.for_request(script)
+        assert make_plan(config, ((1,),)).query == ((1,),)
 
 
 def test_pictures_of_a_request_differ(mix):

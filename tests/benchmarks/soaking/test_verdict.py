@@ -7,6 +7,7 @@ import pytest
 from vllm_script.benchmarks.soaking.client import Outcome, Request
 from vllm_script.benchmarks.soaking.ledger import Ledger
 from vllm_script.benchmarks.soaking.report import report
+from vllm_script.benchmarks.soaking.samples import MIB
 from vllm_script.benchmarks.soaking.verdict import DRIFT, Check, growth_check, log_checks
 
 ERROR = "(APIServer pid=1) ERROR 11-23 [core.py:1] "
@@ -58,7 +59,7 @@ def test_report():
     ledger.add(Request("question", {}, prompt_tokens=5), Outcome(200, 5))
     ledger.add(Request("question", {}, prompt_tokens=5), Outcome(500, text="oh"))
     sample = {"seconds": 3.0, "requests": 2, "memory_mib": {"a": 1500.0, "b": 90.0}}
-    sample |= {"running": 1, "waiting": 0, "preemptions": 0, "cache_mib": {"pixels": 2.0}}
+    sample |= {"running": 1, "waiting": 0, "preemptions": 0, "cache_bytes": {"pixels": 2 * MIB}}
     checks = [Check("memory", True, "flat"), Check("answers", False, "1")]
     text = report({"model": "tiny"}, checks, ledger, [sample])
     assert "**1 of 2 checks failed.**" in text

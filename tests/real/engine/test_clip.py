@@ -146,7 +146,7 @@ def test_a_reload_leaves_clip_and_forgets_images(engine, worker_model):
 
 def test_a_worker_with_another_clip_than_the_api_process(engine):
     config = copy.deepcopy(engine.llm.llm_engine.vllm_config)
-    config.model_config.hf_config.vllm_script["clip_digest"] = "0" * 64
+    config.model_config.vllm_script["clip_digest"] = "0" * 64
     config.compilation_config.static_forward_context.clear()
     with (
         set_current_vllm_config(config),
