@@ -137,8 +137,9 @@ def test_a_reload_leaves_clip_and_forgets_images(engine, worker_model):
     worker_model.image_newline.data.zero_()
     assert worker_model.feature_cache.num_bytes > 0
     engine.llm.collective_rpc("reload_weights")
-    engine.llm.reset_prefix_cache()
     assert worker_model.feature_cache.num_bytes == 0
+    engine.llm.reset_prefix_cache()
+    engine.llm.llm_engine.reset_encoder_cache()  # the scheduler's part of it
     assert worker_model.image_newline.abs().sum() > 0
     assert equal(tensors_of(worker_model), before)
     assert engine.chat(engine.about(7))[1] == [kept]

@@ -3,7 +3,6 @@
 import base64
 import io
 import json
-import re
 
 import httpx
 import openai
@@ -92,22 +91,6 @@ def test_tokenize(pruning_server, picture, ask, post, script):
 
 def with_uuid(image, uuid, data=True):
     return {**image, "uuid": uuid, "image_url": image["image_url"] if data else None}
-
-
-def test_render_says_nothing_of_this_machine(checkpoint, picture, post):
-    """What it returns goes to engines elsewhere: a name that all can read, and no path."""
-    from vllm.entrypoints.scale_out.token_in_token_out.mm_serde import decode_mm_kwargs_item
-
-    body = chat_body([picture(168, 168, seed=640), QUESTION], {"relevance": "clip"})
-    status, rendered = post("/v1/chat/completions/render", body)
-    assert status == 200
-    features = rendered["features"]
-    (name,), (data,) = features["mm_hashes"]["image"], features["kwargs_data"]["image"]
-    assert re.fullmatch("[0-9a-f]{64}", name)
-    plan = bytes(decode_mm_kwargs_item(data)["script_plan"].data.tolist())
-    assert b'"relevance":"clip"' in plan
-    folder = str(checkpoint("llava-next"))
-    assert folder not in json.dumps(rendered) and folder.encode() not in plan
 
 
 def test_uuid(pruning_server, picture, ask):
