@@ -28,8 +28,10 @@ OURS: Probes = {
     "vllm_script.server.observe:install": EXISTS,
     "vllm_script.server.script_field:install": EXISTS,
     "vllm_script.server.shadow:install": EXISTS,
+    "vllm_script.worker.encoder_work:ScriptEncoderCacheManager": EXISTS,
 }
-"""Our own modules of the front end: importing them shows whether vLLM has what they import."""
+"""Our own modules of the front end and the scheduler: importing them shows whether vLLM has what
+they import."""
 
 
 KEYED_BY_TOKENS = frozenset({"LMCacheMPConnector", "HF3FSKVConnector", "FlexKVConnectorV1"})

@@ -45,8 +45,13 @@ OTHERS = {"_redundancy_kernel", "_tile_kernel"}
 
 
 def builds(cache, arch, what):
-    env = os.environ | {"TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(cache)}
     script = Path(__file__).with_name("compile_kernels.py")
+    paths = [str(script.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    env = os.environ | {
+        "TRITON_INTERPRET": "0",
+        "TRITON_CACHE_DIR": str(cache),
+        "PYTHONPATH": os.pathsep.join(paths),
+    }
     command = [sys.executable, script, str(arch), what]
     run = subprocess.run(command, env=env, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr

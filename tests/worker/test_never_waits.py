@@ -217,6 +217,7 @@ def model_of(architecture, config, gpu):
     compile_kernels.assert_called_once_with(WIDTH, config.width, None, dtype, device)
     if ScriptConfig.of(config).relevance == "clip":
         model.script_clip = model.selector._clip = clip(gpu)
+        model._check_clip()  # which vLLM's dummy brings about at start-up
     return model
 
 
