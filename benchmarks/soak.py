@@ -99,7 +99,7 @@ def server_flags(cache_gb: float) -> list[str]:
         *("--script-cache-gb", str(cache_gb), "--mm-processor-cache-gb", str(cache_gb)),
         *("--limit-mm-per-prompt", json.dumps({"image": MAX_IMAGES}), "--enable-mm-embeds"),
         *("--max-model-len", str(CONTEXT), "--block-size", "32", "--enforce-eager"),
-        *("--num-gpu-blocks-override", blocks),
+        *("--num-gpu-blocks-override", blocks, "--no-log-error-stack"),
     ]
 
 
