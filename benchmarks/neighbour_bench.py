@@ -1,6 +1,6 @@
 """One bad neighbour: how long others wait for their next token while one client sends big items.
 
-    python benchmarks/neighbour_bench.py             # a quarter of an hour on two CPU cores
+    python benchmarks/neighbour_bench.py             # about five minutes on two CPU cores
     python benchmarks/neighbour_bench.py --model cpu-108m --size 672x672 --items 2
 
 Starts `vllm serve MODEL` without any plugin (stock) and with `--plugin script`, and loads them in

@@ -3,11 +3,14 @@
 import asyncio
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import httpx
 import pytest
 
+from vllm_script import benchmarks
 from vllm_script.benchmarks import neighbour_bench
+from vllm_script.benchmarks.common import read_lines
 from vllm_script.benchmarks.serving import neighbour
 from vllm_script.benchmarks.serving.cells import SCRIPT, STOCK, Arm
 from vllm_script.benchmarks.serving.checks import WrongOutputs
@@ -109,6 +112,13 @@ def test_the_verdict(lines):
     assert "1.10 times stock's, at most 1.2" in text
     assert "| stock | 2 | 10 | 150 | 200 | 200 | 200 | 100, 200 | 90 |" in text
     assert "**more than** 1.05" in neighbour_bench.report(lines, 1.05)
+
+
+def test_the_committed_report_follows_from_its_lines():
+    path = Path(benchmarks.__file__).parent / "results" / "2026-11-25-neighbour.md"
+    lines = read_lines(path.with_suffix(".jsonl"))
+    assert path.read_text() == neighbour_bench.report(lines, 1.2)
+    assert neighbour_bench.p99_ratio(lines).high < 1.2
 
 
 def test_the_neighbour_sends_what_nobody_has_seen(expected):
