@@ -1,12 +1,12 @@
 """One bad neighbour: how long others wait for their next token while one client sends big items.
 
-    python benchmarks/neighbour_bench.py             # a quarter of an hour on two CPU cores
+    python benchmarks/neighbour_bench.py             # about five minutes on two CPU cores
     python benchmarks/neighbour_bench.py --model cpu-108m --size 672x672 --items 2
 
 Starts `vllm serve MODEL` without any plugin (stock) and with `--plugin script`, and loads them in
-turns (A B B A ...): eight clients stream answers to questions without a picture, one after the
-other, while a neighbour sends prompts full of the largest pictures that the model takes, the next
-one as soon as it has an answer. Both servers get the same questions, and pictures that are new to
+turns (A B B A ...): a neighbour sends prompts full of the largest pictures that the model takes,
+the next one as soon as it has an answer, while eight clients stream answers to questions without a
+picture, one after the other. Both servers get the same questions, and pictures that are new to
 them. What counts is the time between one token of the eight and the next. Ends with an error if a
 request fails or has other token counts than expected, or if the 99th percentile with pruning is
 more than --most times stock's. Flags after `--` go to every server. Writes OUT/results.jsonl, a
@@ -46,15 +46,15 @@ from vllm_script.benchmarks.serving.checks import WrongOutputs
 from vllm_script.benchmarks.serving.expected import Expected
 from vllm_script.benchmarks.serving.fleet import Fleet, default_flags
 from vllm_script.benchmarks.serving.measure import SETTLE_SECONDS
-from vllm_script.benchmarks.serving.neighbour import Load, Outcome, run_block
+from vllm_script.benchmarks.serving.neighbour import Load, run_block
 from vllm_script.benchmarks.serving.requests import Size, random_text, size_of
 from vllm_script.benchmarks.serving.results import describe
 
 TEXT_TOKENS = 16
 """Of a question."""
 SEED = 0
-MOST_PROMPTS = 100
-"""Of the neighbour in a block; more than a server answers meanwhile."""
+QUESTIONS = 4
+"""Of each client, which asks them over and over."""
 SQUARE = 28
 """Side in pixels of what a picture is made of: compressed it is small, and no two patches alike."""
 
@@ -87,7 +87,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--keep-ratio", type=float, default=0.11, help="of the neighbour's pictures"
     )
     parser.add_argument("--clients", type=int, default=8, help="that stream answers")
-    parser.add_argument("--questions", type=int, default=2, help="of each client in a block")
+    parser.add_argument("--prompts", type=int, default=6, help="of the neighbour in a block")
     parser.add_argument("--output-tokens", type=int, default=64, help="of an answer")
     parser.add_argument("--repetitions", type=int, default=3, help="blocks of each server")
     most = "times stock's 99th percentile that the plugin's may be"
@@ -113,28 +113,26 @@ def measure(args: argparse.Namespace, flags: Sequence[str]) -> list[dict[str, An
     ):
         targets = fleet.provide({arm.server for arm in arms}, 0, bar.set_postfix_str)
         for arm in arms:  # first times are slow
-            asyncio.run(run_block(targets[arm.server], load_of(args, expected, arm, 0, 1)))
+            asyncio.run(run_block(targets[arm.server], load_of(args, expected, arm, 0)))
         for repetition, arm in turns:
             bar.set_postfix_str(str(arm))
-            load = load_of(args, expected, arm, repetition + 1, args.questions)
+            load = load_of(args, expected, arm, repetition + 1)
             time.sleep(SETTLE_SECONDS)
-            outcome = asyncio.run(run_block(targets[arm.server], load))
-            lines.append(line_of(arm, repetition, load, outcome, about))
+            gaps = asyncio.run(run_block(targets[arm.server], load))
+            lines.append(line_of(arm, repetition, load, gaps, about))
             bar.update()
     return lines
 
 
-def load_of(
-    args: argparse.Namespace, expected: Expected, arm: Arm, repetition: int, questions: int
-) -> Load:
+def load_of(args: argparse.Namespace, expected: Expected, arm: Arm, repetition: int) -> Load:
     """What is sent in a block: the same to all arms of a repetition, but for pictures' noise."""
     rng = np.random.default_rng([SEED, repetition])
     texts = [
-        [random_text(rng, expected.tokenizer, TEXT_TOKENS) for _ in range(questions)]
+        [random_text(rng, expected.tokenizer, TEXT_TOKENS) for _ in range(QUESTIONS)]
         for _ in range(args.clients)
     ]
     sizes = [args.size] * args.items
-    prompts = [message_of(sizes) for _ in range(MOST_PROMPTS)]
+    prompts = [message_of(sizes) for _ in range(args.prompts)]
     tokens = expected.tokens_beside(prompts[:1], sizes)
     tokens += args.items * expected.kept_by(arm, args.size)
     return Load(texts, args.output_tokens, prompts, tokens, arm.asked)
@@ -152,16 +150,15 @@ def message_of(sizes: Sequence[Size]) -> dict[str, Any]:
 
 
 def line_of(
-    arm: Arm, repetition: int, load: Load, outcome: Outcome, about: dict[str, Any]
+    arm: Arm, repetition: int, load: Load, gaps: Sequence[float], about: dict[str, Any]
 ) -> dict[str, Any]:
     """What is kept of a block."""
     return {
         "arm": str(arm),
         "repetition": repetition,
         "neighbour_prompt_tokens": load.prompt_tokens,
-        "neighbour_prompts": outcome.prompts,
-        "itl_ms": percentiles(outcome.gaps),
-        "itl_s": [round(gap, 4) for gap in outcome.gaps],
+        "itl_ms": percentiles(gaps),
+        "itl_s": [round(gap, 4) for gap in gaps],
         "about": about,
     }
 
@@ -185,7 +182,7 @@ def report(lines: Sequence[dict[str, Any]], most: float) -> str:
     """The table of both servers, and the verdict."""
     about, ratio = lines[-1]["about"], p99_ratio(lines)
     header = ["server", "blocks", "tokens of the eight", *(f"ITL p{p}, ms" for p in PERCENTILES)]
-    header += ["longest, ms", "p99 of each block, ms", "neighbour's prompts", "tokens of one"]
+    header += ["longest, ms", "p99 of each block, ms", "tokens of the neighbour's prompts"]
     rows = []
     for arm, own in by_arm(lines).items():
         gaps: list[float] = sum((line["itl_s"] for line in own), [])
@@ -193,7 +190,6 @@ def report(lines: Sequence[dict[str, Any]], most: float) -> str:
         row += [f"{value:.0f}" for value in percentiles(gaps).values()]
         row.append(f"{1000 * max(gaps):.0f}")
         row.append(", ".join(f"{line['itl_ms']['p99']:.0f}" for line in own))
-        row.append(str(sum(line["neighbour_prompts"] for line in own)))
         rows.append([*row, str(own[0]["neighbour_prompt_tokens"])])
     verdict = "at most" if ratio.value <= most else "**more than**"
     return (

@@ -69,7 +69,10 @@ def main() -> None:
         ending_well(httpx.HTTPError, ValueError, OSError, RuntimeError),
         VllmServer(args.model, *flags, env=ENVIRONMENT) as server,
     ):
-        checks, text = asyncio.run(soak(args, server, about))
+        try:
+            checks, text = asyncio.run(soak(args, server, about))
+        finally:
+            (args.out / "server.log").write_text(server.log(), encoding="utf-8")
     publish(args.out, text)
     sys.exit(any(not check.passed for check in checks))
 
@@ -96,7 +99,7 @@ def server_flags(cache_gb: float) -> list[str]:
         *("--script-cache-gb", str(cache_gb), "--mm-processor-cache-gb", str(cache_gb)),
         *("--limit-mm-per-prompt", json.dumps({"image": MAX_IMAGES}), "--enable-mm-embeds"),
         *("--max-model-len", str(CONTEXT), "--block-size", "32", "--enforce-eager"),
-        *("--num-gpu-blocks-override", blocks),
+        *("--num-gpu-blocks-override", blocks, "--no-log-error-stack"),
     ]
 
 
@@ -139,7 +142,6 @@ async def soak(
         *balance(before, after, ledger, hang_up),
         *caches_filled([line["cache_bytes"] for line in samples], int(args.cache_gb * 2**30)),
     ]
-    (args.out / "server.log").write_text(server.log(), encoding="utf-8")
     checks += log_checks(server.log(), ledger.resent)
     if args.minutes >= SHORTEST:
         checks.append(growth_check(samples))

@@ -1,8 +1,7 @@
 """One block under a bad neighbour: clients that stream answers, and one that sends pictures.
 
-The clients ask about no picture, each its next question as soon as it has an answer. The neighbour
-sends prompts full of pictures, the next one as soon as it has an answer, from before the
-clients' first question until after their last answer.
+The neighbour sends prompts full of pictures, the next one as soon as it has an answer. Until its
+last answer the clients ask, about no picture, each its next question as soon as it has an answer.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import cycle
 from typing import Any
 
 import httpx
@@ -31,7 +30,7 @@ class Load:
     """What is sent in one block."""
 
     questions: Sequence[Sequence[str]]
-    """Of each client, one after the other."""
+    """Of each client, over and over."""
     output_tokens: int
     """Of an answer to one of them."""
     prompts: Sequence[Mapping[str, Any]]
@@ -42,68 +41,57 @@ class Load:
     """What the neighbour asks for; None of stock."""
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What was seen in one block."""
-
-    gaps: list[float]
-    """Seconds between one token and the next, of all answers to the clients."""
-    prompts: int
-    """Prompts of the neighbour that were answered."""
-
-
-async def run_block(target: Target, load: Load) -> Outcome:
+async def run_block(target: Target, load: Load) -> list[float]:
     """Send a block's load.
 
+    Returns:
+        seconds between one token and the next, of all answers to the clients.
+
     Raises:
-        WrongOutputs: an answer or prompt has other tokens than expected, or the neighbour had none.
+        WrongOutputs: an answer or prompt has other tokens than expected.
         httpx.HTTPError: a request failed.
     """
     key = os.environ.get("OPENAI_API_KEY", "none")
     headers = {"Authorization": f"Bearer {key}"}
+    gaps: list[float] = []
     async with httpx.AsyncClient(base_url=target.root, timeout=None, headers=headers) as http:
-        answered: list[int] = []
-        neighbour = asyncio.create_task(_neighbour(http, target.model, load, answered))
-        clients = [_client(http, target.model, questions, load) for questions in load.questions]
+        clients = [_client(http, target.model, own, load, gaps) for own in load.questions]
         streaming = asyncio.gather(*clients)
+        neighbour = asyncio.create_task(_neighbour(http, target.model, load))
         await asyncio.wait((neighbour, streaming), return_when=asyncio.FIRST_COMPLETED)
-        if neighbour.done():
-            streaming.cancel()
-            neighbour.result()  # raises what went wrong, if anything has
-            raise WrongOutputs("the neighbour ran out of prompts; give it more")
-        neighbour.cancel()
+        for task in (neighbour, streaming):  # the clients go on for ever, but for an error
+            if not task.done():
+                task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
-            await neighbour
-        gaps = sum(await streaming, [])
-    if not answered:
-        raise WrongOutputs("no prompt of the neighbour was answered; give the clients more to do")
-    return Outcome(gaps, len(answered))
-
-
-async def _client(
-    http: httpx.AsyncClient, model: str, questions: Sequence[str], load: Load
-) -> list[float]:
-    """Seconds between the tokens of the answers to one client."""
-    gaps = []
-    for question in questions:
-        body = _body(model, {"role": "user", "content": question}, load.output_tokens)
-        times, usage = await stream(http, body)
-        if usage["completion_tokens"] != load.output_tokens:
-            raise WrongOutputs(f"an answer has {usage} instead of {load.output_tokens} tokens")
-        gaps += [later - earlier for earlier, later in pairwise(times)]
+            await streaming
+        await neighbour
     return gaps
 
 
-async def _neighbour(http: httpx.AsyncClient, model: str, load: Load, answered: list[int]) -> None:
-    """Send the neighbour's prompts; the tokens of those that are answered go to `answered`."""
+async def _client(
+    http: httpx.AsyncClient,
+    model: str,
+    questions: Sequence[str],
+    load: Load,
+    gaps: list[float],
+) -> None:
+    """Ask without end; the seconds between one token and the next go to `gaps` as they pass."""
+    for question in cycle(questions):
+        body = _body(model, {"role": "user", "content": question}, load.output_tokens)
+        usage = await stream(http, body, gaps)
+        if usage["completion_tokens"] != load.output_tokens:
+            raise WrongOutputs(f"an answer has {usage} instead of {load.output_tokens} tokens")
+
+
+async def _neighbour(http: httpx.AsyncClient, model: str, load: Load) -> None:
+    """Send the neighbour's prompts."""
     for message in load.prompts:
         body = _body(model, message, NEIGHBOUR_TOKENS)
         if load.keep_ratio is not None:
             body["script"] = {"keep_ratio": load.keep_ratio}
-        _, usage = await stream(http, body)
+        usage = await stream(http, body, [])
         if usage["prompt_tokens"] != load.prompt_tokens:
             raise WrongOutputs(f"the neighbour had {usage}, expected {load.prompt_tokens} in")
-        answered.append(usage["prompt_tokens"])
 
 
 def _body(model: str, message: Mapping[str, Any], output_tokens: int) -> dict[str, Any]:
@@ -119,15 +107,18 @@ def _body(model: str, message: Mapping[str, Any], output_tokens: int) -> dict[st
 
 
 async def stream(
-    http: httpx.AsyncClient, body: Mapping[str, Any]
-) -> tuple[list[float], dict[str, int]]:
-    """When each piece of an answer came, by `time.perf_counter`, and the server's token counts.
+    http: httpx.AsyncClient, body: Mapping[str, Any], gaps: list[float]
+) -> dict[str, int]:
+    """Read an answer, and return the server's token counts.
+
+    Args:
+        gaps: the seconds between one token and the next are added to it as they pass.
 
     Raises:
         httpx.HTTPError: the server refuses, or the connection ends.
     """
-    times: list[float] = []
     usage: dict[str, int] = {}
+    last = None
     async with http.stream("POST", "/v1/chat/completions", json=body) as reply:
         if reply.is_error:
             await reply.aread()
@@ -138,6 +129,8 @@ async def stream(
             now, chunk = time.perf_counter(), json.loads(line.removeprefix("data: "))
             # The first chunk names the role, and has no token.
             if any(not choice["delta"].get("role") for choice in chunk["choices"]):
-                times.append(now)
+                if last is not None:
+                    gaps.append(now - last)
+                last = now
             usage = chunk.get("usage") or usage
-    return times, usage
+    return usage

@@ -10,8 +10,6 @@ from typing import Any
 import httpx
 
 CHAT, RESPONSES, TOKENIZE = "/v1/chat/completions", "/v1/responses", "/tokenize"
-RPC = "/collective_rpc"
-"""Calls a method of the workers, on a server with `VLLM_SERVER_DEV_MODE`."""
 
 SECONDS = 300
 """Without an answer for so long, a request has failed."""

@@ -10,12 +10,18 @@ from collections.abc import Callable
 import httpx
 
 from ..scrape import Scrape
-from .client import RPC, Request, send
+from .client import Request, send
 from .ledger import Ledger, asks_again
 from .mix import Mix
 
-RELOAD = Request("reload of the weights", {"method": "reload_weights"}, RPC)
-"""What the operator sends while clients are served; the weights are those that are loaded."""
+RELOAD = (
+    Request("pause", {}, "/pause?mode=wait"),
+    Request("reload of the weights", {"method": "reload_weights"}, "/collective_rpc"),
+    Request("resume", {}, "/resume"),
+)
+"""What the operator sends while clients ask, on a server with `VLLM_SERVER_DEV_MODE`; the weights
+are those that are loaded. The pause empties vLLM's caches: without it vLLM's scheduler would count
+on what its worker forgets when it reloads."""
 IDLE_SECONDS = 120
 """Within so long after the last request, the engine must have nothing left to do."""
 
@@ -79,7 +85,8 @@ async def _operator(http: httpx.AsyncClient, ledger: Ledger, distance: float, re
     """Reload the weights so often; `distance`: seconds between two times."""
     for _ in range(reloads):
         await asyncio.sleep(distance)
-        ledger.add(RELOAD, await send(http, RELOAD))
+        for request in RELOAD:
+            ledger.add(request, await send(http, request))
 
 
 async def _when_idle(http: httpx.AsyncClient) -> Scrape:

@@ -3,19 +3,22 @@
 import asyncio
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import httpx
 import pytest
 
+from vllm_script import benchmarks
 from vllm_script.benchmarks import neighbour_bench
+from vllm_script.benchmarks.common import read_lines
 from vllm_script.benchmarks.serving import neighbour
 from vllm_script.benchmarks.serving.cells import SCRIPT, STOCK, Arm
 from vllm_script.benchmarks.serving.checks import WrongOutputs
 from vllm_script.benchmarks.serving.fleet import Target
-from vllm_script.benchmarks.serving.neighbour import Load, Outcome, run_block, stream
+from vllm_script.benchmarks.serving.neighbour import Load, run_block, stream
 
 TARGET = Target("script", "http://server", "model")
-PROMPTS = [{"role": "user", "content": f"pictures {n}"} for n in range(50)]
+PROMPTS = [{"role": "user", "content": f"pictures {n}"} for n in range(20)]
 LOAD = Load([["a", "b"], ["c", "d"]], 3, PROMPTS, 90, 0.11)
 
 
@@ -24,57 +27,49 @@ def sent(monkeypatch):
     """Bodies that are sent to a server whose tokens take a hundredth of a second each."""
     bodies = []
 
-    async def answer(http, body):
+    async def answer(http, body, gaps):
         bodies.append(body)
-        number = body["max_tokens"]
-        await asyncio.sleep(0.01 * number)
+        for _ in range(body["max_tokens"] - 1):
+            await asyncio.sleep(0.01)
+            gaps.append(0.01)
         tokens = 90 if "pictures" in body["messages"][0]["content"] else 7
-        times = [0.01 * token for token in range(number)]
-        return times, {"prompt_tokens": tokens, "completion_tokens": number}
+        return {"prompt_tokens": tokens, "completion_tokens": body["max_tokens"]}
 
     monkeypatch.setattr(neighbour, "stream", answer)
     return bodies
 
 
-def test_a_block(sent):
-    outcome = asyncio.run(run_block(TARGET, LOAD))
-    assert outcome.gaps == pytest.approx([0.01] * 8)  # two gaps in each of four answers
+def test_a_block_lasts_as_long_as_the_neighbour(sent):
+    gaps = asyncio.run(run_block(TARGET, LOAD))
     neighbours = [body for body in sent if "script" in body]
-    assert len(sent) - len(neighbours) == 4
+    assert [body["messages"][0] for body in neighbours] == PROMPTS
     assert neighbours[0]["script"] == {"keep_ratio": 0.11}
-    assert 1 <= outcome.prompts <= len(neighbours)
+    asked = [body["messages"][0]["content"] for body in sent if "script" not in body]
+    assert set(asked) == {"a", "b", "c", "d"} and len(asked) > 4
+    assert 2 * len(asked) - 4 <= len(gaps) <= 2 * len(asked)  # the last answers are cut
 
 
 @pytest.mark.parametrize(
     ("changes", "words"),
-    [
-        ({"prompts": PROMPTS[:1]}, "ran out of prompts"),
-        ({"prompt_tokens": 91}, "expected 91 in"),
-        ({"questions": []}, "no prompt of the neighbour was answered"),
-    ],
+    [({"prompt_tokens": 91}, "expected 91 in"), ({"output_tokens": 4}, "instead of 4 tokens")],
 )
-def test_what_makes_a_block_worthless(sent, changes, words):
-    with pytest.raises(WrongOutputs, match=words):
-        asyncio.run(run_block(TARGET, replace(LOAD, **changes)))
-
-
-def test_answers_of_another_length(sent, monkeypatch):
+def test_what_makes_a_block_worthless(sent, monkeypatch, changes, words):
     answer = neighbour.stream
 
-    async def shorter(http, body):
-        times, usage = await answer(http, body)
-        return times, usage | {"completion_tokens": 1}
+    async def three_tokens(http, body, gaps):
+        return {**await answer(http, body, gaps), "completion_tokens": 3}
 
-    monkeypatch.setattr(neighbour, "stream", shorter)
-    with pytest.raises(WrongOutputs, match="instead of 3 tokens"):
-        asyncio.run(run_block(TARGET, LOAD))
+    monkeypatch.setattr(neighbour, "stream", three_tokens)
+    with pytest.raises(WrongOutputs, match=words):
+        asyncio.run(run_block(TARGET, replace(LOAD, **changes)))
 
 
 def ask(status, text):
     async def run():
         transport = httpx.MockTransport(lambda request: httpx.Response(status, text=text))
         async with httpx.AsyncClient(transport=transport, base_url="http://server") as http:
-            return await stream(http, {})
+            gaps = []
+            return gaps, await stream(http, {}, gaps)
 
     return asyncio.run(run())
 
@@ -85,8 +80,8 @@ def test_a_stream():
     chunks += [{"choices": [{"delta": {"content": text}}]} for text in ("a", "")]
     chunks.append({"choices": [], "usage": usage})
     lines = [*(f"data: {json.dumps(chunk)}" for chunk in chunks), "data: [DONE]"]
-    times, found = ask(200, "\n\n".join(lines))
-    assert len(times) == 2 and found == usage
+    gaps, found = ask(200, "\n\n".join(lines))
+    assert len(gaps) == 1 and found == usage
 
 
 def test_a_refusal():
@@ -104,7 +99,7 @@ def lines():
             arm,
             n // 2,
             LOAD,
-            Outcome([(1.1 if arm.asked else 1.0) * 0.1 * (1 + n // 2)] * 5, 3),
+            [(1.1 if arm.asked else 1.0) * 0.1 * (1 + n // 2)] * 5,
             about,
         )
         for n, arm in enumerate(arms)
@@ -115,17 +110,23 @@ def test_the_verdict(lines):
     assert neighbour_bench.p99_ratio(lines).value == pytest.approx(1.1)
     text = neighbour_bench.report(lines, 1.2)
     assert "1.10 times stock's, at most 1.2" in text
-    assert "| stock | 2 | 10 | 150 | 200 | 200 | 200 | 100, 200 | 6 | 90 |" in text
+    assert "| stock | 2 | 10 | 150 | 200 | 200 | 200 | 100, 200 | 90 |" in text
     assert "**more than** 1.05" in neighbour_bench.report(lines, 1.05)
+
+
+def test_the_committed_report_follows_from_its_lines():
+    path = Path(benchmarks.__file__).parent / "results" / "2026-11-25-neighbour.md"
+    lines = read_lines(path.with_suffix(".jsonl"))
+    assert path.read_text() == neighbour_bench.report(lines, 1.2)
+    assert neighbour_bench.p99_ratio(lines).high < 1.2
 
 
 def test_the_neighbour_sends_what_nobody_has_seen(expected):
     args = neighbour_bench.parse_arguments(["--size", "84x84", "--items", "2", "--clients", "3"])
     stock, other = (
-        neighbour_bench.load_of(args, expected, arm, 1, 2)
-        for arm in (Arm(STOCK), Arm(SCRIPT, 0.11))
+        neighbour_bench.load_of(args, expected, arm, 1) for arm in (Arm(STOCK), Arm(SCRIPT, 0.11))
     )
-    assert stock.questions == other.questions and list(map(len, stock.questions)) == [2, 2, 2]
+    assert stock.questions == other.questions and list(map(len, stock.questions)) == [4, 4, 4]
     assert stock.prompt_tokens - other.prompt_tokens == 2 * (78 - 9)
     urls = [
         part["image_url"]["url"]
@@ -133,4 +134,4 @@ def test_the_neighbour_sends_what_nobody_has_seen(expected):
         for message in load.prompts
         for part in message["content"][1:]
     ]
-    assert len(set(urls)) == len(urls) == 4 * neighbour_bench.MOST_PROMPTS
+    assert len(set(urls)) == len(urls) == 4 * args.prompts
