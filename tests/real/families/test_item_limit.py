@@ -3,6 +3,9 @@
 Processors alone: no engine runs.
 """
 
+import json
+import shutil
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -182,3 +185,28 @@ def test_a_limit_is_what_memory_is_profiled_with(served, modalities, limit):
     assert fewer < limit <= tokens
     kept = num_kept(tokens, tokens, keep_ratio=min(1, CONTEXT / limit))
     assert span.get_num_embeds() == (kept or tokens)
+
+
+@pytest.mark.parametrize("family", ["qwen2.5-vl"], indirect=True)
+def test_videos_with_the_pixels_of_published_checkpoints(family_checkpoint, family, tmp_path):
+    """The table in vllm_script/README.md: what stock refuses at a context of 32,768 is refused."""
+    folder = tmp_path / "model"
+    shutil.copytree(family_checkpoint(family), folder)
+    for path in folder.glob("*preprocessor_config.json"):
+        settings = json.loads(path.read_text())
+        settings["size"] = {"shortest_edge": 3136, "longest_edge": 12_845_056}
+        path.write_text(json.dumps(settings))
+    longer = {"max_position_embeddings": 32_768}
+    config = EngineArgs(
+        str(folder),
+        additional_config={"script": {"relevance": "none"}},
+        hf_overrides={**longer, "text_config": longer},
+        max_model_len=32_768,
+    ).create_model_config()
+    processor = MULTIMODAL_REGISTRY.create_processor(config)
+    assert processor._largest_item == 32_768
+    counted = [
+        processor.family.video_tokens(processor.info, 32, height, width, {})
+        for width, height in [(1280, 720), (1920, 1080), (2560, 1440), (3840, 2160)]
+    ]
+    assert counted == [19_136, 43_056, 74_256, 168_784]
