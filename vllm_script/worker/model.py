@@ -151,10 +151,10 @@ class PrunedModel:
         modality = "video" if any("video" in name for name in kwargs) else "image"  # one a call
         packed = unpack(kwargs, modality)
         if packed is None:
+            expected = self._self_test(modality, kwargs)
             rows = self.embed_whole(modality, kwargs)
-            if modality not in self._tested and any(n.startswith("pixel_values") for n in kwargs):
-                self._tested.add(modality)
-                self._self_test(modality, next(self.split(kwargs, len(rows))), len(rows[0]))
+            if expected is not None and len(rows[0]) != expected:
+                raise self._unknown(len(rows[0]), expected)
             return rows
         embeddings: list[torch.Tensor] = []
         for fields, item in zip(self.split(kwargs, len(packed)), packed, strict=True):
@@ -195,26 +195,43 @@ class PrunedModel:
             self.script_clip.check()
             self._clip_checked = True
 
-    def _self_test(self, modality: str, fields: dict[str, Any], num_rows: int) -> None:
-        """Prune the first item left whole, which is vLLM's dummy where it profiles memory.
+    def _self_test(self, modality: str, fields: dict[str, Any]) -> int | None:
+        """Prune the first item that is left whole, which is vLLM's dummy where it profiles memory.
 
         So the memory that selection takes is part of the profile, and the start-up ends where a
-        layout does not fit the model, or tensor-parallel ranks keep different rows.
+        layout does not fit the model, or tensor-parallel ranks keep different rows. It comes before
+        the rows that stock vLLM makes of the item, so that the two do not add up.
+
+        Args:
+            fields: of a batch of items.
+
+        Returns:
+            the rows that the model should make of the item; None where such an item was tested
+            before, or came without pixels.
         """
-        image = self.encode(modality, fields)
+        if modality in self._tested or not any(n.startswith("pixel_values") for n in fields):
+            return None
+        self._tested.add(modality)
+        image = self.encode(modality, next(self.split(fields, 1)))
         self.feature_cache.check(image)
-        if image.layout.num_placeholders != num_rows:
-            raise RuntimeError(
-                f"the model returns {num_rows} rows for an image, its layout has "
-                f"{image.layout.num_placeholders}: this plugin does not know this model"
-            )
+        layout = image.layout
+        if (fewest := int(layout.rows.max()) + 1) > len(image.features):
+            raise self._unknown(len(image.features), fewest)
         plan = make_plan(self._script_config, query=((0, 1),))
-        count = plan.num_kept(*image.layout.counts)
+        count = plan.num_kept(*layout.counts)
         if count is not None:
             kept = self.selector.select(image, plan).kept
             if len(kept) != count:
-                raise RuntimeError(f"pruning selected {len(kept)} of {num_rows} rows, not {count}")
+                raise RuntimeError(f"pruning selected {len(kept)} rows of an image, not {count}")
             check_ranks_agree(kept)
+        return layout.num_placeholders
+
+    def _unknown(self, found: int, expected: int) -> RuntimeError:
+        """The error where the model encodes an item otherwise than its layout says."""
+        return RuntimeError(
+            f"the model returns {found} rows for an image, its layout has {expected}: this plugin "
+            "does not know this model"
+        )
 
 
 def _clip(vllm_config: Any, config: ScriptConfig) -> ClipRelevance | None:
