@@ -10,9 +10,11 @@ from vllm_script.wire import (
     MORE_THAN_ANY_STEP,
     PackedItem,
     field_configs,
+    mark_dummies,
     pack,
     packed_count,
     packed_total,
+    take_mark,
     total_alone,
     unpack,
 )
@@ -53,8 +55,16 @@ def test_a_total_alone():
 
 
 def test_our_fields_have_names_of_their_own_for_every_modality():
-    image, video = (pack(ITEM, modality) for modality in ("image", "video"))
+    image, video = (pack(ITEM, m) | mark_dummies(1, m) for m in ("image", "video"))
     assert not image.keys() & video.keys()
     configs = field_configs(["image", "video"])
     assert configs.keys() == image.keys() | video.keys()
     assert {configs[name].modality for name in video} == {"video"}
+
+
+@pytest.mark.parametrize("modality", ["image", "video"])
+def test_dummies_are_told_apart(modality):
+    """And their mark does not reach the model of stock vLLM."""
+    batch = {"pixel_values": None, **mark_dummies(3, modality)}
+    assert take_mark(batch, modality) and batch == {"pixel_values": None}
+    assert not take_mark(batch, modality)

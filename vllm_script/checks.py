@@ -148,7 +148,7 @@ def _connectors(config: Any) -> Iterator[tuple[set[str], Mapping[str, Any]]]:
             named = getattr(importlib.import_module(module), name)
             names |= {base.__name__ for base in named.__mro__}
     yield names, options
-    for each in options.get("connectors", ()):
+    for each in options.get("connectors") or ():
         yield from _connectors(each)
 
 

@@ -95,7 +95,8 @@ class ScriptConfig:
         None,
         Number(1, 2**24, integer=True),
         "The most visual tokens that one image or video may have before pruning. Larger ones are "
-        "refused; memory for encoding and selecting such an item is set aside at start-up.",
+        "refused. It can be raised for videos, and memory for encoding and selecting one of that "
+        "size is then set aside at start-up.",
         flag="--script-max-item-tokens TOKENS",
         unset="as stock vLLM: the largest item that it profiles for the model at its context, or "
         "--max-num-batched-tokens if that is more",

@@ -75,8 +75,8 @@ class Family(Protocol):
             kwargs: the request's `mm_processor_kwargs`.
 
         Returns:
-            placeholders that stock vLLM would give it; None where that is known only once the
-            Hugging Face processor has chosen its frames.
+            placeholders that stock vLLM would give it where all these frames are taken; None where
+            that is known only once the Hugging Face processor has chosen among them.
         """
         return None
 

@@ -2,7 +2,7 @@
 
 Four fields travel beside the pixels of each image or video, as fields of vLLM's own multimodal
 inputs. They stay on the CPU, so that the worker reads them without waiting for the GPU. One of them
-is for the scheduler.
+is for the scheduler. A fifth marks the dummies of start-up.
 """
 
 from __future__ import annotations
@@ -27,6 +27,9 @@ TOTAL = "script_total"
 
 KEY = "script_key"
 """Field with the item's key in the worker's feature cache, uint8 [16]; empty to keep it out."""
+
+DUMMY = "script_dummy"
+"""Field of the items that vLLM profiles memory with, and of no others, bool []."""
 
 MORE_THAN_ANY_STEP = 2**31
 """Stands for a number of visual tokens that is not known."""
@@ -67,8 +70,8 @@ def unpack(kwargs: dict[str, Any], modality: str) -> list[PackedItem | None] | N
     """Take our fields of a batch of items out of `kwargs`, the arguments of `embed_multimodal`.
 
     Returns:
-        what to do with each item, None to leave it whole; None instead of a list where the batch
-        did not pass through our processor, as vLLM's dummies of whole items.
+        what to do with each item, None to leave it whole; None instead of a list where all items
+        of the batch are left whole.
     """
     columns = [kwargs.pop(_name(field, modality), None) for field in FIELDS]
     if columns[0] is None:
@@ -79,6 +82,20 @@ def unpack(kwargs: dict[str, Any], modality: str) -> list[PackedItem | None] | N
         else None
         for plan, count, total, key in zip(*columns, strict=True)
     ]
+
+
+def mark_dummies(num_items: int, modality: str) -> dict[str, torch.Tensor]:
+    """Return the field by which the worker knows vLLM's dummies, for a batch of them."""
+    return {_name(DUMMY, modality): torch.ones(num_items, dtype=torch.bool)}
+
+
+def take_mark(kwargs: dict[str, Any], modality: str) -> bool:
+    """Take the mark of dummies out of `kwargs`, the arguments of `embed_multimodal`.
+
+    Returns:
+        whether they are vLLM's dummies.
+    """
+    return kwargs.pop(_name(DUMMY, modality), None) is not None
 
 
 def packed_count(item: Mapping[str, Any], modality: str) -> int | None:
@@ -117,7 +134,7 @@ def field_configs(modalities: Sequence[str]) -> dict[str, MultiModalFieldConfig]
     """Return how vLLM is to batch our fields, by field name."""
     return {
         _name(field, modality): MultiModalFieldConfig.batched(modality, keep_on_cpu=True)
-        for field in FIELDS
+        for field in (*FIELDS, DUMMY)
         for modality in modalities
     }
 

@@ -14,7 +14,7 @@ from vllm_script.server.script_field import ATTACHED
 
 def test_every_name_is_in_the_table():
     quoted = (REQUEST_KEY, CARRIED_KEY, NOTE_KEY)
-    names = [f'["{key}"]' for key in quoted] + [*wire.FIELDS, ATTACHED]
+    names = [f'["{key}"]' for key in quoted] + [*wire.FIELDS, wire.DUMMY, ATTACHED]
     names += ['additional_config["script"]', "EngineArgs.script_errors", "model_config.vllm_script"]
     names += [f"last {NUM_CHANNELS} channels"]
     assert [name for name in names if name not in frontend.__doc__] == []

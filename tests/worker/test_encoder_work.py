@@ -205,3 +205,22 @@ def test_items_in_the_encoder_cache_cost_nothing(scheduler):
     assert encoded == [(first.request_id, 0)] and not any(rest)
     manager = scheduler.encoder_cache_manager
     assert manager.cache_size - manager.num_free_slots == 10
+
+
+def test_what_fits_and_is_not_scheduled_does_not_count():
+    """As where the KV cache has no room for the request."""
+    manager = ScriptEncoderCacheManager(LARGEST, BUDGET)
+    dropped, scheduled, late = (request_of([(10, 500)]) for _ in range(3))
+    assert manager.can_allocate(dropped, 0, LARGEST, 0)
+    assert manager.can_allocate(scheduled, 0, LARGEST, 0)
+    manager.allocate(scheduled, 0)
+    assert not manager.can_allocate(late, 0, LARGEST - 10, 0)
+    manager.get_freed_mm_hashes()
+    assert manager.can_allocate(late, 0, LARGEST, 0)
+
+
+def test_items_of_one_request_add_up_before_it_is_scheduled():
+    manager = ScriptEncoderCacheManager(LARGEST, BUDGET)
+    request = request_of([(10, 250), (10, 250), (10, 250)])
+    fits = [manager.can_allocate(request, index, LARGEST, 10 * index) for index in range(3)]
+    assert fits == [True, True, False]

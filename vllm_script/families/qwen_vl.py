@@ -43,9 +43,6 @@ from ..positions import grid_coordinates
 from .boxes import ONE_TILE, whole_boxes
 from .mrope import STOCK_PRUNING, MRopeFamily, MRopeProcessor, MRopePrunedModel, layout_of_runs
 
-_CHOOSING = frozenset({"fps", "num_frames", "do_sample_frames", "cap_pixels_per_frame"})
-"""Arguments by which a request has the Hugging Face processor choose frames, or shrink them."""
-
 
 class QwenFamily(MRopeFamily):
     """Qwen2-VL and Qwen2.5-VL."""
@@ -73,9 +70,6 @@ class QwenFamily(MRopeFamily):
         self, info: Any, num_frames: int, height: int, width: int, kwargs: Mapping[str, object]
     ) -> int | None:
         """Return what the frames have, unless the processor chooses among them or shrinks them."""
-        asked = info.ctx.get_merged_mm_kwargs(kwargs)
-        if not _CHOOSING.isdisjoint({**asked, **asked.get("videos_kwargs", {})}):
-            return None
         processor = info.get_hf_processor().video_processor
         if processor.do_sample_frames or getattr(processor, "cap_pixels_per_frame", None):
             return None

@@ -42,6 +42,8 @@ hf_processor_mm_kwargs                Carried        processor.py -> processor.p
 script_plan, script_count,            tensors        wire.py -> wire.py
   script_key, script_total                           fields beside the pixels reach the worker and,
   (and ..._video)                                    the last one, the scheduler
+script_dummy (and ..._video)          tensor         wire.py -> wire.py
+                                                     the worker tests itself on vLLM's dummies
 last 8 channels of a row              bytes          families/mrope.py -> families/mrope.py
                                                      positions are known where rows are at hand
 worker methods script_*               RPC            server/ -> extension.py

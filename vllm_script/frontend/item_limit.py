@@ -8,6 +8,7 @@ give it: what stock would take, or what the operator chose. Memory is profiled w
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from collections.abc import Mapping
 from typing import Any
@@ -17,6 +18,9 @@ import numpy as np
 from ..family import Family
 from ..vllm_types import ProcessingInfo
 from .request import refusal
+
+_CHOOSING = frozenset({"fps", "num_frames", "do_sample_frames", "cap_pixels_per_frame"})
+"""Arguments by which a request has the Hugging Face processor choose frames, or shrink them."""
 
 
 def largest_item(family: Family, info: ProcessingInfo) -> int:
@@ -48,34 +52,50 @@ def video_tokens(
     family: Family, info: ProcessingInfo, video: Any, kwargs: Mapping[str, object]
 ) -> int | None:
     """Return the visual tokens of a decoded video before pruning; None where not known yet."""
-    num_frames, height, width = _shape(_frames(video))
-    return family.video_tokens(info, num_frames, height, width, kwargs)
+    frames = _frames(video)
+    asked = info.ctx.get_merged_mm_kwargs(kwargs)
+    if len(frames) == 0 or not _CHOOSING.isdisjoint({**asked, **asked.get("videos_kwargs", {})}):
+        return None
+    return family.video_tokens(info, *_shape(frames), kwargs)
+
+
+def videos_grow(family: Family, info: ProcessingInfo) -> bool:
+    """Whether more frames are more visual tokens, so that `dummy_video` has as many as asked."""
+    return family.video_tokens(info, 1, 1, 1, {}) is not None
 
 
 def dummy_video(family: Family, info: ProcessingInfo, video: Any, limit: int) -> Any:
     """Return a video of the fewest frames that have `limit` visual tokens before pruning.
 
     Args:
+        family: one whose videos grow, see `videos_grow`.
         video: stock vLLM's dummy, whose frames are all alike: an array of frames, or a pair of
-            that and its metadata. It is returned as it is where the model's processor decides how
-            many tokens a video has; then that has a limit of its own.
+            that and its metadata.
+
+    Raises:
+        ValueError: main memory has no room for such a video.
     """
     frames = _frames(video)
     _, height, width = _shape(frames)
 
-    if family.video_tokens(info, 1, height, width, {}) is None:
-        return video
-
     def tokens(num_frames: int) -> int:
         count = family.video_tokens(info, num_frames, height, width, {})
-        assert count is not None, "it is known of all numbers of frames, or of none"
+        assert count is not None, "called where videos grow"
         return count
 
     enough = 1
     while tokens(enough) < limit:
         enough *= 2
     num_frames = 1 + bisect_left(range(1, enough + 1), limit, key=tokens)
-    frames = np.resize(frames, (num_frames, *np.shape(frames)[1:]))
+    shape = (num_frames, *np.shape(frames)[1:])
+    try:
+        frames = np.resize(frames, shape)
+    except MemoryError:
+        raise ValueError(
+            f"--script-max-item-tokens {limit} is profiled with a video of {num_frames} frames of "
+            f"{width}x{height}, {math.prod(shape) / 2**30:.0f} GiB for which main memory has no "
+            "room; choose a smaller limit"
+        ) from None
     if not isinstance(video, tuple):
         return frames
     metadata = dict(video[1])

@@ -7,7 +7,6 @@ its keyword arguments, as `Carried`, and is taken out again before stock vLLM re
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -53,8 +52,11 @@ class Carried:
     identifiers: Mapping[str, list[str]] = field(default_factory=dict)
     """Identifiers of all items, by modality."""
 
-    limit: float = math.inf
-    """The most visual tokens that each item may have before pruning."""
+    limits: Mapping[str, float] = field(default_factory=dict)
+    """The most visual tokens that an item may have before pruning, by modality."""
+
+    dummies: bool = False
+    """Whether the items are those that vLLM profiles memory with."""
 
 
 def take_carried(kwargs: Mapping[str, Any]) -> tuple[Carried, dict[str, Any]]:

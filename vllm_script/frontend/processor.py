@@ -25,8 +25,15 @@ from ..family import Family
 from ..layout import Layout
 from ..plan import Plan, image_key
 from ..vllm_types import Items
-from ..wire import PackedItem, field_configs, pack, packed_count, total_alone
-from .item_limit import check_item, dummy_video, largest_item, video_tokens
+from ..wire import (
+    PackedItem,
+    field_configs,
+    mark_dummies,
+    pack,
+    packed_count,
+    total_alone,
+)
+from .item_limit import check_item, dummy_video, largest_item, video_tokens, videos_grow
 from .items import (
     CARRIED_KEY,
     Carried,
@@ -81,11 +88,12 @@ class PruningProcessor(BaseMultiModalProcessor):
         """
         inputs = super().get_dummy_inputs(*args, **kwargs)
         settings = replace(at_most(self._script_config), cache_gb=0)
-        if (limit := settings.max_item_tokens) is not None and "video" in self.family.modalities:
+        limit, context = settings.max_item_tokens, self.info.ctx.model_config.max_model_len
+        if limit is not None and inputs.mm_data_items.get("video") and self._videos_grow:
             inputs = self._at_limit(inputs, limit)
             # What is kept of it fits the context, as what is kept of any request's item must.
-            fits = min(settings.max_keep_ratio, self.info.ctx.model_config.max_model_len / limit)
-            settings = replace(settings, keep_ratio=max(fits, settings.min_keep_ratio))
+            fits = min(settings.max_keep_ratio, max(context / limit, settings.min_keep_ratio))
+            settings = replace(settings, keep_ratio=fits)
         request = ScriptRequest(
             queries="What is shown in the image?", config=settings, counted=False
         )
@@ -98,9 +106,9 @@ class PruningProcessor(BaseMultiModalProcessor):
             raise RuntimeError("the prompt did not pass through the renderer of the script plugin")
         modalities = [m for m in self.family.modalities if m in inputs.mm_data_items]
         items = {m: inputs.mm_data_items[m] for m in modalities}
-        limit = self._item_limit(request)
-        for own in items.values():
-            self._check_sizes(own, kwargs, limit)
+        limits = {m: self._item_limit(request, m) for m in items}
+        for modality, own in items.items():
+            self._check_sizes(own, kwargs, limits[modality])
         plans = {m: self._plans(items[m], request, kwargs) for m in items}
         if request.watcher is not None:
             plans = {m: list(map(request.watcher.mark, plans[m])) for m in plans}
@@ -109,7 +117,7 @@ class PruningProcessor(BaseMultiModalProcessor):
         caching = request.settings.cache_gb != 0
         planned = {m: planned_items(plans[m], hashes[m], items[m], caching=caching) for m in items}
         hashes |= {m: [item.identifier for item in planned[m]] for m in items}
-        carrying = {**kwargs, CARRIED_KEY: Carried(planned, hashes, limit)}
+        carrying = {**kwargs, CARRIED_KEY: Carried(planned, hashes, limits, not request.counted)}
         processed = super().apply(replace(inputs, hf_processor_mm_kwargs=carrying), timing_ctx)
         for modality in items:
             sent = processed["mm_kwargs"].get(modality, ())
@@ -145,13 +153,16 @@ class PruningProcessor(BaseMultiModalProcessor):
     ) -> Any:
         carried, stock_kwargs = take_carried(hf_kwargs)
         pruned = [m for m, items in carried.items.items() if any(item.plan for item in items)]
-        if not pruned:
+        if not pruned and not carried.dummies:
             return super()._apply_hf_processor_main(mm_items, stock_kwargs)
         batch = BatchFeature()
         for modality, items in mm_items.items():
+            if carried.dummies and modality in carried.items:
+                batch.update(mark_dummies(len(items), modality))
             if modality in pruned:
                 own = carried.items[modality]
-                batch.update(self._process(items, own, carried.limit, stock_kwargs))
+                limit = carried.limits[modality]
+                batch.update(self._process(items, own, limit, stock_kwargs))
             else:
                 others = MultiModalDataItems({modality: items})
                 batch.update(super()._apply_hf_processor_main(others, stock_kwargs))
@@ -192,13 +203,22 @@ class PruningProcessor(BaseMultiModalProcessor):
 
     # What these methods do of their own, in the same order.
 
-    def _item_limit(self, request: ScriptRequest) -> float:
-        """The most visual tokens that an item may have before pruning."""
+    def _item_limit(self, request: ScriptRequest, modality: str) -> float:
+        """The most visual tokens that an item may have before pruning.
+
+        The operator can raise it for what the dummies can be as large as, else lower it.
+        """
         if not request.counted:  # the dummies of memory profiling are what the limit is made of
             return math.inf
-        if (limit := self._script_config.max_item_tokens) is not None:
+        limit = self._script_config.max_item_tokens
+        if limit is not None and modality == "video" and self._videos_grow:
             return limit
-        return max(self._largest_item, request.encoder_cache_size)
+        stock = max(self._largest_item, request.encoder_cache_size)
+        return stock if limit is None else min(limit, stock)
+
+    @cached_property
+    def _videos_grow(self) -> bool:
+        return "video" in self.family.modalities and videos_grow(self.family, self.info)
 
     @cached_property
     def _largest_item(self) -> int:
@@ -217,11 +237,9 @@ class PruningProcessor(BaseMultiModalProcessor):
                 check_item(f"{items.modality} {index}", tokens, limit)
 
     def _at_limit(self, inputs: ProcessorInputs, limit: int) -> ProcessorInputs:
-        """Stock's dummies with videos of `limit` visual tokens, as far as the model has so many."""
+        """Stock's dummies with videos of `limit` visual tokens."""
         items = inputs.mm_data_items
-        if not (stock := items.get("video")):
-            return inputs
-        own = [dummy_video(self.family, self.info, video, limit) for video in stock]
+        own = [dummy_video(self.family, self.info, video, limit) for video in items["video"]]
         videos = self.info.parse_mm_data({"video": own}, validate=False)
         return replace(inputs, mm_data_items=MultiModalDataItems({**items, **videos}))
 

@@ -92,6 +92,7 @@ SCHEDULING: Probes = {
             "can_allocate": (
                 *("request", "input_id", "encoder_compute_budget", "num_embeds_to_schedule"),
             ),
+            "allocate": ("request", "input_id"),
             "get_freed_mm_hashes": (),
         },
     ),

@@ -74,7 +74,13 @@ def _weight_files(clip_model: str) -> list[Path]:
         if path.suffix != ".json":
             return [path]
         listed = sorted(set(json.loads(path.read_text())["weight_map"].values()))
-        return [file for each in listed if (file := _find(clip_model, each)) is not None]
+        files = {each: _find(clip_model, each) for each in listed}
+        if missing := [each for each, file in files.items() if file is None]:
+            raise ValueError(
+                f"the weights of the CLIP checkpoint {clip_model} cannot be read: {name} lists "
+                f"{missing[0]}, which is not there; fetch the whole checkpoint"
+            )
+        return [file for file in files.values() if file is not None]
     raise ValueError(
         f"the weights of the CLIP checkpoint {clip_model} cannot be read: it has none of "
         f"{', '.join(_FILES)}, or they are not in the cache and the hub does not answer; name a "

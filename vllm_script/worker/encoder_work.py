@@ -10,18 +10,39 @@ is right.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from vllm.v1.core.encoder_cache_manager import EncoderCacheManager
 
 from ..wire import packed_total
 
 
+class _Work(NamedTuple):
+    """What encoding some items takes."""
+
+    tokens: int = 0
+    """Tokens before pruning."""
+    hidden: int = 0
+    """Those among them that are no placeholders, of which the scheduler knows nothing."""
+
+    def __add__(self, other: _Work) -> _Work:  # type: ignore[override]
+        return _Work(self.tokens + other.tokens, self.hidden + other.hidden)
+
+
+def _work_of(request: Any, input_id: int) -> _Work:
+    """What encoding an item of vLLM's `Request` takes."""
+    feature = request.mm_features[input_id]
+    rows = request.get_num_encoder_embeds(input_id)
+    total = packed_total(feature.data or {}, feature.modality) or rows
+    return _Work(total, total - rows)
+
+
 class ScriptEncoderCacheManager(EncoderCacheManager):
     """Lets as much into a step as stock vLLM would, and the first item in any case.
 
-    The scheduler asks `can_allocate` of one item after the other, takes the placeholders of those
-    that fit off its budget, and ends the step with `get_freed_mm_hashes`. What encoding takes is
+    The scheduler asks `can_allocate` of one item of a request after the other. Where the request
+    gets its place in the step it calls `allocate` for those that fitted, and takes their
+    placeholders off its budget. It ends the step with `get_freed_mm_hashes`. What encoding takes is
     added up here. Whether our feature cache has an item is not known in the scheduler, so it counts
     as if it had not. A step that has no pruned item is stock's.
 
@@ -38,10 +59,12 @@ class ScriptEncoderCacheManager(EncoderCacheManager):
     def __init__(self, cache_size: int, step_tokens: int) -> None:
         super().__init__(cache_size)
         self._step_tokens = step_tokens
-        self._work = 0
-        """Tokens before pruning of the items that are in the step."""
-        self._hidden = 0
-        """Those among them that are no placeholders, of which the scheduler knows nothing."""
+        self._step = _Work()
+        """Of the items that are in the step."""
+        self._asked = _Work()
+        """Of the items of the request that is being asked about, which fitted so far."""
+        self._asking: str | None = None
+        """Name of that request."""
 
     def can_allocate(
         self,
@@ -57,24 +80,28 @@ class ScriptEncoderCacheManager(EncoderCacheManager):
             encoder_compute_budget: placeholders that may still be encoded in this step.
             num_embeds_to_schedule: placeholders of the request's items that fitted before.
         """
-        feature = request.mm_features[input_id]
-        rows = request.get_num_encoder_embeds(input_id)
-        total = packed_total(feature.data or {}, feature.modality) or rows
-        hidden = total - rows
+        if request.request_id != self._asking:
+            self._asking, self._asked = request.request_id, _Work()
+        own, others = _work_of(request, input_id), self._step + self._asked
         # The first item is let in: one that is larger than a step would wait for ever.
-        if self._work and self._hidden + hidden:
-            left = min(encoder_compute_budget - self._hidden, self._step_tokens - self._work)
-            encoder_compute_budget = left - hidden
+        if others.tokens and others.hidden + own.hidden:
+            left = min(encoder_compute_budget - others.hidden, self._step_tokens - others.tokens)
+            encoder_compute_budget = left - own.hidden
         fits: bool = super().can_allocate(
             request, input_id, encoder_compute_budget, num_embeds_to_schedule
         )
         if fits:
-            self._work += total
-            self._hidden += hidden
+            self._asked += own
         return fits
+
+    def allocate(self, request: Any, input_id: int) -> None:
+        """Reserve space for the rows of an item that is in the step, as stock's method."""
+        super().allocate(request, input_id)
+        self._step += _work_of(request, input_id)
+        self._asking = None
 
     def get_freed_mm_hashes(self) -> list[str]:
         """Return stock's list; the scheduler asks for it once, at the end of a step."""
-        self._work = self._hidden = 0
+        self._step, self._asking = _Work(), None
         freed: list[str] = super().get_freed_mm_hashes()
         return freed

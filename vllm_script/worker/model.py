@@ -23,7 +23,7 @@ from ..patches.probing import Probes
 from ..plan import make_plan
 from ..relevance.checkpoint import read
 from ..relevance.clip import ClipRelevance
-from ..wire import PackedItem, unpack
+from ..wire import PackedItem, take_mark, unpack
 from .encoded_image import EncodedImage
 from .feature_cache import FeatureCache, default_capacity_gb
 from .ranks import check_ranks_agree
@@ -51,7 +51,6 @@ class PrunedModel:
         config = ScriptConfig.of(vllm_config.model_config)
         self._script_config = config
         self._hf_config = hf_config
-        self._tested: set[str] = set()
         self._timers = Timers(vllm_config.device_config.device)
         encodes = get_pp_group().is_first_rank  # of a pipeline only the first stage does
         cache_gb = config.cache_gb if encodes else 0
@@ -149,9 +148,9 @@ class PrunedModel:
     def embed_multimodal(self, **kwargs: Any) -> Any:
         self._check_clip()
         modality = "video" if any("video" in name for name in kwargs) else "image"  # one a call
-        packed = unpack(kwargs, modality)
+        packed, are_dummies = unpack(kwargs, modality), take_mark(kwargs, modality)
         if packed is None:
-            expected = self._self_test(modality, kwargs)
+            expected = self._self_test(modality, kwargs) if are_dummies else None
             rows = self.embed_whole(modality, kwargs)
             if expected is not None and len(rows[0]) != expected:
                 raise self._unknown(len(rows[0]), expected)
@@ -164,6 +163,8 @@ class PrunedModel:
             image = self._encoded(modality, fields, item.key)
             with self._timers.measure("selection"):
                 kept = self._kept(image, item)
+                if are_dummies:
+                    check_ranks_agree(kept)
                 embeddings.append(self.embed_kept(modality, fields, image, kept))
         return embeddings
 
@@ -195,23 +196,19 @@ class PrunedModel:
             self.script_clip.check()
             self._clip_checked = True
 
-    def _self_test(self, modality: str, fields: dict[str, Any]) -> int | None:
-        """Prune the first item that is left whole, which is vLLM's dummy where it profiles memory.
+    def _self_test(self, modality: str, fields: dict[str, Any]) -> int:
+        """Prune one of the dummies that vLLM profiles memory with, where they are left whole.
 
         So the memory that selection takes is part of the profile, and the start-up ends where a
         layout does not fit the model, or tensor-parallel ranks keep different rows. It comes before
         the rows that stock vLLM makes of the item, so that the two do not add up.
 
         Args:
-            fields: of a batch of items.
+            fields: of a batch of dummies.
 
         Returns:
-            the rows that the model should make of the item; None where such an item was tested
-            before, or came without pixels.
+            the rows that the model should make of each.
         """
-        if modality in self._tested or not any(n.startswith("pixel_values") for n in fields):
-            return None
-        self._tested.add(modality)
         image = self.encode(modality, next(self.split(fields, 1)))
         self.feature_cache.check(image)
         layout = image.layout

@@ -208,7 +208,7 @@ def engine(family, family_checkpoint):
     )
     del os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"]
     engine = Engine(family, llm)
-    kept_of = PrunedModel._kept  # which the self-test of the first whole item does not call
+    kept_of = PrunedModel._kept  # which the self-test of the start-up does not call
 
     def spy(self, image, item):
         kept = kept_of(self, image, item)

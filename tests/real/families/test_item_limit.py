@@ -17,6 +17,7 @@ from vllm.renderers import renderer_from_config
 from vllm_script.benchmarks.checkpoints import WRITERS
 from vllm_script.budget import num_kept
 from vllm_script.frontend.item_limit import video_tokens
+from vllm_script.frontend.request import ScriptRequest
 
 QUICK = {"llava-next", "qwen2.5-vl"}
 """`make test` runs these; the other families are slow."""
@@ -104,9 +105,22 @@ def test_the_default_is_the_largest_that_stock_profiles(family_checkpoint, famil
     assert MULTIMODAL_REGISTRY.create_processor(pruned)._largest_item == max(largest)
 
 
+def test_a_raised_limit_takes_nothing_from_images(served, modalities):
+    """Images cannot be profiled larger than stock's, so theirs stays, and so do their dummies."""
+    if "image" not in modalities:
+        pytest.skip("this family does not prune images")
+    largest = []
+    for script in {}, {"max_item_tokens": 10 * CONTEXT}:
+        processor = served(**script).get_mm_processor()
+        (span,) = processor.get_dummy_mm_inputs({"image": 1})["mm_placeholders"]["image"]
+        limit = processor._item_limit(ScriptRequest(), "image")
+        largest.append((span.get_num_embeds(), limit))
+    assert largest[0] == largest[1]
+
+
 @pytest.mark.parametrize("modality", ["image", "video"])
 def test_one_token_too_many_is_refused(served, modalities, modality):
-    """Whatever is kept: also of an item that is left whole."""
+    """Whatever is kept: also of an item that is left whole, where its size is known early."""
     if modality not in modalities:
         pytest.skip("this family does not prune these")
     item = picture() if modality == "image" else film(8)
@@ -177,8 +191,10 @@ def test_a_limit_is_what_memory_is_profiled_with(served, modalities, limit):
     (video,) = processor.get_dummy_inputs(CONTEXT, {"video": 1}, {}).mm_data_items["video"]
     (span,) = processor.get_dummy_mm_inputs({"video": 1})["mm_placeholders"]["video"]
     tokens = video_tokens(processor.family, processor.info, video, {})
-    if tokens is None:  # qwen3-vl, whose processor has a limit of its own
-        assert span.get_num_embeds() <= min(limit, CONTEXT)
+    if tokens is None:  # qwen3-vl: its processor bounds a video, and no limit can raise that
+        request = ScriptRequest(encoder_cache_size=0)
+        assert processor._item_limit(request, "video") == min(limit, processor._largest_item)
+        assert span.get_num_embeds() == 128
         return
     frames = video[0] if isinstance(video, tuple) else video
     fewer = video_tokens(processor.family, processor.info, frames[:-1], {})
