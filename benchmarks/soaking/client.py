@@ -81,19 +81,25 @@ async def _ask(http: httpx.AsyncClient, request: Request) -> Outcome:
 
 
 async def _read_stream(reply: httpx.Response, cut_after: int | None) -> Outcome:
-    """Read pieces to the end, or so many of them: closing the reply closes the connection."""
-    tokens, pieces = None, 0
+    """Read pieces to the end, or so many of them: closing the reply closes the connection.
+
+    Where the server's processes are short of time it puts several tokens into a piece. So a stream
+    may end before that many pieces have come, but not before that many tokens.
+    """
+    tokens, pieces, answered = None, 0, 0
     async for line in reply.aiter_lines():
         if line == "data: [DONE]":
-            if cut_after is not None:
-                return Outcome(0, text=f"the stream ended after {pieces} pieces")
+            if cut_after is not None and answered < cut_after:
+                return Outcome(0, text=f"the stream ended after {answered} tokens")
             return Outcome(200, tokens)
         if not line.startswith("data: "):
             continue
         chunk = json.loads(line.removeprefix("data: "))
         if error := chunk.get("error"):
             return Outcome(int(error.get("code", 0)), text=str(error))
-        tokens = (chunk.get("usage") or {}).get("prompt_tokens", tokens)
+        usage = chunk.get("usage") or {}
+        tokens = usage.get("prompt_tokens", tokens)
+        answered = usage.get("completion_tokens", answered)
         pieces += bool(chunk["choices"])
         if pieces == cut_after:
             return Outcome(200, tokens)

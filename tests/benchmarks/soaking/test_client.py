@@ -60,6 +60,9 @@ def test_streams():
     assert answer(Request("a", STREAM), whole) == Outcome(200, 9)
     assert answer(Request("a", STREAM, cut_after=2), whole) == Outcome(200, 9)
     assert answer(Request("a", STREAM, cut_after=3), whole).status == 0
+    merged = {**PIECE, "usage": {"prompt_tokens": 9, "completion_tokens": 3}}  # of three tokens
+    assert answer(Request("a", STREAM, cut_after=3), events(merged)) == Outcome(200, 9)
+    assert answer(Request("a", STREAM, cut_after=4), events(merged)).status == 0
     assert answer(Request("a", STREAM), events(PIECE, done=False)).status == 0
     assert answer(Request("a", STREAM), events(PIECE, ERROR)).status == 500
 
