@@ -59,6 +59,10 @@ class Family(Protocol):
                 item, or as it batches a single one.
         """
 
+    def video_layout(self, hf_config: Any, num_frames: int) -> Layout | None:
+        """Return the layout of a video of so many frames; None where it depends on more."""
+        return None
+
     def video_tokens(
         self,
         info: ProcessingInfo,
@@ -78,7 +82,8 @@ class Family(Protocol):
             placeholders that stock vLLM would give it where all these frames are taken; None where
             that is known only once the Hugging Face processor has chosen among them.
         """
-        return None
+        layout = self.video_layout(info.get_hf_config(), num_frames)
+        return None if layout is None else layout.num_placeholders
 
     def largest_item(self, info: ProcessingInfo, modality: str, max_model_len: int) -> int:
         """Return how many visual tokens the largest item has that stock vLLM profiles.

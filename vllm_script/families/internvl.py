@@ -45,21 +45,15 @@ class TilesFamily(Family):
 
     modalities = ("image", "video")
 
-    def video_tokens(
-        self,
-        info: ProcessingInfo,
-        num_frames: int,
-        height: int,
-        width: int,
-        kwargs: Mapping[str, object],
-    ) -> int:
-        """Return a tile's tokens for every frame, whatever its size."""
-        tile_tokens = _tile_side(info.get_hf_config()) ** 2
-        return _video_layout(num_frames, tile_tokens).num_placeholders
+    def video_layout(self, hf_config: Any, num_frames: int) -> Layout:
+        """Return the frames, each of them one tile and one run."""
+        return _video_layout(num_frames, _tile_side(hf_config) ** 2)
 
     def item_layout(self, hf_config: Any, modality: str, fields: Mapping[str, Any]) -> Layout:
-        layout_of = _video_layout if modality == "video" else _image_layout
-        return layout_of(int(fields[f"{modality}_num_patches"]), _tile_side(hf_config) ** 2)
+        num_tiles = int(fields[f"{modality}_num_patches"])
+        if modality == "video":
+            return self.video_layout(hf_config, num_tiles)
+        return _image_layout(num_tiles, _tile_side(hf_config) ** 2)
 
     def views(self, hf_config: Any, layout: Layout, height: int, width: int) -> Views:
         """Return the boxes of the tiles, then of the thumbnail."""

@@ -25,26 +25,21 @@ class LlavaNextVideoFamily(Family):
     modalities = ("video",)
 
     def example(self, hf_config: Any) -> tuple[str, Layout]:
-        return "8 frames", _layout(hf_config, 8)
+        return "8 frames", self.video_layout(hf_config, 8)
 
     def image_layout(
         self, info: ProcessingInfo, height: int, width: int, kwargs: Mapping[str, object]
     ) -> Layout:
         raise AssertionError("vLLM takes no images for LLaVA-NeXT-Video")
 
-    def video_tokens(
-        self,
-        info: ProcessingInfo,
-        num_frames: int,
-        height: int,
-        width: int,
-        kwargs: Mapping[str, object],
-    ) -> int:
-        """Return equally many for every frame, whatever its size."""
-        return _layout(info.get_hf_config(), num_frames).num_placeholders
+    def video_layout(self, hf_config: Any, num_frames: int) -> Layout:
+        """Return the frames in one run."""
+        vision = hf_config.vision_config
+        side = -(-(vision.image_size // vision.patch_size) // hf_config.spatial_pool_stride)
+        return Layout(torch.arange(num_frames * side**2), num_frames, minimum=num_frames)
 
     def item_layout(self, hf_config: Any, modality: str, fields: Mapping[str, Any]) -> Layout:
-        return _layout(hf_config, num_frames(fields))
+        return self.video_layout(hf_config, num_frames(fields))
 
 
 def num_frames(fields: Mapping[str, Any]) -> int:
@@ -53,13 +48,6 @@ def num_frames(fields: Mapping[str, Any]) -> int:
     vLLM's batch of a single item has one dimension more in front.
     """
     return int(fields["pixel_values_videos"].shape[-4])
-
-
-def _layout(hf_config: Any, frames: int) -> Layout:
-    """Layout of a video: its frames in one run."""
-    vision = hf_config.vision_config
-    side = -(-(vision.image_size // vision.patch_size) // hf_config.spatial_pool_stride)
-    return Layout(torch.arange(frames * side**2), frames, minimum=frames)
 
 
 class ScriptLlavaNextVideoProcessor(PruningProcessor, LlavaNextVideoMultiModalProcessor):

@@ -41,24 +41,18 @@ class LlavaOnevisionFamily(Family):
         """Return the base tile's rows, then the grid's with newlines."""
         return _image_layout(Anyres.of(info.get_hf_config()), height, width)
 
-    def video_tokens(
-        self,
-        info: ProcessingInfo,
-        num_frames: int,
-        height: int,
-        width: int,
-        kwargs: Mapping[str, object],
-    ) -> int:
-        """Return equally many for every frame, whatever its size, and one for the newline."""
-        side = Anyres.of(info.get_hf_config()).tile_side
-        return _video_layout(side, num_frames).num_placeholders
+    def video_layout(self, hf_config: Any, num_frames: int) -> Layout:
+        """Return the frames in one run, then one newline."""
+        side = -(-Anyres.of(hf_config).tile_side // POOL_STRIDE)
+        rows = torch.arange(num_frames * side**2 + 1)
+        rows[-1] = -1
+        return Layout(rows, num_frames, minimum=num_frames)
 
     def item_layout(self, hf_config: Any, modality: str, fields: Mapping[str, Any]) -> Layout:
-        anyres = Anyres.of(hf_config)
         if modality == "video":
-            return _video_layout(anyres.tile_side, num_frames(fields))
+            return self.video_layout(hf_config, num_frames(fields))
         height, width = fields["image_sizes"].flatten().tolist()
-        return _image_layout(anyres, height, width)
+        return _image_layout(Anyres.of(hf_config), height, width)
 
     def views(self, hf_config: Any, layout: Layout, height: int, width: int) -> Views:
         """Return the boxes of the base tile, then of the grid, with an empty one per newline."""
@@ -77,14 +71,6 @@ def _image_layout(anyres: Anyres, height: int, width: int) -> Layout:
     merge = LlavaOnevisionForConditionalGeneration._merge_image_patch_embeddings
     rows = merged_patch_numbers(merge, anyres, height, width, image_newline=NEWLINE)
     return Layout(torch.where(rows < 0, -1, torch.arange(len(rows))))
-
-
-def _video_layout(tile_side: int, frames: int) -> Layout:
-    """Layout of a video: its frames in one run, then one newline."""
-    side = -(-tile_side // POOL_STRIDE)
-    rows = torch.arange(frames * side**2 + 1)
-    rows[-1] = -1
-    return Layout(rows, frames, minimum=frames)
 
 
 class ScriptLlavaOnevisionProcessor(PruningProcessor, LlavaOnevisionMultiModalProcessor):

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import partial
 from typing import Any
 
 from transformers.feature_extraction_utils import BatchFeature
@@ -33,7 +32,7 @@ from ..wire import (
     packed_count,
     total_alone,
 )
-from .item_limit import check_item, dummy_video, largest_item, video_tokens, videos_grow
+from .item_limit import ItemLimit, check_item
 from .items import (
     CARRIED_KEY,
     Carried,
@@ -78,6 +77,7 @@ class PruningProcessor(BaseMultiModalProcessor):
         cache_gb = self._script_config.cache_gb
         self.pixel_cache = PixelCache(DEFAULT_CACHE_GB if cache_gb is None else cache_gb)
         self.counter = ItemCounter()
+        self.item_limit = ItemLimit(self._script_config, self.family, info)
 
     def get_dummy_inputs(self, *args: Any, **kwargs: Any) -> ProcessorInputs:
         """Return stock's dummies, each with the most visual tokens that a request may keep.
@@ -88,12 +88,7 @@ class PruningProcessor(BaseMultiModalProcessor):
         """
         inputs = super().get_dummy_inputs(*args, **kwargs)
         settings = replace(at_most(self._script_config), cache_gb=0)
-        limit, context = settings.max_item_tokens, self.info.ctx.model_config.max_model_len
-        if limit is not None and inputs.mm_data_items.get("video") and self._videos_grow:
-            inputs = self._at_limit(inputs, limit)
-            # What is kept of it fits the context, as what is kept of any request's item must.
-            fits = min(settings.max_keep_ratio, max(context / limit, settings.min_keep_ratio))
-            settings = replace(settings, keep_ratio=fits)
+        inputs, settings = self.item_limit.dummies(inputs, settings)
         request = ScriptRequest(
             queries="What is shown in the image?", config=settings, counted=False
         )
@@ -106,7 +101,7 @@ class PruningProcessor(BaseMultiModalProcessor):
             raise RuntimeError("the prompt did not pass through the renderer of the script plugin")
         modalities = [m for m in self.family.modalities if m in inputs.mm_data_items]
         items = {m: inputs.mm_data_items[m] for m in modalities}
-        limits = {m: self._item_limit(request, m) for m in items}
+        limits = {m: self.item_limit.of(request, m) for m in items}
         for modality, own in items.items():
             self._check_sizes(own, kwargs, limits[modality])
         plans = {m: self._plans(items[m], request, kwargs) for m in items}
@@ -203,45 +198,16 @@ class PruningProcessor(BaseMultiModalProcessor):
 
     # What these methods do of their own, in the same order.
 
-    def _item_limit(self, request: ScriptRequest, modality: str) -> float:
-        """The most visual tokens that an item may have before pruning.
-
-        The operator can raise it for what the dummies can be as large as, else lower it.
-        """
-        if not request.counted:  # the dummies of memory profiling are what the limit is made of
-            return math.inf
-        limit = self._script_config.max_item_tokens
-        if limit is not None and modality == "video" and self._videos_grow:
-            return limit
-        stock = max(self._largest_item, request.encoder_cache_size)
-        return stock if limit is None else min(limit, stock)
-
-    @cached_property
-    def _videos_grow(self) -> bool:
-        return "video" in self.family.modalities and videos_grow(self.family, self.info)
-
-    @cached_property
-    def _largest_item(self) -> int:
-        """Visual tokens of the largest item that stock vLLM profiles."""
-        return largest_item(self.family, self.info)
-
     def _check_sizes(self, items: Items, kwargs: Mapping[str, object], limit: float) -> None:
         """Refuse an item that is larger than the limit, where that is known before processing."""
         for index in range(len(items)):
             tokens, item = None, items.get(index)
             if isinstance(items, VideoProcessorItems) and item is not None:
-                tokens = video_tokens(self.family, self.info, item, kwargs)
+                tokens = self.item_limit.video_tokens(item, kwargs)
             elif (layout := self._image_layout(items, index, kwargs)) is not None:
                 tokens = layout.num_placeholders
             if tokens is not None:
                 check_item(f"{items.modality} {index}", tokens, limit)
-
-    def _at_limit(self, inputs: ProcessorInputs, limit: int) -> ProcessorInputs:
-        """Stock's dummies with videos of `limit` visual tokens."""
-        items = inputs.mm_data_items
-        own = [dummy_video(self.family, self.info, video, limit) for video in items["video"]]
-        videos = self.info.parse_mm_data({"video": own}, validate=False)
-        return replace(inputs, mm_data_items=MultiModalDataItems({**items, **videos}))
 
     def _image_layout(
         self, items: Items, index: int, kwargs: Mapping[str, object]

@@ -105,7 +105,7 @@ def test_a_query_is_encoded_once(worker_model):
 class StreamedLoader(RunaiModelStreamerLoader):
     """vLLM's loader for object storage, which reads the model's own files alone; here from disk."""
 
-    def _get_weights_iterator(self, model_or_path, revision):
+    def _get_weights_iterator(self, model_or_path, *_):
         files = [str(path) for path in Path(model_or_path).glob("*.safetensors")]
         return safetensors_weights_iterator(files, use_tqdm_on_load=False)
 

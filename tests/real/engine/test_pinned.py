@@ -138,14 +138,14 @@ def check(family, found):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_images_are_as_they_were_pinned(known_family, family_checkpoint, family):
     if "image" not in known_family(family).modalities:
-        pytest.skip("this family has no images to prune")
+        pytest.skip("vLLM takes no images for this family")
     check(family, dict(images(family_checkpoint(family), REQUESTS)))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_videos_are_as_they_were_pinned(known_family, family_checkpoint, family):
     if "video" not in known_family(family).modalities:
-        pytest.skip("this family has no videos to prune")
+        pytest.skip("vLLM takes no videos for this family")
     renderer = renderer_of(family_checkpoint(family), {})
     shape = (8, 84, 280, 3)
     frames = np.random.default_rng(0).integers(0, 255, shape, dtype=np.uint8)

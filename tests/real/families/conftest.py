@@ -103,7 +103,7 @@ class Engine:
     def _take(self, modality):
         """Skip the test unless items of this modality are pruned."""
         if modality not in self.family.modalities:
-            pytest.skip(f"this family has no {modality}s to prune; other tests run for it")
+            pytest.skip(f"vLLM takes no {modality}s for this family; other tests run for it")
 
     @property
     def family(self):

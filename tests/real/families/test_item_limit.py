@@ -16,7 +16,6 @@ from vllm.renderers import renderer_from_config
 
 from vllm_script.benchmarks.checkpoints import WRITERS
 from vllm_script.budget import num_kept
-from vllm_script.frontend.item_limit import video_tokens
 from vllm_script.frontend.request import ScriptRequest
 
 QUICK = {"llava-next", "qwen2.5-vl"}
@@ -102,18 +101,18 @@ def test_the_default_is_the_largest_that_stock_profiles(family_checkpoint, famil
             known = {m: spans[0].get_num_embeds() for m, spans in placeholders.items()}
         largest.append(known[modality])
     pruned = arguments(family_checkpoint(family), {}).create_model_config()
-    assert MULTIMODAL_REGISTRY.create_processor(pruned)._largest_item == max(largest)
+    assert MULTIMODAL_REGISTRY.create_processor(pruned).item_limit.largest_item == max(largest)
 
 
 def test_a_raised_limit_takes_nothing_from_images(served, modalities):
     """Images cannot be profiled larger than stock's, so theirs stays, and so do their dummies."""
     if "image" not in modalities:
-        pytest.skip("this family does not prune images")
+        pytest.skip("vLLM takes no images for this family")
     largest = []
     for script in {}, {"max_item_tokens": 10 * CONTEXT}:
         processor = served(**script).get_mm_processor()
         (span,) = processor.get_dummy_mm_inputs({"image": 1})["mm_placeholders"]["image"]
-        limit = processor._item_limit(ScriptRequest(), "image")
+        limit = processor.item_limit.of(ScriptRequest(), "image")
         largest.append((span.get_num_embeds(), limit))
     assert largest[0] == largest[1]
 
@@ -122,7 +121,7 @@ def test_a_raised_limit_takes_nothing_from_images(served, modalities):
 def test_one_token_too_many_is_refused(served, modalities, modality):
     """Whatever is kept: also of an item that is left whole, where its size is known early."""
     if modality not in modalities:
-        pytest.skip("this family does not prune these")
+        pytest.skip(f"vLLM takes no {modality}s for this family")
     item = picture() if modality == "image" else film(8)
     tokens = whole(served(), modality, item)
     assert ask(served(max_item_tokens=tokens), modality, item, keep_ratio=0.1)
@@ -140,12 +139,12 @@ def test_one_token_too_many_is_refused(served, modalities, modality):
 def early(renderer):
     """Whether the size of a video is known before it is processed."""
     processor = renderer.get_mm_processor()
-    return video_tokens(processor.family, processor.info, film(2), {}) is not None
+    return processor.item_limit.video_tokens(film(2), {}) is not None
 
 
 def test_only_the_large_item_of_several_is_named(served, modalities):
     if "image" not in modalities:
-        pytest.skip("this family does not prune images")
+        pytest.skip("vLLM takes no images for this family")
     small, large = picture(28, 28), picture(336, 336)
     tokens = [whole(served(), "image", item) for item in (small, large)]
     if tokens[0] == tokens[1]:
@@ -157,7 +156,7 @@ def test_only_the_large_item_of_several_is_named(served, modalities):
 
 def test_a_video_is_counted_before_it_is_processed(served, modalities, family):
     if "video" not in modalities:
-        pytest.skip("this family does not prune videos")
+        pytest.skip("vLLM takes no videos for this family")
     renderer = served()
     if not early(renderer):
         assert family == "qwen3-vl"
@@ -165,14 +164,14 @@ def test_a_video_is_counted_before_it_is_processed(served, modalities, family):
     processor = renderer.get_mm_processor()
     for shape in (1, 84, 140), (2, 30, 31), (5, 200, 90), (8, 84, 280), (9, 500, 700):
         video = film(*shape)
-        counted = video_tokens(processor.family, processor.info, video, {})
+        counted = processor.item_limit.video_tokens(video, {})
         placeholders = whole(renderer, "video", video)
         assert counted == placeholders, shape
 
 
 def test_a_video_that_is_refused_is_not_processed(served, modalities, monkeypatch):
     if "video" not in modalities:
-        pytest.skip("this family does not prune videos")
+        pytest.skip("vLLM takes no videos for this family")
     renderer = served(max_item_tokens=1)
     if not early(renderer):
         pytest.skip("what this family's processor takes of a video is known once it has run")
@@ -186,18 +185,20 @@ def test_a_video_that_is_refused_is_not_processed(served, modalities, monkeypatc
 def test_a_limit_is_what_memory_is_profiled_with(served, modalities, limit):
     """The dummy has as many tokens before pruning; what is kept of it fits the context."""
     if "video" not in modalities:
-        pytest.skip("images cannot be made larger than the model has them")
+        pytest.skip("vLLM takes no videos for this family, and a limit is raised for these alone")
     processor = served(max_item_tokens=limit).get_mm_processor()
     (video,) = processor.get_dummy_inputs(CONTEXT, {"video": 1}, {}).mm_data_items["video"]
     (span,) = processor.get_dummy_mm_inputs({"video": 1})["mm_placeholders"]["video"]
-    tokens = video_tokens(processor.family, processor.info, video, {})
+    tokens = processor.item_limit.video_tokens(video, {})
     if tokens is None:  # qwen3-vl: its processor bounds a video, and no limit can raise that
         request = ScriptRequest(encoder_cache_size=0)
-        assert processor._item_limit(request, "video") == min(limit, processor._largest_item)
+        assert processor.item_limit.of(request, "video") == min(
+            limit, processor.item_limit.largest_item
+        )
         assert span.get_num_embeds() == 128
         return
     frames = video[0] if isinstance(video, tuple) else video
-    fewer = video_tokens(processor.family, processor.info, frames[:-1], {})
+    fewer = processor.item_limit.video_tokens(frames[:-1], {})
     assert fewer < limit <= tokens
     kept = num_kept(tokens, tokens, keep_ratio=min(1, CONTEXT / limit))
     assert span.get_num_embeds() == (kept or tokens)
@@ -220,7 +221,7 @@ def test_videos_with_the_pixels_of_published_checkpoints(family_checkpoint, fami
         max_model_len=32_768,
     ).create_model_config()
     processor = MULTIMODAL_REGISTRY.create_processor(config)
-    assert processor._largest_item == 32_768
+    assert processor.item_limit.largest_item == 32_768
     counted = [
         processor.family.video_tokens(processor.info, 32, height, width, {})
         for width, height in [(1280, 720), (1920, 1080), (2560, 1440), (3840, 2160)]
