@@ -168,11 +168,6 @@ class ScriptInternVLProcessor(PruningProcessor, InternS1MultiModalProcessor):
 )
 class ScriptInternVLForConditionalGeneration(TilesModel, InternS1ForConditionalGeneration):
     family = ScriptInternVLProcessor.family
-    probes = {
-        "vllm.multimodal.processing.context:InputProcessingContext.get_merged_mm_kwargs": frozenset(
-            {"kwargs"}
-        ),
-    }
 
 
 class ScriptInternVLChatProcessor(PruningProcessor, InternVLMultiModalProcessor):

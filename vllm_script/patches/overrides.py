@@ -46,6 +46,9 @@ PROCESSING: Probes = {
             "parse_mm_data": frozenset({"mm_data", "validate"}),
         },
     ),
+    "vllm.multimodal.processing.context:InputProcessingContext.get_merged_mm_kwargs": frozenset(
+        {"kwargs"}
+    ),
     "vllm.multimodal.processing.processor:cached_encode": (
         *("tokenizer", "text", "truncation", "add_special_tokens"),
     ),
