@@ -41,7 +41,11 @@ TOKENS_PER_PROGRAM, MAX_PROGRAMS = 128, 64
 
 # Values of the factor that a program keeps in registers, and that it takes at once of the rest.
 # Not yet tuned on a GPU.
-RESIDENT_VALUES, CHUNK_VALUES, NUM_WARPS = 32768, 4096, 8
+RESIDENT_VALUES, CHUNK_VALUES = 32768, 4096
+
+# Warps of a program, and registers of a thread: the compiler must not save any for a second program
+# on the multiprocessor, for there is none.
+NUM_WARPS, NUM_REGISTERS = 8, 255
 
 # Relevance that a program reads at once, when it looks for the largest.
 BLOCK_RELEVANCE = 4096
@@ -276,6 +280,7 @@ def _greedy_map_triton(
         BLOCK_PROGRAMS=MAX_PROGRAMS,
         BLOCK_RELEVANCE=BLOCK_RELEVANCE,
         num_warps=NUM_WARPS,
+        maxnreg=NUM_REGISTERS,
     )
     return picks
 

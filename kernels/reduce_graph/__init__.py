@@ -45,9 +45,12 @@ MAX_ROUNDS = 16
 # float32 cosine of a row with its copy may be 0.9999999, and that of rounded copies lower.
 DUPLICATE_SIMILARITY = 0.999
 
-# Tokens on each side of a tile of the graph, sums that a program adds at once, warps. Not yet tuned
-# on a GPU.
-BLOCK_TILE, BLOCK_SUMS, NUM_WARPS = 64, 1024, 8
+# Tokens on each side of a tile of the graph, sums that a program adds at once. Not yet tuned on a GPU.
+BLOCK_TILE, BLOCK_SUMS = 64, 1024
+
+# Warps of a program, and registers of a thread: the compiler must not save any for a second program
+# on the multiprocessor, for there is none.
+NUM_WARPS, NUM_REGISTERS = 8, 255
 
 # Pairs of tokens that the dropping program is compiled for: one kernel for all usual images.
 PAIR_CLASSES = (2048, MAX_TOKENS // 2)
@@ -253,6 +256,7 @@ def _reduce_graph_triton(
         BLOCK_SUMS=BLOCK_SUMS,
         BLOCK_PAIRS=pair_class(max(lengths)),
         num_warps=NUM_WARPS,
+        maxnreg=NUM_REGISTERS,
     )
     return pool
 

@@ -18,13 +18,9 @@ PHASES_PER_ROUND = 3
 
 @jit(
     varying=(
-        "tau_relative",
-        "num_images",
-        "num_positions",
-        "num_teams",
-        "num_rounds",
+        *("tau_relative", "num_images", "num_positions", "max_tiles", "num_teams", "num_rounds"),
         "first_phase",
-    ),
+    )
 )
 def _reduce_kernel(
     similarity_ptr,

@@ -77,20 +77,3 @@ def assert_as_accurate():
         assert error <= allowed, f"error {error:.3g}, allowed {allowed:.3g}"
 
     return check
-
-
-@pytest.fixture
-def clear_threshold():
-    """clear_threshold(similarities) -> middle of the widest gap in their upper part."""
-
-    def choose(similarities):
-        values = similarities.flatten().double().sort().values
-        upper = values[len(values) * 3 // 4 :]
-        if len(upper) < 2:
-            return 0.0
-        gaps = upper.diff()
-        place = gaps.argmax()
-        assert gaps[place] > 2e-6
-        return float(upper[place] + gaps[place] / 2)
-
-    return choose

@@ -12,7 +12,7 @@ from vllm_script.kernels.reduce_graph import (
 )
 from vllm_script.kernels.testing import assert_rounds, num_differing, rows_of
 
-from .ops import reduce_graph, similarity_of
+from .ops import reduce_graph
 
 BACKENDS = ["torch", "triton"]
 
