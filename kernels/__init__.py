@@ -1,7 +1,7 @@
 """Tensor operations of the Script method. Needs torch, and Triton if it is there.
 
-In the order of the method: what the query asks for (relevance), how alike the tokens of an image are
-(similarity), which of them others can stand for (reduce_graph), which to keep of the rest
+In the order of the method: what the query asks for (relevance), how alike the tokens of an image
+are (similarity), which of them others can stand for (reduce_graph), which to keep of the rest
 (greedy_map), and their copy (gather_rows). Each op has a float32 PyTorch reference and Triton
 kernels; scores are float32 whatever the dtype of the rows. unit_rows and normalize_relevance are
 PyTorch alone; to_device copies values of the host without a wait.

@@ -66,7 +66,7 @@ def run_op(
 def launch(kernel: Any, grid: Sequence[int], device: torch.device, /, **arguments: Any) -> None:
     """Launch a kernel on a device, which need not be the current one.
 
-    Products and sums are fused: Triton 3.10 no longer does so by default, and would round otherwise.
+    Products and sums are fused: Triton 3.10 does not do so by default, and would round otherwise.
     """
     arguments["enable_fp_fusion"] = True
     if device.type != "cuda":

@@ -56,7 +56,7 @@ def _select_kernel(
     rows int64 [rows], counts int64 [images]: the pool, or None: all rows
     floors int32 [frames] or None; num_certain: their sum, the first picks, which are of frames that
         have room
-    factor float32 [rows, stride_fn]: written by the owner of a row, read by all programs of the image
+    factor float32 [rows, stride_fn]: written by the owner of a row, read by all of the image
     weight, residual, room [rows], first_peak [images]: what outlives a phase that is a launch of
         its own; weight is read by all programs of the image
     words int64, newest float32 [images, 2, BLOCK_PROGRAMS]: the posts, in turns

@@ -45,7 +45,8 @@ MAX_ROUNDS = 16
 # float32 cosine of a row with its copy may be 0.9999999, and that of rounded copies lower.
 DUPLICATE_SIMILARITY = 0.999
 
-# Tokens on each side of a tile of the graph, sums that a program adds at once. Not yet tuned on a GPU.
+# Tokens on each side of a tile of the graph, sums that a program adds at once. Not yet tuned on a
+# GPU.
 BLOCK_TILE, BLOCK_SUMS = 64, 1024
 
 # Warps of a program, and registers of a thread: the compiler must not save any for a second program

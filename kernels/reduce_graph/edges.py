@@ -41,7 +41,7 @@ def threshold_of_round(
     DUPLICATE_SIMILARITY: tl.constexpr,
     BLOCK_SUMS: tl.constexpr,
 ):
-    """Similarity at which an edge begins, from the sums of all tiles, as `edge_threshold` has it."""
+    """Similarity at which an edge begins, from the sums of all tiles: that of `edge_threshold`."""
     total = tl.zeros([BLOCK_SUMS], dtype=tl.float32)
     for start in range(0, num_tiles * tau_relative, BLOCK_SUMS):  # tau_relative is 0 or 1
         tiles = start + tl.arange(0, BLOCK_SUMS)

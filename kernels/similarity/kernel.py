@@ -4,7 +4,7 @@ Rows are read where the encoder left them, without a copy of unit rows: in 16 bi
 are exact. The accumulator of a tensor core, though, truncates each sum to the bits below its
 largest term. Over thousands of features such errors add up, always toward zero, to 1e-5 of a
 cosine on an H100. So a tile sums few features there, and adds those sums up in float32 registers.
-Source: Fasi et al. 2021, "Numerical behavior of NVIDIA tensor cores", PeerJ Computer Science 7:e330.
+Source: Fasi et al. 2021, "Numerical behavior of NVIDIA tensor cores", PeerJ Comput. Sci. 7:e330.
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ def _similarity_kernel(
 ):
     """One tile of the lower triangle of the cosines of an image.
 
-    x [num_tokens, dim], inverse [num_tokens] -> triangle [num_tokens * (num_tokens + 1) / 2] float32
-    grid: a program a tile of [BLOCK_M, BLOCK_M] on and below the diagonal; it alone writes its cosines
+    x [num_tokens, dim], inverse [num_tokens]: rows, and 1 / their lengths
+    triangle float32 [num_tokens (num_tokens + 1) / 2]: a program writes the cosines of its tile
+    grid: a program for each tile of [BLOCK_M, BLOCK_M] on and below the diagonal
     one: 1.0, which the compiler must not know
     """
     block_m, block_n = tile_of_triangle(tl.program_id(0))

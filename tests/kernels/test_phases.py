@@ -1,8 +1,8 @@
 """One launch whose programs wait for each other, as on a GPU.
 
-By one program, which meets itself, and by several at the same time, each in a process of its own over
-shared memory. The interpreter's atomics are the processor's. A launch for each phase, in which nobody
-waits, must select the same.
+By one program, which meets itself, and by several at the same time, each in a process of its own
+over shared memory. The interpreter's atomics are the processor's. A launch for each phase, in which
+nobody waits, must select the same.
 """
 
 import multiprocessing

@@ -71,7 +71,7 @@ def x(request):
 
 
 def check(x, tile, monkeypatch, assert_as_accurate):
-    """The gates: cosines as accurate as float32, a copy that leaves nothing, picks that are best."""
+    """The gates: cosines as accurate as float32's, copies that leave nothing, the best picks."""
     monkeypatch.setattr(SIMILARITY, "tile_constants", lambda x: tile)
     actual, reference = (
         similarity_of(rows, backend=backend).block(0, ALL, ALL)
