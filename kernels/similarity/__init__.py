@@ -10,7 +10,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -19,6 +18,7 @@ from .._launch import launch, run_op
 from .._triton import Backend, check_features, triton
 from .._varlen import offsets_of
 from ..norms import inverse_norms, unit_rows
+from ..transfer import to_device
 from .kernel import _similarity_kernel
 
 Rows = torch.Tensor | slice
@@ -26,6 +26,9 @@ Rows = torch.Tensor | slice
 
 # Places in a triangle are 32-bit integers.
 MOST_TOKENS = 65_535
+
+# Values: what rows that are loaded in whole vectors begin and end at a multiple of.
+ALIGNMENT = 16
 
 # Features after which sums leave the accumulator of the tensor core, see kernel.py.
 PROMOTED_FEATURES = 64
@@ -154,11 +157,7 @@ class TriangleSimilarity(Similarity):
         """Where the triangle of each image begins in `values`, and where the last one ends."""
         self.values = torch.empty(self.offsets[-1], dtype=torch.float32, device=self.device)
         """The triangles of all images, one after the other."""
-        for (start, end), x, scale in zip(
-            pairwise(self.offsets), images, inverse_norm, strict=True
-        ):
-            if end > start:
-                _compute_triangle(x, scale, self.values[start:end])
+        _compute_triangles(images, torch.cat(list(inverse_norm)), self.offsets, self.values)
 
     def block(self, image: int, rows: Rows, columns: Rows) -> torch.Tensor:
         numbers = torch.arange(self.lengths[image], device=self.device)
@@ -171,43 +170,57 @@ class TriangleSimilarity(Similarity):
         return self.values[self.offsets[image] + diagonal] > 0
 
 
-def _compute_triangle(x: torch.Tensor, inverse_norm: torch.Tensor, triangle: torch.Tensor) -> None:
-    tile = tile_constants(x)
-    num_blocks = triton.cdiv(len(x), tile["BLOCK_M"])
+def _compute_triangles(
+    images: Sequence[torch.Tensor],
+    inverse_norm: torch.Tensor,
+    triangles: list[int],
+    values: torch.Tensor,
+) -> None:
+    """One launch for all images, whose rows it reads where they are: a grouped GEMM."""
+    if len({image.stride(0) for image in images}) > 1:
+        images = [image.contiguous() for image in images]
+    x, lengths = images[0], [len(image) for image in images]
+    starts = [(image.data_ptr() - x.data_ptr()) // x.itemsize for image in images]
+    plan = torch.tensor([starts, offsets_of(lengths)[:-1], lengths, triangles[:-1]])
+    tile = tile_constants(images)
+    num_blocks = triton.cdiv(max(lengths), tile["BLOCK_M"])
     launch(
         _similarity_kernel,
-        (num_blocks * (num_blocks + 1) // 2,),
+        (num_blocks * (num_blocks + 1) // 2, len(images)),
         x.device,
         x_ptr=x,
         stride_xn=x.stride(0),
         inverse_ptr=inverse_norm,
-        triangle_ptr=triangle,
-        num_tokens=len(x),
+        plan_ptr=to_device(plan, x.device),
+        triangles_ptr=values,
+        num_images=len(images),
         dim=x.shape[1],
         one=1.0,
         **tile,
     )
 
 
-def tile_constants(x: torch.Tensor) -> dict[str, Any]:
-    """Tile, pipeline depth, warps and registers for rows like those of x. Not yet tuned on a GPU.
+def tile_constants(images: Sequence[torch.Tensor]) -> dict[str, Any]:
+    """Tile, pipeline depth, warps and registers for rows like those. Not yet tuned on a GPU.
 
     They compile without spills, as long as the compiler does not save registers for a second
     program on the multiprocessor. Float32 rows take three products on the tensor cores.
     """
-    if x.dtype == torch.float32:
+    alignment = ALIGNMENT if all(map(loads_vectors, images)) else 1
+    if images[0].dtype == torch.float32:
         block, block_k = 64, 16
     else:
-        block, block_k = (128, PROMOTED_FEATURES) if loads_vectors(x) else (64, 16)
+        block, block_k = (128, PROMOTED_FEATURES) if alignment > 1 else (64, 16)
     return {
-        **{"BLOCK_M": block, "BLOCK_K": block_k},
+        **{"BLOCK_M": block, "BLOCK_K": block_k, "ALIGNMENT": alignment},
         **{"num_warps": 8, "num_stages": 3, "maxnreg": 255},
     }
 
 
 def loads_vectors(x: torch.Tensor) -> bool:
     """Whether kernels load rows in whole vectors, or with an address for each value."""
-    return x.stride(0) % 16 == 0 and x.shape[1] % 16 == 0
+    places = x.data_ptr() // x.itemsize, x.stride(0), x.shape[1]
+    return all(place % ALIGNMENT == 0 for place in places)
 
 
 @contextmanager

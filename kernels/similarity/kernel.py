@@ -13,39 +13,54 @@ from .._triton import jit, tl
 from ..norms import finite
 
 
-@jit(varying=("num_tokens",), any_place=("inverse_ptr", "triangle_ptr"))
+@jit(varying=("num_images",), any_place=("inverse_ptr",))
 def _similarity_kernel(
     x_ptr,
     stride_xn,
     inverse_ptr,
-    triangle_ptr,
-    num_tokens,
+    plan_ptr,
+    triangles_ptr,
+    num_images,
     dim,
     one,
     BLOCK_M: tl.constexpr,
     BLOCK_K: tl.constexpr,
+    ALIGNMENT: tl.constexpr,
 ):
     """One tile of the lower triangle of the cosines of an image.
 
-    x [num_tokens, dim], inverse [num_tokens]: rows, and 1 / their lengths
-    triangle float32 [num_tokens (num_tokens + 1) / 2]: a program writes the cosines of its tile
-    grid: a program for each tile of [BLOCK_M, BLOCK_M] on and below the diagonal
+    x [N, dim] of the first image, inverse [sum of N]: rows, and 1 / their lengths
+    plan int64 [4, images]: the first value of an image, counted from x, a multiple of ALIGNMENT;
+        its first row among those of all, its length, the start of its triangle
+    triangles float32 [sum of N (N + 1) / 2]: a program writes the cosines of its tile
+    grid: (a program for each tile of [BLOCK_M, BLOCK_M] on and below the diagonal, images)
     one: 1.0, which the compiler must not know
     """
+    plan_ptr += tl.program_id(1)
+    num_tokens = tl.load(plan_ptr + 2 * num_images).to(tl.int32)
     block_m, block_n = tile_of_triangle(tl.program_id(0))
-    row = block_m * BLOCK_M + tl.arange(0, BLOCK_M)
-    column = block_n * BLOCK_M + tl.arange(0, BLOCK_M)
+    if block_m * BLOCK_M >= num_tokens:
+        return
+    x_ptr += tl.multiple_of(tl.load(plan_ptr), ALIGNMENT)
+    inverse_ptr += tl.load(plan_ptr + num_images)
     # Rows past the end are the last one again, which costs no mask.
-    row_n, column_n = tl.minimum(row, num_tokens - 1), tl.minimum(column, num_tokens - 1)
-    row_inverse, column_inverse = tl.load(inverse_ptr + row_n), tl.load(inverse_ptr + column_n)
-    row_ptr = x_ptr + row_n.to(tl.int64) * stride_xn
-    column_ptr = x_ptr + column_n.to(tl.int64) * stride_xn
+    row = tl.minimum(block_m * BLOCK_M + tl.arange(0, BLOCK_M), num_tokens - 1)
+    column = tl.minimum(block_n * BLOCK_M + tl.arange(0, BLOCK_M), num_tokens - 1)
+    row_ptr = x_ptr + row.to(tl.int64) * stride_xn
+    column_ptr = x_ptr + column.to(tl.int64) * stride_xn
     # To look at every value costs a GEMM its speed, so only tiles with a marked row do.
-    if (tl.min(row_inverse, 0) < 0.0) | (tl.min(column_inverse, 0) < 0.0):
+    is_marked = tl.min(tl.load(inverse_ptr + row), 0) < 0.0
+    if is_marked | (tl.min(tl.load(inverse_ptr + column), 0) < 0.0):
         products = _products_of_finite(row_ptr, column_ptr, dim, one, BLOCK_M)
     else:
         products = _products(row_ptr, column_ptr, dim, one, BLOCK_M, BLOCK_K)
-    row_inverse, column_inverse = tl.abs(row_inverse)[:, None], tl.abs(column_inverse)[None, :]
+
+    # From its length on, all that follows is computed anew: until here registers were for products.
+    num_tokens = tl.load(plan_ptr + 2 * num_images, cache_modifier=".ca").to(tl.int32)
+    row = block_m * BLOCK_M + tl.arange(0, BLOCK_M)
+    column = block_n * BLOCK_M + tl.arange(0, BLOCK_M)
+    row_inverse = tl.abs(tl.load(inverse_ptr + tl.minimum(row, num_tokens - 1)))[:, None]
+    column_inverse = tl.abs(tl.load(inverse_ptr + tl.minimum(column, num_tokens - 1)))[None, :]
     # In this order, so that equal rows have equal cosines with a third one between them.
     cosine = products * tl.maximum(row_inverse, column_inverse)
     cosine *= tl.minimum(row_inverse, column_inverse)
@@ -53,6 +68,7 @@ def _similarity_kernel(
     # A product with a row of inverse norm 0 may be infinite.
     cosine = tl.where((row_inverse > 0.0) & (column_inverse > 0.0), cosine, 0.0)
     mask = (row < num_tokens)[:, None] & (column[None, :] <= row[:, None])
+    triangle_ptr = triangles_ptr + tl.load(plan_ptr + 3 * num_images)
     tl.store(triangle_ptr + triangle_offset(row[:, None], column[None, :]), cosine, mask=mask)
 
 

@@ -46,7 +46,11 @@ def filled_memory():
 def large_tiles(monkeypatch):
     """The interpreter takes milliseconds for a program, whatever its size: few large ones."""
     for module, name, value in (
-        ("similarity", "tile_constants", lambda x: {"BLOCK_M": 512, "BLOCK_K": 256}),
+        (
+            "similarity",
+            "tile_constants",
+            lambda x: {"BLOCK_M": 512, "BLOCK_K": 256, "ALIGNMENT": 1},
+        ),
         ("reduce_graph", "BLOCK_TILE", 512),
         ("greedy_map", "TOKENS_PER_PROGRAM", 1024),
         ("norms", "BLOCK_ROWS", 512),

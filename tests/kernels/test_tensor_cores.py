@@ -20,7 +20,10 @@ from .ops import greedy_map, similarity_of
 
 SIMILARITY = sys.modules["vllm_script.kernels.similarity"]
 NUM_TOKENS, DIM, BUDGET = 128, 4096, 64
-ALL, TILE = slice(None), {"BLOCK_M": 128, "BLOCK_K": SIMILARITY.PROMOTED_FEATURES}
+ALL, TILE = (
+    slice(None),
+    {"BLOCK_M": 128, "BLOCK_K": SIMILARITY.PROMOTED_FEATURES, "ALIGNMENT": 1},
+)
 
 TENSOR_CORES = {"H100": (16, 2), "A100": (8, 1)}
 """Products that are added at a time, and bits that are kept below those of float32."""
