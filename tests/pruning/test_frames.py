@@ -25,7 +25,7 @@ def still(num_frames=FRAMES):
 def thinning(video, floors):
     """The task to keep no more than the floors, where only like tokens are neighbours."""
     params = PruningParams(tau=0.9, tau_relative=False)
-    return Task(video, sum(floors), None, params, floors)
+    return Task(video, sum(floors), None, "script", params, floors)
 
 
 def kept_of_frames(kept):

@@ -10,15 +10,14 @@ whole video at once. The modes it is compared with select frame by frame what is
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from itertools import accumulate, count
+from itertools import accumulate
 
 import torch
 
 from vllm_script.kernels import Pool, reduce_graph, to_device
 
 from ..budget import even_shares
-from .task import Task
+from .task import Select, Task
 
 # Frames of one graph: what stands still does so from one frame to the next, and the cost of a
 # graph is the square of its tokens.
@@ -61,6 +60,7 @@ def reduce_video_graph(task: Task, target: int) -> Pool:
         **task.params.graph,
         lengths=lengths,
         inverse_norm=task.inverse_norm.index_select(0, order),
+        backend=task.backend,
     )
     is_left = place_in_window < pool.counts.index_select(0, window)
     # Sums, for what is not left must not undo what is.
@@ -89,7 +89,7 @@ def _windows(num_tokens: int, num_frames: int) -> list[torch.Tensor]:
     return windows
 
 
-def frame_by_frame(select: Callable[[Task], torch.Tensor], task: Task) -> torch.Tensor:
+def frame_by_frame(select: Select, task: Task) -> torch.Tensor:
     """Keep the floors of a video's frames with a selection that knows no frames.
 
     It selects in each frame what the frame is sure to keep, and the rest of the budget among all
@@ -99,18 +99,18 @@ def frame_by_frame(select: Callable[[Task], torch.Tensor], task: Task) -> torch.
         kept indices [budget] int64, ascending.
     """
     assert task.floors is not None, "frame_by_frame is for videos"
-    size = task.num_tokens // len(task.floors)
-    certain = torch.cat(
-        [
-            select(task.part(slice(start, start + size), floor)) + start
-            for start, floor in zip(count(step=size), task.floors, strict=False)
-        ]
-    )
+    starts = range(0, task.num_tokens, task.num_tokens // len(task.floors))
+    frames = [
+        task.part(slice(start, start + starts.step), floor)
+        for start, floor in zip(starts, task.floors, strict=True)
+    ]
+    kept = select(frames)
+    certain = torch.cat([own + start for own, start in zip(kept, starts, strict=True)])
     if len(certain) == task.budget:
         return certain
     is_free = torch.ones(task.num_tokens, dtype=torch.bool, device=task.tokens.device)
     is_free.index_fill_(0, certain, False)
     # Its size is known, so that the host need not wait for the device to count.
     free = is_free.long().topk(task.num_tokens - len(certain)).indices.sort().values
-    more = select(task.part(free, task.budget - len(certain)))
+    (more,) = select([task.part(free, task.budget - len(certain))])
     return torch.cat([certain, free[more]]).sort().values

@@ -30,20 +30,23 @@ import torch
 from vllm_script.kernels import Pool, greedy_map, reduce_graph
 
 from .frames import reduce_video_graph
-from .task import Task
+from .task import Task, one_by_one
 
 
+@one_by_one
 def script(task: Task) -> torch.Tensor:
     """Thin the tokens to a pool, then select in it by relevance and diversity."""
     size = math.floor(task.params.pool_ratio * task.num_tokens + 0.5)
     return _pick(task, _thin(task, max(task.budget, size)), task.relevance)
 
 
+@one_by_one
 def gsp(task: Task) -> torch.Tensor:
     """Thin the tokens to the budget; if edges run out first, keep the most diverse of the rest."""
     return _pick(task, _thin(task, task.budget), None)
 
 
+@one_by_one
 def cdpruner(task: Task) -> torch.Tensor:
     """Select among all tokens by relevance and diversity."""
     return _pick(task, None, task.relevance)
@@ -53,7 +56,13 @@ def _thin(task: Task, target: int) -> Pool:
     """GSP: what is left of an image or a video, `target` tokens or more where edges ran out."""
     if task.floors is not None:
         return reduce_video_graph(task, target)
-    return reduce_graph(task.tokens, target, **task.params.graph, inverse_norm=task.inverse_norm)
+    return reduce_graph(
+        task.tokens,
+        target,
+        **task.params.graph,
+        inverse_norm=task.inverse_norm,
+        backend=task.backend,
+    )
 
 
 def _pick(task: Task, pool: Pool | None, relevance: torch.Tensor | None) -> torch.Tensor:
@@ -65,5 +74,6 @@ def _pick(task: Task, pool: Pool | None, relevance: torch.Tensor | None) -> torc
         pool=pool,
         floors=task.floors,
         inverse_norm=task.inverse_norm,
+        backend=task.backend,
     )
     return picks.sort().values

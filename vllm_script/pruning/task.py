@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
 
 from vllm_script.kernels import inverse_norms
+from vllm_script.kernels._triton import Backend
 
 from .params import PruningParams
 
@@ -28,6 +29,9 @@ class Task:
     """[N] float32, finite and >= 0, high = keep; its scale does not matter. None: the query has no
     say."""
 
+    mode: str
+    """The method that chooses the tokens, a key of MODES."""
+
     params: PruningParams
     """Parameters of the modes."""
 
@@ -35,15 +39,23 @@ class Task:
     """Of a video, the fewest tokens to keep of every frame; they add up to at most the budget.
     Frames have N / len(floors) tokens each, one frame after the other. None: an image."""
 
+    backend: Backend = "auto"
+    """Backend of the operations of kernels/: "auto" is Triton on CUDA, else torch."""
+
     @property
     def num_tokens(self) -> int:
         """Number N of the tokens to choose from."""
         return len(self.tokens)
 
+    @property
+    def keeps_all(self) -> bool:
+        """Whether there is nothing to choose."""
+        return self.budget == self.num_tokens
+
     @cached_property
     def inverse_norm(self) -> torch.Tensor:
         """`kernels.inverse_norms` of the tokens, [N] float32; computed once, at the first use."""
-        norms: torch.Tensor = inverse_norms(self.tokens)
+        norms: torch.Tensor = inverse_norms(self.tokens, self.backend)
         return norms
 
     def part(
@@ -58,3 +70,16 @@ class Task:
         return replace(
             self, tokens=self.tokens[rows], budget=budget, relevance=relevance, floors=floors
         )
+
+
+Select = Callable[[Sequence[Task]], list[torch.Tensor]]
+"""Returns the kept indices [budget] int64 of each task, ascending."""
+
+
+def one_by_one(select: Callable[[Task], torch.Tensor]) -> Select:
+    """Make a selection of one task one of many."""
+
+    def select_each(tasks: Sequence[Task]) -> list[torch.Tensor]:
+        return [select(task) for task in tasks]
+
+    return select_each
