@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, get_args
 
-from .kernels._triton import Backend
+from .kernels import Backend
 from .pruning import MODES, PruningParams
 from .setting import (
     Choice,

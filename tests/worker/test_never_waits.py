@@ -50,7 +50,7 @@ def test_embed_multimodal(gpu, case, mode):
     """New images of several sizes at once, then the same ones from the cache, asked otherwise."""
     architecture, modality, config, items = CASES[case]
     with gpu.running():
-        model = model_of(architecture, config, gpu)
+        model = model_of(architecture, config, gpu, kernels="triton")
         for query in (3, 9), (4, 5, 9):
             asked = [
                 (fields, pack_item(model, modality, fields, query, bytes([place]), mode=mode))
@@ -77,7 +77,7 @@ def test_positions_are_filled_in(gpu, case):
     """A prompt of text, the item, and text, in two steps that cut the item."""
     architecture, modality, config, (fields, *_) = CASES[case]
     with gpu.running():
-        model = model_of(architecture, config, gpu)
+        model = model_of(architecture, config, gpu, kernels="triton")
         item = pack_item(model, modality, fields)
         (rows,) = model.embed_multimodal(**arguments(gpu, modality, (fields, item)))
         token = IMAGE if modality == "image" else VIDEO

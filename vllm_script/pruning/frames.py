@@ -14,7 +14,7 @@ from itertools import accumulate
 
 import torch
 
-from vllm_script.kernels import Pool, reduce_graph, to_device
+from vllm_script.kernels import Pool, Similarity, reduce_graph, to_device
 
 from ..budget import even_shares
 from .task import Select, Task
@@ -33,11 +33,14 @@ def frame_floors(budget: int, num_frames: int, even: bool) -> list[int]:
     return even_shares(budget, num_frames) if even else [1] * num_frames
 
 
-def reduce_video_graph(task: Task, target: int) -> Pool:
+def reduce_video_graph(similarity: Similarity, task: Task, target: int) -> Pool:
     """GSP of a video: `reduce_graph` in windows of neighbouring frames.
 
     In a window the tokens are ordered by their place in the frame, those of one place by time. So
     what stands still is on both sides of the graph.
+
+    Args:
+        similarity: of the tokens of the task, a video.
 
     Returns:
         the pool: about `target` rows of the video, more where edges ran out, and all rows of a
@@ -48,24 +51,17 @@ def reduce_video_graph(task: Task, target: int) -> Pool:
     windows = _windows(num_tokens, num_frames)
     lengths = [len(rows) for rows in windows]
     ends = [target * end // num_tokens for end in accumulate(lengths)]
+    targets = [end - start for start, end in zip([0, *ends], ends, strict=False)]
+    left = reduce_graph(similarity, targets, **task.params.graph, windows=windows)
     layout = [
-        torch.cat(windows),
         torch.cat([torch.arange(length) for length in lengths]),
         torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths)),
     ]
-    order, place_in_window, window = to_device(torch.stack(layout), device)
-    pool = reduce_graph(
-        task.tokens.index_select(0, order),
-        [end - start for start, end in zip([0, *ends], ends, strict=False)],
-        **task.params.graph,
-        lengths=lengths,
-        inverse_norm=task.inverse_norm.index_select(0, order),
-        backend=task.backend,
-    )
-    is_left = place_in_window < pool.counts.index_select(0, window)
+    place_in_window, window = to_device(torch.stack(layout), device)
+    is_left = place_in_window < left.counts.index_select(0, window)
     # Sums, for what is not left must not undo what is.
     times_left = torch.zeros(num_tokens, dtype=torch.int64, device=device)
-    times_left.index_add_(0, order[torch.where(is_left, pool.rows, 0)], is_left.long())
+    times_left.index_add_(0, torch.where(is_left, left.rows, 0), is_left.long())
     of_frame = times_left.view(num_frames, -1)
     is_short = of_frame.sum(1) < to_device(torch.tensor(task.floors), device)
     in_pool = ((of_frame > 0) | is_short[:, None]).flatten()

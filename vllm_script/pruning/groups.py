@@ -18,8 +18,8 @@ def groups_of(tasks: Iterable[Task]) -> list[list[int]]:
 
     Tasks of a group have mode, parameters and backend in common, and either all have a relevance or
     none has, and either all keep all their tokens or none does. A video with floors is a group of
-    its own. Memory is for the squares of their tokens, so a group has no more of these than one
-    selection in MAX_TOKENS.
+    its own. A group takes memory for its tokens times those of its largest task, and is given no
+    more of it than a selection in MAX_TOKENS takes.
 
     Args:
         tasks: of at most MAX_TOKENS tokens each.
@@ -27,18 +27,35 @@ def groups_of(tasks: Iterable[Task]) -> list[list[int]]:
     Returns:
         the places of each group's tasks among `tasks`.
     """
-    groups: list[list[int]] = []
-    last: dict[Hashable, tuple[list[int], int]] = {}  # of each kind, and what else fits into it
+    groups: list[_Group] = []
+    last: dict[Hashable, _Group] = {}
     for place, task in enumerate(tasks):
-        is_video, squares = task.floors is not None, task.num_tokens**2
         kind = (
             *(task.mode, task.params, task.backend),
-            *(task.relevance is None, task.keeps_all, is_video),
+            *(task.relevance is None, task.keeps_all, task.floors is None),
         )
-        group, room = last.get(kind, ([], 0))
-        if is_video or squares > room:
-            group, room = [], MAX_TOKENS**2
+        group = last.get(kind)
+        if group is None or task.floors is not None or not group.has_room(task):
+            group = last[kind] = _Group()
             groups.append(group)
-        group.append(place)
-        last[kind] = group, room - squares
-    return groups
+        group.add(place, task)
+    return [group.places for group in groups]
+
+
+class _Group:
+    """Tasks of one kind."""
+
+    def __init__(self) -> None:
+        self.places: list[int] = []
+        self._tokens = self._largest = 0
+
+    def has_room(self, task: Task) -> bool:
+        """Whether a task fits in beside those that are there."""
+        tokens, largest = self._tokens + task.num_tokens, max(self._largest, task.num_tokens)
+        return tokens * largest <= MAX_TOKENS**2
+
+    def add(self, place: int, task: Task) -> None:
+        """Add the task of that place."""
+        self.places.append(place)
+        self._tokens += task.num_tokens
+        self._largest = max(self._largest, task.num_tokens)

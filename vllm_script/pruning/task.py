@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import torch
 
-from vllm_script.kernels import inverse_norms
-from vllm_script.kernels._triton import Backend
+from vllm_script.kernels import Backend
 
 from .params import PruningParams
 
@@ -51,12 +49,6 @@ class Task:
     def keeps_all(self) -> bool:
         """Whether there is nothing to choose."""
         return self.budget == self.num_tokens
-
-    @cached_property
-    def inverse_norm(self) -> torch.Tensor:
-        """`kernels.inverse_norms` of the tokens, [N] float32; computed once, at the first use."""
-        norms: torch.Tensor = inverse_norms(self.tokens, self.backend)
-        return norms
 
     def part(
         self, rows: slice | torch.Tensor, budget: int, floors: Sequence[int] | None = None

@@ -13,8 +13,7 @@ import torch
 from cachetools import LRUCache
 from torch import nn
 
-from ..kernels import query_relevance, to_device
-from ..kernels._triton import Backend
+from ..kernels import Backend, query_relevance, to_device
 
 CACHED_QUERIES = 1024
 _INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ..kernels import query_relevance, to_device
-from ..kernels._triton import Backend
+from ..kernels import Backend, query_relevance, to_device
 from ..plan import Plan
 from ..pruning import run_modes
 from ..pruning.frames import frame_floors

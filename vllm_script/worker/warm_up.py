@@ -11,7 +11,7 @@ import time
 
 import torch
 
-from ..kernels._triton import Backend
+from ..kernels import Backend
 from ..kernels.warm_up import kernels_run, warm_up
 from ..relevance.clip import ClipRelevance
 
