@@ -54,6 +54,7 @@ EQUAL = {
     ),
     "bounds on requests": (plan(), plan(max_keep_ratio=0.5)),
     "sizes of caches": (plan(), plan(cache_gb=0)),
+    "kernels": (plan(kernels="triton"), plan(kernels="torch")),
     "routes of the server": (plan(), plan(explain=True)),
     "1 and 1.0": (plan(keep_ratio=1), plan(keep_ratio=1.0)),
 }
