@@ -56,26 +56,29 @@ def check_a_step(machine, kernels, case, orders):
     assert len(different) > len(places) // 2
 
 
-@pytest.fixture(params=[8192, 40], ids=["whole", "in windows"])
-def _most(request, monkeypatch):
-    """Windows of 8,192 tokens, or of 40: then most items are several, and a step many groups."""
+def have_windows_of(num_tokens, monkeypatch):
+    """In windows of 40 tokens most items are several, and a step many groups."""
     for module in (windows, groups):
-        monkeypatch.setattr(module, "MAX_TOKENS", request.param)
+        monkeypatch.setattr(module, "MAX_TOKENS", num_tokens)
 
 
-@pytest.mark.usefixtures("_most")
+@pytest.mark.parametrize("most", [8192, 40])
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("machine", [Cpu, pytest.param(Cuda, marks=pytest.mark.gpu)])
-def test_rows_do_not_depend_on_what_else_is_in_the_step(machine, case):
+def test_rows_do_not_depend_on_what_else_is_in_the_step(machine, case, most, monkeypatch):
+    have_windows_of(most, monkeypatch)
     check_a_step(machine(), "auto", case, ORDERS)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="kernels run on the GPU, see above")
-@pytest.mark.usefixtures("_most")
-@pytest.mark.parametrize("case", ["LLaVA-NeXT, CLIP", "Qwen2.5-VL, video"])
-def test_nor_do_rows_that_kernels_choose(case):
-    """In Triton's interpreter; groups of three images, of one, and two videos."""
+@pytest.mark.parametrize(
+    ("case", "most"),
+    [("LLaVA-NeXT, CLIP", 8192), ("LLaVA-NeXT, CLIP", 40), ("Qwen2.5-VL, video", 40)],
+)
+def test_nor_do_rows_that_kernels_choose(case, most, monkeypatch):
+    """In Triton's interpreter."""
     pytest.importorskip("triton", reason="Triton is not installed: no kernels")
+    have_windows_of(most, monkeypatch)
     check_a_step(Cpu(), "triton", case, [(0, 5, 8, 3)])
 
 
