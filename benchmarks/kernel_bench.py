@@ -17,6 +17,7 @@ import json
 import platform
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -76,13 +77,13 @@ def progress(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def parse_arguments() -> argparse.Namespace:
+def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = parser_of(__doc__)
     parser.add_argument("--quick", action="store_true", help="two sizes, one keep ratio")
     parser.add_argument("--json", type=Path, metavar="FILE", help="append the rows to it")
     parser.add_argument("--op", nargs="*", help="these ops alone, as the table names them")
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
 def environment(device: torch.device, dtype: torch.dtype) -> dict[str, str]:

@@ -1,0 +1,111 @@
+"""The folder to commit: a page that begins with the goals, and the figures it is made from."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..common import bullets, markdown
+from ..serving.results import Results, throughput_ratio, ttft_ratio
+from .goals import Goal, prefill_ms
+from .machine import Machine
+from .outcomes import FAILED, Outcomes
+from .parts import CONCURRENCY, SERVED, Part
+
+SERVING_NOTES = """\
+Means of a request in ms, but ITL, the time between one token and the next, and requests/s. Stock
+vLLM does not count its encoder: it is in prefill. Ratios are those of serve_bench.py, with their
+95 % intervals; its report has all figures. The weights are random, so the times mean something and
+the answers do not: how right answers are at a keep ratio is measured by accuracy_bench.py, and a
+speed without it is no result."""
+
+
+def write_report(
+    into: Path,
+    folder: Path,
+    machine: Machine,
+    command: str,
+    parts: Sequence[Part],
+    outcomes: Outcomes,
+    goals: Sequence[Goal],
+) -> None:
+    """Write the folder anew.
+
+    Args:
+        into: the folder to commit.
+        folder: where the parts have left their results.
+        command: of this run.
+    """
+    shutil.rmtree(into, ignore_errors=True)
+    into.mkdir(parents=True)
+    files = _copied(into, folder)
+    header = ["goal", "figure", "verdict"]
+    table = markdown(header, [[goal.name, _cell(goal.figure), goal.verdict] for goal in goals])
+    about = machine.about | {"date": outcomes.started[:10], "command": command}
+    sections = [f"# {machine.gpu}", table, bullets(about), f"## Parts\n\n{_parts(parts, outcomes)}"]
+    sections += [_served(model, folder) for model in SERVED if (folder / f"serve-{model}").exists()]
+    sections.append("## Files\n\n" + "\n".join(f"- [{name}]({name})" for name in files))
+    failed = [outcomes.of(part.name) for part in parts if outcomes.of(part.name).status == FAILED]
+    for each in failed:
+        log = "\n".join(f"    {line}" for line in each.end_of_log.splitlines())
+        sections.append(f"## The end of {each.log}\n\n{log}")
+    (into / "README.md").write_text("\n\n".join(sections) + "\n", encoding="utf-8")
+
+
+def _copied(into: Path, folder: Path) -> list[str]:
+    """Copy what reports and figures there are, and return their names."""
+    wanted = ["outcomes.jsonl", "kernels.jsonl", "*/report.md", "*/results.jsonl", "*/*.png"]
+    for path in sorted(path for pattern in wanted for path in folder.glob(pattern)):
+        parts = path.relative_to(folder).parts
+        shutil.copyfile(path, into / "-".join(parts))
+    return sorted(path.name for path in into.iterdir())
+
+
+def _parts(parts: Sequence[Part], outcomes: Outcomes) -> str:
+    rows = []
+    for part in parts:
+        outcome = outcomes.of(part.name)
+        seconds = f"{outcome.seconds:.0f}" if outcome.seconds else ""
+        command = f"`{_cell(outcome.command)}`" if outcome.command else ""
+        rows.append([part.name, outcome.status, _cell(outcome.found), seconds, command])
+    return markdown(["part", "outcome", "found", "seconds", "command"], rows)
+
+
+def _cell(text: str) -> str:
+    """A text as one cell of a table."""
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def _served(model: str, folder: Path) -> str:
+    """One model under every load that was measured."""
+    results = Results(folder / f"serve-{model}" / "results.jsonl")
+    header = ["at a time", "arm", "preprocess", "queue", "encoder", "selection", "prefill"]
+    header += ["TTFT p50", "ITL p50", "ITL p99", "requests/s", "TTFT times shorter"]
+    header += ["requests/s times stock's"]
+    rows, prefills = [], []
+    for at_once in CONCURRENCY:
+        lines = results.of(f"{SERVED[model].picture}, concurrency {at_once}")
+        for line in lines:
+            parts = [line["split_ms"][name] for name in header[2:7]]
+            row = [str(at_once), line["arm"], *("" if x is None else f"{x:.2f}" for x in parts)]
+            row.append(f"{line['ttft_ms']['p50']:.1f}")
+            row += [f"{line['itl_ms'][point]:.2f}" for point in ("p50", "p99")]
+            row.append(f"{line['requests_per_s']:.2f}")
+            if line is lines[0]:
+                rows.append([*row, "", ""])
+                continue
+            ratios = ttft_ratio(lines[0], line), throughput_ratio(line, lines[0])
+            rows.append([*row, *(ratio.shown(".2f") for ratio in ratios)])
+            before, after = prefill_ms(lines[0], line)
+            selection = after + line["split_ms"]["selection"]
+            prefills.append(
+                f"- {at_once} at a time: {before / after:.2f} times, {before / selection:.2f} with "
+                "selection counted in"
+            )
+    if not rows:
+        return f"## {model}\n\nNothing was measured to its end."
+    return (
+        f"## {model}, {SERVED[model].picture}\n\n{markdown(header, rows)}\n\n{SERVING_NOTES}\n\n"
+        "Prefill from the encoder's end to the first token is shorter by:\n\n" + "\n".join(prefills)
+    )

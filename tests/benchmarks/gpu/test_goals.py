@@ -1,0 +1,139 @@
+"""What is made of the figures: the goals, and the page that begins with them."""
+
+import pytest
+
+from vllm_script.benchmarks.common import write_lines
+from vllm_script.benchmarks.gpu.goals import MET, MISSED, goals
+from vllm_script.benchmarks.gpu.outcomes import FAILED, NOT_RUN, PASSED, Outcome, Outcomes
+from vllm_script.benchmarks.gpu.parts import all_parts
+from vllm_script.benchmarks.gpu.report import write_report
+from vllm_script.benchmarks.serving.results import Results
+
+LLAVA = {"op": "selection", "P": 2880, "D": 4096, "K": 322}
+TESTS, SANITIZER, STRICT, ONE, EIGHT, PREFILL, REQUESTS = range(7)
+
+
+@pytest.fixture
+def found(tmp_path, cell, lines):
+    """found(ms of one image, of eight, prefill and requests/s in times) -> a folder of results."""
+
+    def make(one=0.4, eight=1.2, prefill=7.0, requests=3.2):
+        rows = [
+            LLAVA | {"variant": variant, "batch": batch, "p50 ms": ms}
+            for batch, own in ((1, one), (8, eight), (32, 9.0))
+            for variant, ms in (("triton", own), ("eager", 50.0))
+        ]
+        rows.append(LLAVA | {"variant": "triton", "batch": 1, "P": 576, "p50 ms": 0.1})
+        write_lines(tmp_path / "kernels.jsonl", rows)
+        folder = tmp_path / "serve-llava-next-7b"
+        folder.mkdir()
+        results = Results(folder / "results.jsonl")
+        for concurrency in (1, 8, 32):
+            each = cell(concurrency, picture="672x672")
+            stock, pruned = lines(each, requests)
+            stock["split_ms"]["prefill"] = 110.0  # with the encoder, that takes 10 ms
+            pruned["split_ms"]["prefill"] = 100.0 / prefill
+            results.add(each, [stock, pruned])
+        return tmp_path
+
+    return make
+
+
+@pytest.fixture
+def names(tmp_path):
+    """Names of all parts."""
+    return [part.name for part in all_parts(tmp_path, tmp_path)]
+
+
+@pytest.fixture
+def outcomes(tmp_path, names):
+    """outcomes({part: (status, what was found)}) -> of all parts; the others have passed."""
+
+    def make(changes=None):
+        made = Outcomes(tmp_path / "outcomes.jsonl")
+        for name in names:
+            status, text = (changes or {}).get(name, (PASSED, "3 passed"))
+            made.add(Outcome(name, status, text, started="2026-11-25 10:00", log=f"{name}.log"))
+        return made
+
+    return make
+
+
+def verdicts(*arguments):
+    return [goal.verdict for goal in goals(*arguments)]
+
+
+def test_all_are_met(found, outcomes, names):
+    kept = goals(outcomes(), found(), names)
+    assert [goal.verdict for goal in kept] == [MET] * 7
+    assert kept[TESTS].figure.startswith("tests-worker: 3 passed; tests-kernels: 3 passed")
+    assert [kept[number].figure for number in (ONE, EIGHT)] == ["0.400 ms", "1.200 ms"]
+    assert kept[PREFILL].figure == "7.00 times: 100.0 ms, then 14.3 ms"
+    assert kept[REQUESTS].figure == "3.20 times: 5.00, then 16.00"
+
+
+@pytest.mark.parametrize(
+    ("figures", "missed"),
+    [
+        ({"one": 0.51}, ONE),
+        ({"eight": 1.51}, EIGHT),
+        ({"prefill": 6.7}, PREFILL),
+        ({"requests": 2.9}, REQUESTS),
+    ],
+    ids=str,
+)
+def test_a_figure_that_is_not_enough(found, outcomes, names, figures, missed):
+    expected = [MISSED if number == missed else MET for number in range(7)]
+    assert verdicts(outcomes(), found(**figures), names) == expected
+
+
+@pytest.mark.parametrize(
+    ("part", "concerned"),
+    [
+        ("tests-selection", [TESTS]),
+        ("sanitizer-racecheck", [SANITIZER]),
+        ("strict-script-demo", [STRICT]),
+        ("kernels", [ONE, EIGHT]),
+        ("serve-llava-next-7b-1", [PREFILL]),
+        ("serve-llava-next-7b-32", [REQUESTS]),
+        ("serve-qwen2.5-vl-3b-32", []),
+    ],
+)
+@pytest.mark.parametrize(("status", "verdict"), [(FAILED, MISSED), (NOT_RUN, NOT_RUN)])
+def test_a_part_that_is_needed(found, outcomes, names, part, concerned, status, verdict):
+    kept = goals(outcomes({part: (status, "no room")}), found(), names)
+    expected = [verdict if number in concerned else MET for number in range(7)]
+    assert [goal.verdict for goal in kept] == expected
+    assert all(f"{part}: no room" in kept[number].figure for number in concerned)
+
+
+def test_nothing_was_run(tmp_path, names):
+    kept = goals(Outcomes(tmp_path / "none.jsonl"), tmp_path, names)
+    assert {goal.verdict for goal in kept} == {NOT_RUN}
+    assert all("it was not asked for" in goal.figure for goal in kept)
+
+
+def test_the_page(tmp_path, found, outcomes, names, machine):
+    folder, kept, parts = found(), outcomes(), all_parts(tmp_path, tmp_path)
+    (folder / "serve-llava-next-7b" / "report.md").write_text("all figures")
+    verdict = goals(kept, folder, names)
+    write_report(tmp_path / "page", folder, machine(), "the command", parts, kept, verdict)
+    page = (tmp_path / "page" / "README.md").read_text()
+    rows = page.splitlines()
+    assert rows[2:4] == ["| goal | figure | verdict |", "| --- | --- | --- |"]
+    assert all(row.endswith("| met |") for row in rows[4:11]) and rows[11] == ""
+    assert "- date: 2026-11-25" in rows
+    served = [row.strip("| ").split(" | ") for row in rows if row.startswith("| 32 |")]
+    header = next(row for row in rows if row.startswith("| at a time")).strip("| ").split(" | ")
+    stock, pruned = (dict(zip(header, row, strict=False)) for row in served)
+    assert (stock["encoder"], stock["prefill"], pruned["encoder"]) == ("", "110.00", "10.00")
+    assert (pruned["selection"], pruned["ITL p99"]) == ("1.00", "15.00")
+    assert pruned["requests/s times stock's"].startswith("3.20 (")
+    assert "- 1 at a time: 7.00 times, 6.54 with selection counted in" in rows
+    assert "## qwen2.5-vl-3b" not in page  # it was not measured
+    links = {path.name for path in (tmp_path / "page").iterdir()} - {"README.md"}
+    assert links == {
+        *("outcomes.jsonl", "kernels.jsonl", "serve-llava-next-7b-report.md"),
+        "serve-llava-next-7b-results.jsonl",
+    }
+    assert all(f"- [{name}]({name})" in rows for name in links)
