@@ -61,6 +61,10 @@ NAME, KEEP_RATIO, CONTEXT, AT_ONCE = "strict", 0.11, 2048, 8
 WATCHING = {"VLLM_GPU_SYNC_CHECK": "error"}
 WATCHES_COMPILATION = re.compile(r"Kernel JIT monitor activated.*mode=error")
 """What a worker logs that fails when a kernel is compiled."""
+SLOWER = re.compile(
+    r"during inference:|Script's \w+ runs in PyTorch|launches its kernels phase by phase"
+)
+"""What is logged of a compilation that only warns, and of kernels that the device refuses."""
 ASKS_SYNC_CHECK = "from vllm.utils import gpu_sync_debug as g; print(g._SYNC_CHECK_MODE)"
 DRAWS = {"question": 30, "gallery": 6, "conversation": 6, "stream": 6}
 """Methods of `Mix`, and how often each is called for one pass."""
@@ -190,8 +194,8 @@ async def ask_scenes(root: str) -> list[str]:
 
 
 def in_log(log: str) -> Check:
-    """No error in a server's log, nor a compilation that it warns of."""
-    found = bad_lines(log) or [line for line in log.splitlines() if "during inference:" in line]
+    """No error in a server's log, no compilation, and no kernel that the device refuses."""
+    found = bad_lines(log) or [line for line in log.splitlines() if SLOWER.search(line)]
     return Check("errors in the log", not found, found[0][:300] if found else "none")
 
 
