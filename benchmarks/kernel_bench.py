@@ -24,30 +24,16 @@ import platform
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from vllm_script.benchmarks.common import driver, parser_of, repeatable
-from vllm_script.benchmarks.kernel.inputs import Shape, make_inputs, shapes
-from vllm_script.benchmarks.kernel.ops import Run, passes_gate, rounds_of, runs
-from vllm_script.benchmarks.kernel.timing import (
-    Times,
-    Work,
-    measured,
-    measured_peak,
-    product_flop,
-    work_of,
-)
+from vllm_script.benchmarks.kernel.columns import HEADER, line_of, row_of
+from vllm_script.benchmarks.kernel.inputs import make_inputs, shapes
+from vllm_script.benchmarks.kernel.ops import passes_gate, rounds_of, runs
+from vllm_script.benchmarks.kernel.timing import measured, measured_peak
 from vllm_script.kernels import Backend
 
-COLUMNS = {
-    **{"op": "<13", "variant": "<12", "P": ">5", "D": ">5", "K": ">5", "batch": ">6"},
-    **{"p20 ms": ">10.3f", "p50 ms": ">10.3f", "p80 ms": ">10.3f", "cold ms": ">10.3f"},
-    **{"host ms": ">9.3f", "us/step": ">9.2f", "rounds": ">7", "TFLOP/s": ">9.1f"},
-    **{"MB": ">9.1f", "GFLOP": ">9.1f", "roofline": ">10.1%"},
-}
-"""Of the table, with the form of their cells."""
 BASELINES_AT = 0.11
 """Keep ratio at which eager PyTorch and other loops are timed too."""
 
@@ -65,7 +51,7 @@ def main() -> None:
         print("# Triton is left out: there is no CUDA GPU, its interpreter's times mean nothing")
     peak = measured_peak(device, dtype)
     print(f"# measured peaks: {peak.bytes / 1e9:.0f} GB/s, {peak.flop / 1e12:.1f} TFLOP/s")
-    print("".join(f"{name:{form.split('.')[0]}}" for name, form in COLUMNS.items()))
+    print(HEADER)
     output = args.json.open("w") if args.json else None
     all_right = True
     for shape in shapes(args.quick, on_gpu, args.tokens):
@@ -90,34 +76,6 @@ def main() -> None:
 def progress(text: str) -> None:
     """Say what is being done."""
     print(text, file=sys.stderr, flush=True)
-
-
-def row_of(
-    run: Run, shape: Shape, dtype: torch.dtype, times: Times, rounds: int, peak: Work
-) -> dict[str, Any]:
-    """The columns of one call; None where one does not apply."""
-    work, published = work_of(run.op, shape, dtype), run.variant == "published"
-    flop = product_flop(shape) if run.variant.startswith("mm ") else work.flop
-    milliseconds = [None if seconds is None else 1e3 * seconds for seconds in times]
-    names = ("p20 ms", "p50 ms", "p80 ms", "cold ms", "host ms")
-    return {
-        **{"op": run.op, "variant": run.variant, "P": shape.tokens, "D": shape.dim},
-        **{"K": shape.budget, "batch": shape.batch},
-        **dict(zip(names, milliseconds, strict=True)),
-        "us/step": 1e6 * times.p50 / shape.budget if run.op == "greedy_map" else None,
-        "rounds": rounds if run.op in ("reduce_graph", "selection") and not published else None,
-        "TFLOP/s": flop / times.p50 / 1e12 if run.op == "similarity" else None,
-        **{"MB": work.bytes / 1e6, "GFLOP": work.flop / 1e9},
-        "roofline": max(work.bytes / peak.bytes, work.flop / peak.flop) / times.p50,
-    }
-
-
-def line_of(row: dict[str, Any]) -> str:
-    """A row of the table; what does not apply is empty."""
-    return "".join(
-        f"{'':{form.split('.')[0]}}" if row[name] is None else f"{row[name]:{form}}"
-        for name, form in COLUMNS.items()
-    )
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:

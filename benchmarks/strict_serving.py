@@ -150,8 +150,12 @@ def asked(expected: Expected, seed: int) -> Iterator[Request]:
         draw: Callable[[random.Random], list[Request]] = getattr(mix, kind)
         for _ in range(count):
             yield from draw(rng)
-    if "video" not in expected.modalities:
-        return
+    if "video" in expected.modalities:
+        yield from about_videos(expected, seed)
+
+
+def about_videos(expected: Expected, seed: int) -> Iterator[Request]:
+    """Questions about two new videos of each size."""
     for size in VIDEOS:
         for video in make_requests(size, expected.tokenizer, 8, [seed], 2):
             _, kept = expected.before_and_after(video.size, keep_ratio=KEEP_RATIO)

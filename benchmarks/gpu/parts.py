@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from ..checkpoints import MODELS, NAMED
 from ..common import read_lines, write_lines
+from ..kernel.inputs import FULL
 from ..serving.results import Results
 from .machine import Machine
 
@@ -138,14 +139,18 @@ def _strict(out: _Paths) -> Iterator[Part]:
 
 
 def _kernels(out: _Paths) -> Iterator[Part]:
-    """Times of the kernels: first those that are promised, then all shapes."""
-    quick, file = ["benchmarks/kernel_bench.py", "--quick"], "kernels.jsonl"
-    yield Part(
-        "kernels",
-        "times of the kernels",
-        [*quick, "--json", out(file)],
-        partial(_kernels_found, out.folder / file),
-    )
+    """Times of the kernels: those that are promised, then all shapes."""
+    chosen = {"kernels": ["--quick"]}
+    chosen |= {f"kernels-{tokens}": ["--tokens", str(tokens)] for tokens in FULL[0]}
+    for name, shapes in chosen.items():
+        file = f"{name}.jsonl"
+        yield Part(
+            name,
+            "times of the kernels"
+            + ("" if name == "kernels" else f", all shapes of {shapes[1]} tokens"),
+            ["benchmarks/kernel_bench.py", *shapes, "--json", out(file)],
+            partial(_kernels_found, out.folder / file),
+        )
 
 
 def _served(model: str, out: _Paths) -> Iterator[Part]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from ..common import bullets, markdown
+from ..common import bullets, markdown, read_lines
+from ..kernel.columns import COLUMNS, cell_of
 from ..serving.results import Results, throughput_ratio, ttft_ratio
-from .goals import Goal, prefill_ms
+from .goals import LLAVA_NEXT, Goal, prefill_ms
 from .machine import Machine
 from .outcomes import FAILED, Outcomes
 from .parts import CONCURRENCY, SERVED, Part
@@ -44,6 +46,8 @@ def write_report(
     table = markdown(header, [[goal.name, _cell(goal.figure), goal.verdict] for goal in goals])
     about = machine.about | {"date": outcomes.started[:10], "command": command}
     sections = [f"# {machine.gpu}", table, bullets(about), f"## Parts\n\n{_parts(parts, outcomes)}"]
+    if rows := read_lines(folder / "kernels.jsonl"):
+        sections.append(f"## Kernels\n\n{_kernels(rows)}")
     sections += [_served(model, folder) for model in SERVED if (folder / f"serve-{model}").exists()]
     sections.append("## Files\n\n" + "\n".join(f"- [{name}]({name})" for name in files))
     failed = [outcomes.of(part.name) for part in parts if outcomes.of(part.name).status == FAILED]
@@ -55,7 +59,7 @@ def write_report(
 
 def _copied(into: Path, folder: Path) -> list[str]:
     """Copy what reports and figures there are, and return their names."""
-    wanted = ["outcomes.jsonl", "kernels.jsonl", "*/report.md", "*/results.jsonl", "*/*.png"]
+    wanted = ["outcomes.jsonl", "kernels*.jsonl", "*/report.md", "*/results.jsonl", "*/*.png"]
     for path in sorted(path for pattern in wanted for path in folder.glob(pattern)):
         parts = path.relative_to(folder).parts
         shutil.copyfile(path, into / "-".join(parts))
@@ -70,6 +74,16 @@ def _parts(parts: Sequence[Part], outcomes: Outcomes) -> str:
         command = f"`{_cell(outcome.command)}`" if outcome.command else ""
         rows.append([part.name, outcome.status, _cell(outcome.found), seconds, command])
     return markdown(["part", "outcome", "found", "seconds", "command"], rows)
+
+
+def _kernels(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The rows of kernel_bench.py of which goals are made."""
+    rows = [row for row in rows if all(row[name] == LLAVA_NEXT[name] for name in "PDK")]
+    table = markdown(
+        list(COLUMNS),
+        [[_cell(cell_of(name, row[name]).strip()) for name in COLUMNS] for row in rows],
+    )
+    return f"{table}\n\n`python benchmarks/kernel_bench.py --help` says what each column is."
 
 
 def _cell(text: str) -> str:

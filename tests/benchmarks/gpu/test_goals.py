@@ -1,16 +1,33 @@
 """What is made of the figures: the goals, and the page that begins with them."""
 
 import pytest
+import torch
 
 from vllm_script.benchmarks.common import write_lines
 from vllm_script.benchmarks.gpu.goals import MET, MISSED, goals
 from vllm_script.benchmarks.gpu.outcomes import FAILED, NOT_RUN, PASSED, Outcome, Outcomes
 from vllm_script.benchmarks.gpu.parts import all_parts
 from vllm_script.benchmarks.gpu.report import write_report
+from vllm_script.benchmarks.kernel.columns import row_of
+from vllm_script.benchmarks.kernel.inputs import Shape
+from vllm_script.benchmarks.kernel.ops import Run
+from vllm_script.benchmarks.kernel.timing import Times, Work
 from vllm_script.benchmarks.serving.results import Results
 
-LLAVA = {"op": "selection", "P": 2880, "D": 4096, "K": 322}
+LLAVA = {batch: Shape(2880, 4096, 0.11, 322, batch) for batch in (1, 8)}
+SMALL = Shape(576, 4096, 0.11, 63, 1)
+PEAK = Work(3e12, 8e14)
 TESTS, SANITIZER, STRICT, ONE, EIGHT, PREFILL, REQUESTS = range(7)
+
+
+def run():
+    """Nothing: times are given."""
+
+
+def times(milliseconds):
+    """Of a call that takes so long, and a little longer from a cold cache."""
+    p50 = milliseconds / 1e3
+    return Times(p50, p50, p50, 1.1 * p50, 8e-5)
 
 
 @pytest.fixture
@@ -19,11 +36,10 @@ def found(tmp_path, cell, lines):
 
     def make(one=0.4, eight=1.2, prefill=7.0, requests=3.2):
         rows = [
-            LLAVA | {"variant": variant, "batch": batch, "p50 ms": ms}
-            for batch, own in ((1, one), (8, eight), (32, 9.0))
-            for variant, ms in (("triton", own), ("eager", 50.0))
+            row_of(Run("selection", variant, run), shape, torch.bfloat16, times(ms), 3, PEAK)
+            for shape, own in (*((LLAVA[n], ms) for n, ms in ((1, one), (8, eight))), (SMALL, 0.1))
+            for variant, ms in (("triton", own), ("one by one", 8 * own), ("eager", 50.0))
         ]
-        rows.append(LLAVA | {"variant": "triton", "batch": 1, "P": 576, "p50 ms": 0.1})
         write_lines(tmp_path / "kernels.jsonl", rows)
         folder = tmp_path / "serve-llava-next-7b"
         folder.mkdir()
@@ -67,7 +83,8 @@ def test_all_are_met(found, outcomes, names):
     kept = goals(outcomes(), found(), names)
     assert [goal.verdict for goal in kept] == [MET] * 7
     assert kept[TESTS].figure.startswith("tests-worker: 3 passed; tests-kernels: 3 passed")
-    assert [kept[number].figure for number in (ONE, EIGHT)] == ["0.400 ms", "1.200 ms"]
+    assert kept[ONE].figure == "0.400 ms; from a cold L2 cache 0.440, enqueued in 0.080"
+    assert kept[EIGHT].figure.startswith("1.200 ms; ")
     assert kept[PREFILL].figure == "7.00 times: 100.0 ms, then 14.3 ms"
     assert kept[REQUESTS].figure == "3.20 times: 5.00, then 16.00"
 
@@ -123,6 +140,10 @@ def test_the_page(tmp_path, found, outcomes, names, machine):
     assert rows[2:4] == ["| goal | figure | verdict |", "| --- | --- | --- |"]
     assert all(row.endswith("| met |") for row in rows[4:11]) and rows[11] == ""
     assert "- date: 2026-11-25" in rows
+    timed = [row.strip("| ").split(" | ") for row in rows if row.startswith("| selection |")]
+    assert [(row[1], row[5], row[7]) for row in timed if row[1] == "triton"] == [
+        ("triton", "1", "0.400"), ("triton", "8", "1.200"),
+    ]  # fmt: skip
     served = [row.strip("| ").split(" | ") for row in rows if row.startswith("| 32 |")]
     header = next(row for row in rows if row.startswith("| at a time")).strip("| ").split(" | ")
     stock, pruned = (dict(zip(header, row, strict=False)) for row in served)

@@ -1,11 +1,13 @@
 """Every real part: its command is understood, and what it leaves behind is judged."""
 
 import importlib
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from _pytest.mark.expression import Expression
 
 from vllm_script.benchmarks import gpu_report
 from vllm_script.benchmarks.gpu import parts as module
@@ -14,23 +16,46 @@ from vllm_script.benchmarks.serving.results import Results
 
 ROOT = Path(__file__).resolve().parents[3]
 PARTS = {part.name: part for part in all_parts(ROOT / "runs" / "gpu", ROOT)}
+FOLDERS = {"tests/kernels", "tests/worker"}
 OF_PYTEST = [name for name, part in PARTS.items() if "pytest" in part.arguments]
 OTHERS = [name for name in PARTS if name not in OF_PYTEST]
 
 
-def collected(*arguments):
-    """Ids of the tests that pytest would run."""
-    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", *arguments]
+@pytest.fixture(scope="module")
+def gpu_tests():
+    """Ids of the tests that need a GPU, by folder."""
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-m", "gpu", *FOLDERS]
     shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert shown.returncode == 0, shown.stdout[-2000:] + shown.stderr
-    return [line for line in shown.stdout.splitlines() if line.startswith("tests/")]
+    tests = [line for line in shown.stdout.splitlines() if "::" in line]
+    return {folder: [test for test in tests if test.startswith(folder)] for folder in FOLDERS}
 
 
-def test_every_gpu_test_is_in_one_part():
-    found = [test for name in OF_PYTEST for test in collected(*PARTS[name].arguments[2:])]
+def is_chosen(test, expression):
+    """Whether pytest's -k chooses a test; all of its names count."""
+    names = re.split(r"/|::", test.lower())
+    return Expression.compile(expression).evaluate(
+        lambda word, **_: any(word.lower() in name for name in names)
+    )
+
+
+def test_every_gpu_test_is_in_one_part(gpu_tests):
+    found = []
+    for name in OF_PYTEST:
+        arguments = PARTS[name].arguments
+        (folder,) = FOLDERS & set(arguments)
+        only = arguments[arguments.index("-k") + 1] if "-k" in arguments else "tests"
+        chosen = [test for test in gpu_tests[folder] if is_chosen(test, only)]
+        assert chosen, name
+        found += chosen
     assert len(OF_PYTEST) > 5 and len(found) > 50
-    where = ("tests/kernels", "tests/worker", "-m", "gpu")
-    assert sorted(found) == sorted(collected(*where, "-p", "no:cacheprovider"))
+    assert sorted(found) == sorted(sum(gpu_tests.values(), []))
+
+
+def test_pytest_understands_its_command(gpu_tests):
+    command = [*PARTS["sanitizer-racecheck"].command, "--collect-only"]
+    shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert shown.returncode == 0 and "1/" in shown.stdout, shown.stdout
 
 
 @pytest.mark.parametrize("name", OTHERS)

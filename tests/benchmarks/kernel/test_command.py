@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from vllm_script.benchmarks import kernel_bench
+from vllm_script.benchmarks.kernel.columns import COLUMNS, HEADER, line_of, row_of
 from vllm_script.benchmarks.kernel.inputs import Shape
 from vllm_script.benchmarks.kernel.ops import Run
 from vllm_script.benchmarks.kernel.timing import Times, Work
@@ -19,12 +20,12 @@ PEAK = Work(3e12, 8e14)
 
 def row(op, variant="triton", times=TIMES):
     run = Run(op, variant, lambda: None)
-    return kernel_bench.row_of(run, SHAPE, torch.bfloat16, times, 3, PEAK)
+    return row_of(run, SHAPE, torch.bfloat16, times, 3, PEAK)
 
 
 def test_columns():
     found = row("selection")
-    assert list(found) == list(kernel_bench.COLUMNS)
+    assert list(found) == list(COLUMNS)
     times = ("p20 ms", "p50 ms", "p80 ms", "cold ms", "host ms")
     assert [found[name] for name in times] == pytest.approx([1, 2, 3, 4, 0.05])
     assert (found["rounds"], found["us/step"], found["TFLOP/s"]) == (3, None, None)
@@ -37,12 +38,11 @@ def test_columns():
 
 
 def test_cells_stand_below_their_titles():
-    header = "".join(f"{n:{form.split('.')[0]}}" for n, form in kernel_bench.COLUMNS.items())
     on_cpu = row("greedy_map", times=Times(1e-3, 2e-3, 3e-3))
     for each in (row("selection"), row("similarity"), on_cpu):
-        assert len(kernel_bench.line_of(each)) == len(header)
-    assert kernel_bench.line_of(on_cpu).count("None") == 0
-    assert " 6.21 " in kernel_bench.line_of(on_cpu)
+        assert len(line_of(each)) == len(HEADER)
+    assert line_of(on_cpu).count("None") == 0
+    assert " 6.21 " in line_of(on_cpu)
 
 
 @pytest.mark.slow
