@@ -103,8 +103,13 @@ def prefill_ms(stock: Line, pruned: Line) -> tuple[float, float]:
 
     Stock vLLM does not say how long its encoder takes; it is taken to be what the plugin measured
     of the same encoder, and pictures of the same size.
+
+    Raises:
+        ValueError: the plugin has not measured it.
     """
     encoder = pruned["split_ms"]["encoder"]
+    if encoder is None:
+        raise ValueError("the plugin's server has not counted its encoder")
     return stock["split_ms"]["prefill"] - encoder, pruned["split_ms"]["prefill"]
 
 
@@ -113,5 +118,8 @@ def _measured(name: str, outcome: Outcome, figure: Callable[[], tuple[str, bool]
     if outcome.status != PASSED:
         verdict = MISSED if outcome.status == FAILED else NOT_RUN
         return Goal(name, f"no figure; {outcome.part}: {outcome.found}", verdict)
-    found, enough = figure()
+    try:
+        found, enough = figure()
+    except (ValueError, KeyError, OSError) as error:
+        return Goal(name, f"no figure; {outcome.part}: {error}", MISSED)
     return Goal(name, found, MET if enough else MISSED)

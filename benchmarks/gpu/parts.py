@@ -26,7 +26,8 @@ KEEP_RATIO = 0.11
 CONCURRENCY = {1: (16, 5), 8: (48, 3), 32: (128, 3)}
 """Requests at a time -> requests of a block, blocks of each server."""
 API_PROCESSES = 4
-"""Of each server: one alone preprocesses fewer pictures a second than a large GPU prunes."""
+"""Of each server, where several requests come at a time: one alone preprocesses fewer pictures a
+second than a large GPU prunes. What one knows of a picture, the others do not."""
 
 
 class Served(NamedTuple):
@@ -173,7 +174,8 @@ def _served(model: str, out: _Paths) -> Iterator[Part]:
         arguments += ["--sizes", served.picture, "--keep-ratios", str(KEEP_RATIO), "--rates"]
         arguments += ["--concurrency", str(at_once), "--requests", str(requests)]
         arguments += ["--repetitions", str(repetitions)]
-        arguments += ["--", "--api-server-count", str(API_PROCESSES), *served.flags]
+        processes = API_PROCESSES if at_once > 1 else 1
+        arguments += ["--", "--api-server-count", str(processes), *served.flags]
         cell = f"{served.picture}, concurrency {at_once}"
         yield Part(
             f"{folder}-{at_once}",

@@ -9,12 +9,14 @@ from typing import Any
 
 from ..common import bullets, markdown, read_lines
 from ..kernel.columns import COLUMNS, cell_of
-from ..serving.results import Results, throughput_ratio, ttft_ratio
+from ..serving.results import Line, Results, throughput_ratio, ttft_ratio
 from .goals import LLAVA_NEXT, Goal, prefill_ms
 from .machine import Machine
 from .outcomes import FAILED, Outcomes
 from .parts import CONCURRENCY, SERVED, Part
 
+PARTS_OF_TTFT = ("preprocess", "queue", "encoder", "selection", "prefill")
+"""Of `split_ms`."""
 SERVING_NOTES = """\
 Means of a request in ms, but ITL, the time between one token and the next, and requests/s. Stock
 vLLM does not count its encoder: it is in prefill. Ratios are those of serve_bench.py, with their
@@ -94,32 +96,36 @@ def _cell(text: str) -> str:
 def _served(model: str, folder: Path) -> str:
     """One model under every load that was measured."""
     results = Results(folder / f"serve-{model}" / "results.jsonl")
-    header = ["at a time", "arm", "preprocess", "queue", "encoder", "selection", "prefill"]
-    header += ["TTFT p50", "ITL p50", "ITL p99", "requests/s", "TTFT times shorter"]
-    header += ["requests/s times stock's"]
-    rows, prefills = [], []
+    header = ["at a time", "arm", *PARTS_OF_TTFT, "TTFT p50", "ITL p50", "ITL p99", "requests/s"]
+    header += ["TTFT times shorter", "requests/s times stock's"]
+    rows, notes = [], [SERVING_NOTES]
     for at_once in CONCURRENCY:
         lines = results.of(f"{SERVED[model].picture}, concurrency {at_once}")
         for line in lines:
-            parts = [line["split_ms"][name] for name in header[2:7]]
-            row = [str(at_once), line["arm"], *("" if x is None else f"{x:.2f}" for x in parts)]
+            split = [line["split_ms"][name] for name in PARTS_OF_TTFT]
+            row = [str(at_once), line["arm"], *("" if x is None else f"{x:.2f}" for x in split)]
             row.append(f"{line['ttft_ms']['p50']:.1f}")
             row += [f"{line['itl_ms'][point]:.2f}" for point in ("p50", "p99")]
             row.append(f"{line['requests_per_s']:.2f}")
-            if line is lines[0]:
-                rows.append([*row, "", ""])
-                continue
-            ratios = ttft_ratio(lines[0], line), throughput_ratio(line, lines[0])
-            rows.append([*row, *(ratio.shown(".2f") for ratio in ratios)])
-            before, after = prefill_ms(lines[0], line)
-            selection = after + line["split_ms"]["selection"]
-            prefills.append(
-                f"- {at_once} at a time: {before / after:.2f} times, {before / selection:.2f} with "
-                "selection counted in"
-            )
+            ratios = ["", ""]
+            if line is not lines[0]:
+                both = ttft_ratio(lines[0], line), throughput_ratio(line, lines[0])
+                ratios = [ratio.shown(".2f") for ratio in both]
+                if at_once == 1 and line["split_ms"]["encoder"] is not None:
+                    notes.append(_prefill(lines[0], line))
+            rows.append(row + ratios)
     if not rows:
         return f"## {model}\n\nNothing was measured to its end."
+    table = markdown(header, rows)
+    return "\n\n".join([f"## {model}, {SERVED[model].picture}", table, *notes])
+
+
+def _prefill(stock: Line, pruned: Line) -> str:
+    """How much shorter prefill is, for one request at a time, in which nobody waits for others."""
+    before, after = prefill_ms(stock, pruned)
+    selection = pruned["split_ms"]["selection"]
     return (
-        f"## {model}, {SERVED[model].picture}\n\n{markdown(header, rows)}\n\n{SERVING_NOTES}\n\n"
-        "Prefill from the encoder's end to the first token is shorter by:\n\n" + "\n".join(prefills)
+        f"Prefill of one request at a time, from the encoder's end to the first token, is "
+        f"{before / after:.2f} times shorter, {before / (after + selection):.2f} times with "
+        "selection counted in. Stock's encoder is taken to be what the plugin measured."
     )

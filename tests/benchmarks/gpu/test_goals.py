@@ -124,6 +124,19 @@ def test_a_part_that_is_needed(found, outcomes, names, part, concerned, status, 
     assert all(f"{part}: no room" in kept[number].figure for number in concerned)
 
 
+def test_figures_that_are_not_there(found, outcomes, names):
+    """A part has passed, and yet its results have no such figure: the report is still written."""
+    folder = found()
+    write_lines(folder / "kernels.jsonl", [])
+    results = Results(folder / "serve-llava-next-7b" / "results.jsonl")
+    for line in results.lines:
+        line["split_ms"]["encoder"] = None
+    write_lines(results.path, results.lines)
+    kept = goals(outcomes(), folder, names)
+    assert [goal.verdict for goal in kept] == [MET] * 3 + [MISSED] * 3 + [MET]
+    assert "has not counted its encoder" in kept[PREFILL].figure
+
+
 def test_nothing_was_run(tmp_path, names):
     kept = goals(Outcomes(tmp_path / "none.jsonl"), tmp_path, names)
     assert {goal.verdict for goal in kept} == {NOT_RUN}
@@ -150,7 +163,7 @@ def test_the_page(tmp_path, found, outcomes, names, machine):
     assert (stock["encoder"], stock["prefill"], pruned["encoder"]) == ("", "110.00", "10.00")
     assert (pruned["selection"], pruned["ITL p99"]) == ("1.00", "15.00")
     assert pruned["requests/s times stock's"].startswith("3.20 (")
-    assert "- 1 at a time: 7.00 times, 6.54 with selection counted in" in rows
+    assert "is 7.00 times shorter, 6.54 times with selection counted in" in page
     assert "## qwen2.5-vl-3b" not in page  # it was not measured
     links = {path.name for path in (tmp_path / "page").iterdir()} - {"README.md"}
     assert links == {
