@@ -59,6 +59,7 @@ from vllm_script.server.launch import VllmServer
 
 NAME, KEEP_RATIO, CONTEXT, AT_ONCE = "strict", 0.11, 2048, 8
 WATCHING = {"VLLM_GPU_SYNC_CHECK": "error"}
+ENVIRONMENT = WATCHING | {"VLLM_CPU_KVCACHE_SPACE": "1"}  # GiB, where there is no GPU
 WATCHES_COMPILATION = re.compile(r"Kernel JIT monitor activated.*mode=error")
 """What a worker logs that fails when a kernel is compiled."""
 SLOWER = re.compile(
@@ -124,7 +125,7 @@ def examine(
     ledger, answers = Ledger(), []
     passes = [list(asked(expected, seed)) for seed in (0, 1)]
     script = ("--plugin", "script", "--keep-ratio", str(KEEP_RATIO), *flags)
-    with VllmServer(expected.model, *script, env=WATCHING, progress=waiting) as server:
+    with VllmServer(expected.model, *script, env=ENVIRONMENT, progress=waiting) as server:
         root = server.url.removesuffix("/v1")
         for at_once, requests in zip((1, AT_ONCE), passes, strict=True):
             asyncio.run(ask_all(root, requests, at_once, ledger.add))
@@ -220,7 +221,7 @@ def stock_log(expected: Expected, flags: Sequence[str]) -> str:
     bodies = ({k: v for k, v in request.body.items() if k != "script"} for request in requests)
     plain = [replace(r, body=body) for r, body in zip(requests, bodies, strict=True)]
     try:
-        env = WATCHING | NO_PLUGINS
+        env = ENVIRONMENT | NO_PLUGINS
         with VllmServer(expected.model, *flags, env=env, progress=waiting) as server:
             asyncio.run(ask_all(server.url.removesuffix("/v1"), plain, at_once=1))
             return server.log()
