@@ -27,6 +27,7 @@ setup(
         "vllm_script.benchmarks",
         "vllm_script.benchmarks.accuracy",
         "vllm_script.benchmarks.checkpoints",
+        "vllm_script.benchmarks.gpu",
         "vllm_script.benchmarks.kernel",
         "vllm_script.benchmarks.scenes",
         "vllm_script.benchmarks.serving",
