@@ -6,11 +6,14 @@ on the other images of the batch.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from itertools import accumulate
+from typing import TypeVar
 
 from ._sizes import size_class
 from ._triton import jit, tl
+
+K = TypeVar("K", bound=Hashable)
 
 # One image, or as many as a step may have.
 IMAGE_CLASSES = (1, 64)
@@ -19,6 +22,17 @@ IMAGE_CLASSES = (1, 64)
 def offsets_of(lengths: Iterable[int]) -> list[int]:
     """[0, first length, first two lengths, ...]."""
     return [0, *accumulate(lengths)]
+
+
+def places_by(kinds: Iterable[K]) -> dict[K, list[int]]:
+    """Places of each kind: images that a kernel is compiled for in the same way share a launch.
+
+    So what is computed of an image does not depend on the others.
+    """
+    places: dict[K, list[int]] = {}
+    for place, kind in enumerate(kinds):
+        places.setdefault(kind, []).append(place)
+    return places
 
 
 def check_lengths(lengths: Sequence[int] | None, num_rows: int, name: str) -> list[int]:

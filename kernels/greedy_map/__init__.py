@@ -6,8 +6,8 @@ residual variance (what its own L[i, i] has left after the picked ones are proje
 Source: Chen et al. 2018 (arXiv 1709.05135), Algorithm 1: an incremental Cholesky factor, one
 row a pick, O(budget^2 N) time and O(budget N) memory beside S.
 
-Triton takes one launch for all steps of all images; kernel.py says how programs take a step
-together.
+Triton takes one launch for all steps of all images, or of those of a class of sizes; kernel.py says
+how programs take a step together.
 
 In a video the frames may have floors: tokens that each is sure to keep. They are picked first, the
 best of the whole video at every step, and what follows knows of them.
@@ -23,7 +23,7 @@ import torch
 from .._launch import launch_phases, num_waiting_programs, run_op
 from .._sizes import size_class
 from .._triton import triton
-from .._varlen import check_budgets, offsets_of
+from .._varlen import check_budgets, offsets_of, places_by
 from ..reduce_graph import Pool
 from ..similarity import Similarity, TriangleSimilarity
 from ..transfer import to_device
@@ -224,64 +224,69 @@ def _greedy_map_triton(
     floors: Sequence[int] | None,
 ) -> torch.Tensor:
     lengths, device = similarity.lengths, similarity.device
-    num_images, num_rows, num_phases = len(lengths), sum(lengths), max(budgets) + 1
+    num_rows, num_waiting = sum(lengths), num_waiting_programs(device)
     if relevance is None:
         relevance = torch.ones(num_rows, dtype=torch.float32, device=device)
+    relevance = relevance.float().contiguous()
     rows, counts = (None, None) if pool is None else pool
-    plan = torch.tensor(
-        [
-            offsets_of(lengths)[:-1],
-            lengths,
-            offsets_of(budgets)[:-1],
-            budgets,
-            similarity.offsets[:-1],
-        ]
-    )
-    block_tokens = token_class(max(lengths), num_waiting_programs(device))
-    block_chunk = max(1, CHUNK_VALUES // block_tokens)
-    row_unit = max(ROW_ALIGNMENT, block_chunk)
-    stride_fn = triton.cdiv(max(budgets), row_unit) * row_unit
+    frames = None
+    if floors is not None:
+        frames = to_device(torch.tensor(floors, dtype=torch.int32), device)
+    first_rows, first_picks = offsets_of(lengths), offsets_of(budgets)
 
     def empty(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
         return torch.empty(shape, dtype=dtype, device=device)
 
-    picks = empty(sum(budgets), dtype=torch.int64)
-    launch_phases(
-        _select_kernel,
-        num_programs(lengths, block_tokens, num_waiting_programs(device)),
-        num_phases,
-        device,
-        similarity_ptr=similarity.values,
-        relevance_ptr=relevance.float().contiguous(),
-        plan_ptr=to_device(plan, device),
-        rows_ptr=rows,
-        counts_ptr=counts,
-        floors_ptr=None
-        if floors is None
-        else to_device(torch.tensor(floors, dtype=torch.int32), device),
-        frame_size=1 if floors is None else num_rows // len(floors),
-        num_certain=0 if floors is None else sum(floors),
-        factor_ptr=empty(num_rows, stride_fn),
-        stride_fn=stride_fn,
-        weight_ptr=empty(num_rows),
-        residual_ptr=empty(num_rows),
-        room_ptr=None if floors is None else empty(num_rows, dtype=torch.int32),
-        first_peak_ptr=empty(num_images),
-        words_ptr=empty(num_images, 2, MAX_PROGRAMS, dtype=torch.int64),
-        newest_ptr=empty(num_images, 2, MAX_PROGRAMS),
-        arrivals_ptr=torch.zeros(num_images, dtype=torch.int32, device=device),
-        picks_ptr=picks,
-        residual_floor=RESIDUAL_FLOOR,
-        num_images=num_images,
-        num_phases=num_phases,
-        BLOCK_N=block_tokens,
-        BLOCK_K=max(1, RESIDENT_VALUES // block_tokens),
-        BLOCK_CHUNK=block_chunk,
-        BLOCK_PROGRAMS=MAX_PROGRAMS,
-        BLOCK_RELEVANCE=BLOCK_RELEVANCE,
-        num_warps=NUM_WARPS,
-        maxnreg=NUM_REGISTERS,
-    )
+    picks = empty(first_picks[-1], dtype=torch.int64)
+    classes = places_by(token_class(length, num_waiting) for length in lengths)
+    for block_tokens, places in classes.items():
+        num_images, own_lengths = len(places), [lengths[place] for place in places]
+        most = max(budgets[place] for place in places)
+        plan = [
+            places,
+            [first_rows[place] for place in places],
+            own_lengths,
+            [first_picks[place] for place in places],
+            [budgets[place] for place in places],
+            [similarity.offsets[place] for place in places],
+        ]
+        block_chunk = max(1, CHUNK_VALUES // block_tokens)
+        row_unit = max(ROW_ALIGNMENT, block_chunk)
+        stride_fn = triton.cdiv(most, row_unit) * row_unit
+        launch_phases(
+            _select_kernel,
+            num_programs(own_lengths, block_tokens, num_waiting),
+            most + 1,
+            device,
+            similarity_ptr=similarity.values,
+            relevance_ptr=relevance,
+            plan_ptr=to_device(torch.tensor(plan), device),
+            rows_ptr=rows,
+            counts_ptr=counts,
+            floors_ptr=frames,
+            frame_size=1 if floors is None else num_rows // len(floors),
+            num_certain=0 if floors is None else sum(floors),
+            factor_ptr=empty(num_rows, stride_fn),
+            stride_fn=stride_fn,
+            weight_ptr=empty(num_rows),
+            residual_ptr=empty(num_rows),
+            room_ptr=None if floors is None else empty(num_rows, dtype=torch.int32),
+            first_peak_ptr=empty(num_images),
+            words_ptr=empty(num_images, 2, MAX_PROGRAMS, dtype=torch.int64),
+            newest_ptr=empty(num_images, 2, MAX_PROGRAMS),
+            arrivals_ptr=torch.zeros(num_images, dtype=torch.int32, device=device),
+            picks_ptr=picks,
+            residual_floor=RESIDUAL_FLOOR,
+            num_images=num_images,
+            num_phases=most + 1,
+            BLOCK_N=block_tokens,
+            BLOCK_K=max(1, RESIDENT_VALUES // block_tokens),
+            BLOCK_CHUNK=block_chunk,
+            BLOCK_PROGRAMS=MAX_PROGRAMS,
+            BLOCK_RELEVANCE=BLOCK_RELEVANCE,
+            num_warps=NUM_WARPS,
+            maxnreg=NUM_REGISTERS,
+        )
     return picks
 
 

@@ -52,7 +52,8 @@ def _select_kernel(
 ):
     """All steps of some images. Phase 0 posts; each of the others picks a token and posts.
 
-    plan int64 [5, images]: first row, length, first pick, budget, start of the triangle
+    plan int64 [6, images]: number of the image in counts, first row, length, first pick, budget,
+        start of the triangle
     rows int64 [rows], counts int64 [images]: the pool, or None: all rows
     floors int32 [frames] or None; num_certain: their sum, the first picks, which are of frames that
         have room
@@ -66,17 +67,17 @@ def _select_kernel(
     """
     slot = 0
     for image in range(0, num_images):
-        first = tl.load(plan_ptr + image)
-        count = tl.load(plan_ptr + num_images + image).to(tl.int32)
+        first = tl.load(plan_ptr + num_images + image)
+        count = tl.load(plan_ptr + 2 * num_images + image).to(tl.int32)
         if counts_ptr is not None:
-            count = tl.load(counts_ptr + image).to(tl.int32)
+            count = tl.load(counts_ptr + tl.load(plan_ptr + image)).to(tl.int32)
         num_owners = (count + BLOCK_N - 1) // BLOCK_N
         slot = tl.where(slot + num_owners > tl.num_programs(0), 0, slot)
         member = tl.program_id(0) - slot
         slot += num_owners
         if (member >= 0) & (member < num_owners):
-            budget = tl.load(plan_ptr + 3 * num_images + image).to(tl.int32)
-            own_picks_ptr = picks_ptr + tl.load(plan_ptr + 2 * num_images + image)
+            budget = tl.load(plan_ptr + 4 * num_images + image).to(tl.int32)
+            own_picks_ptr = picks_ptr + tl.load(plan_ptr + 3 * num_images + image)
             own_rows_ptr = _part(rows_ptr, first)
             if _takes_all(counts_ptr, count, budget):
                 token = member * BLOCK_N + tl.arange(0, BLOCK_N)
@@ -90,7 +91,7 @@ def _select_kernel(
                     count,
                     budget,
                     first,
-                    similarity_ptr + tl.load(plan_ptr + 4 * num_images + image),
+                    similarity_ptr + tl.load(plan_ptr + 5 * num_images + image),
                     relevance_ptr + first,
                     own_rows_ptr,
                     floors_ptr,

@@ -16,7 +16,7 @@ import torch
 
 from .._launch import launch, run_op
 from .._triton import Backend, check_features, triton
-from .._varlen import offsets_of
+from .._varlen import offsets_of, places_by
 from ..norms import inverse_norms, unit_rows
 from ..transfer import to_device
 from .kernel import _similarity_kernel
@@ -176,38 +176,44 @@ def _compute_triangles(
     triangles: list[int],
     values: torch.Tensor,
 ) -> None:
-    """One launch for all images, whose rows it reads where they are: a grouped GEMM."""
-    if len({image.stride(0) for image in images}) > 1:
-        images = [image.contiguous() for image in images]
-    x, lengths = images[0], [len(image) for image in images]
-    starts = [(image.data_ptr() - x.data_ptr()) // x.itemsize for image in images]
-    plan = torch.tensor([starts, offsets_of(lengths)[:-1], lengths, triangles[:-1]])
-    tile = tile_constants(images)
-    num_blocks = triton.cdiv(max(lengths), tile["BLOCK_M"])
-    launch(
-        _similarity_kernel,
-        (num_blocks * (num_blocks + 1) // 2, len(images)),
-        x.device,
-        x_ptr=x,
-        stride_xn=x.stride(0),
-        inverse_ptr=inverse_norm,
-        plan_ptr=to_device(plan, x.device),
-        triangles_ptr=values,
-        num_images=len(images),
-        dim=x.shape[1],
-        one=1.0,
-        **tile,
-    )
+    """A launch for all images of a kind, whose rows it reads where they are: a grouped GEMM."""
+    lengths = [len(image) for image in images]
+    first_rows = offsets_of(lengths)
+    kinds = [(image.stride(0), loads_vectors(image)) for image in images]
+    for (stride, _), places in places_by(kinds).items():
+        x = images[places[0]]
+        plan = [
+            [(images[place].data_ptr() - x.data_ptr()) // x.itemsize for place in places],
+            [first_rows[place] for place in places],
+            [lengths[place] for place in places],
+            [triangles[place] for place in places],
+        ]
+        tile = tile_constants(x)
+        num_blocks = triton.cdiv(max(plan[2]), tile["BLOCK_M"])
+        launch(
+            _similarity_kernel,
+            (num_blocks * (num_blocks + 1) // 2, len(places)),
+            x.device,
+            x_ptr=x,
+            stride_xn=stride,
+            inverse_ptr=inverse_norm,
+            plan_ptr=to_device(torch.tensor(plan), x.device),
+            triangles_ptr=values,
+            num_images=len(places),
+            dim=x.shape[1],
+            one=1.0,
+            **tile,
+        )
 
 
-def tile_constants(images: Sequence[torch.Tensor]) -> dict[str, Any]:
-    """Tile, pipeline depth, warps and registers for rows like those. Not yet tuned on a GPU.
+def tile_constants(x: torch.Tensor) -> dict[str, Any]:
+    """Tile, pipeline depth, warps and registers for rows like those of x. Not yet tuned on a GPU.
 
-    They compile without spills, as long as the compiler does not save registers for a second
-    program on the multiprocessor. Float32 rows take three products on the tensor cores.
+    They compile without spills in a loop, as long as the compiler does not save registers for a
+    second program on the multiprocessor. Float32 rows take three products on the tensor cores.
     """
-    alignment = ALIGNMENT if all(map(loads_vectors, images)) else 1
-    if images[0].dtype == torch.float32:
+    alignment = ALIGNMENT if loads_vectors(x) else 1
+    if x.dtype == torch.float32:
         block, block_k = 64, 16
     else:
         block, block_k = (128, PROMOTED_FEATURES) if alignment > 1 else (64, 16)

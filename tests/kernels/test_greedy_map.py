@@ -194,6 +194,21 @@ def test_greedy_map_many_images(backend):
     assert torch.equal(batch, greedy_map(rows, relevance, budgets, lengths=lengths))
 
 
+def test_greedy_map_an_image_beside_one_of_another_class(monkeypatch):
+    """A small image is summed up in the order it has alone, to the bit, so its ties settle alike."""
+    monkeypatch.setattr(sys.modules["vllm_script.kernels.greedy_map"], "TOKENS_PER_PROGRAM", 32)
+    lengths, budgets = [90, 200], [40, 1]
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randint(-1, 2, (290, 64), generator=generator).float()
+    rows *= torch.rand(290, 64, generator=generator) < 0.1
+    for pool in None, Pool(torch.arange(290), torch.tensor(lengths)):
+        settings = {"pool": pool, "lengths": lengths, "backend": "triton"}
+        picks = greedy_map(rows, None, budgets, **settings)
+        own = None if pool is None else Pool(pool.rows[:90], pool.counts[:1])
+        alone = greedy_map(rows[:90], None, budgets[:1], pool=own, backend="triton")
+        assert torch.equal(picks[:40], alone)
+
+
 @pytest.mark.parametrize("backend", ["torch", "triton"])
 def test_greedy_map_in_a_pool(backend):
     """As if the rows of the pool were all there is; a pool no larger than the budget is taken."""
