@@ -194,19 +194,28 @@ def test_greedy_map_many_images(backend):
     assert torch.equal(batch, greedy_map(rows, relevance, budgets, lengths=lengths))
 
 
-def test_greedy_map_an_image_beside_one_of_another_class(monkeypatch):
-    """A small image is summed up in the order it has alone, to the bit, so its ties settle alike."""
-    monkeypatch.setattr(sys.modules["vllm_script.kernels.greedy_map"], "TOKENS_PER_PROGRAM", 32)
-    lengths, budgets = [90, 200], [40, 1]
-    generator = torch.Generator().manual_seed(0)
-    rows = torch.randint(-1, 2, (290, 64), generator=generator).float()
-    rows *= torch.rand(290, 64, generator=generator) < 0.1
-    for pool in None, Pool(torch.arange(290), torch.tensor(lengths)):
-        settings = {"pool": pool, "lengths": lengths, "backend": "triton"}
-        picks = greedy_map(rows, None, budgets, **settings)
-        own = None if pool is None else Pool(pool.rows[:90], pool.counts[:1])
-        alone = greedy_map(rows[:90], None, budgets[:1], pool=own, backend="triton")
-        assert torch.equal(picks[:40], alone)
+def test_greedy_map_sums_do_not_depend_on_the_longest_image(monkeypatch):
+    """A small image is summed up in blocks of its own class, beside a large one as alone."""
+    module = sys.modules["vllm_script.kernels.greedy_map"]
+    monkeypatch.setattr(module, "TOKENS_PER_PROGRAM", 32)
+    launch, launched = module.launch_phases, []
+
+    def noting(*args, plan_ptr, BLOCK_N, BLOCK_K, **kwargs):
+        launched.append((plan_ptr[2].tolist(), BLOCK_N, BLOCK_K))
+        launch(*args, plan_ptr=plan_ptr, BLOCK_N=BLOCK_N, BLOCK_K=BLOCK_K, **kwargs)
+
+    monkeypatch.setattr(module, "launch_phases", noting)
+    lengths, budgets = [90, 200, 70], [4, 1, 9]
+    rows = torch.randn(360, 64, generator=torch.Generator().manual_seed(0))
+    pool = Pool(torch.arange(360), torch.tensor(lengths))
+    picks = greedy_map(rows, None, budgets, lengths=lengths, pool=pool, backend="triton")
+    assert launched == [([90, 70], 32, 1024), ([200], 64, 512)]
+    alone = [
+        first + greedy_map(own, None, budget, backend="triton")
+        for first, own, budget in zip([0, 90, 290], rows.split(lengths), budgets, strict=True)
+    ]
+    assert torch.equal(picks, torch.cat(alone))
+    assert launched[2:] == [([90], 32, 1024), ([200], 64, 512), ([70], 32, 1024)]
 
 
 @pytest.mark.parametrize("backend", ["torch", "triton"])
