@@ -77,8 +77,7 @@ def _reduce(similarity: Similarity) -> None:
     """A round of an image, and of a video of one window."""
     (num_tokens,) = similarity.lengths
     for windows in None, [torch.arange(num_tokens)]:
-        graph = {"tau": 0.1, "tau_relative": True, "gamma": 1.0, "windows": windows}
-        reduce_graph(similarity, [1], **graph)
+        reduce_graph(similarity, [1], tau=0.1, tau_relative=True, gamma=1.0, windows=windows)
 
 
 def _select(similarity: Similarity) -> None:

@@ -292,7 +292,7 @@ def _greedy_map_triton(
 
 def num_programs(lengths: Sequence[int], block_tokens: int, num_waiting: int) -> int:
     """Programs of a launch: enough for all images beside each other, or all that can wait."""
-    return min(sum(triton.cdiv(length, block_tokens) for length in lengths), num_waiting)
+    return min(sum(-(-length // block_tokens) for length in lengths), num_waiting)
 
 
 def token_class(longest: int, num_waiting: int) -> int:

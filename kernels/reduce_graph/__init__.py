@@ -20,7 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -108,7 +108,8 @@ def reduce_graph(
             raise ValueError(f"windows are of one image, got {len(lengths)} images")
         lengths = check_lengths([len(rows) for rows in windows], lengths[0], "windows")
     targets = check_budgets("target", targets, lengths, lengths)
-    settings = {"tau": tau, "tau_relative": tau_relative, "gamma": gamma, "num_rounds": num_rounds}
+    settings: dict[str, Any] = {"tau": tau, "tau_relative": tau_relative, "gamma": gamma}
+    settings["num_rounds"] = num_rounds
     with_torch = partial(_reduce_graph_torch, similarity, lengths, targets, windows, settings)
     if not isinstance(similarity, TriangleSimilarity):
         return with_torch()
@@ -121,7 +122,7 @@ def _reduce_graph_torch(
     lengths: list[int],
     targets: list[int],
     windows: Sequence[torch.Tensor] | None,
-    settings: dict[str, float],
+    settings: dict[str, Any],
 ) -> Pool:
     pool_rows, counts, first = [], [], 0
     for image, (length, target) in enumerate(zip(lengths, targets, strict=True)):

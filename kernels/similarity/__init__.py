@@ -236,7 +236,8 @@ def _products_of_bfloat16() -> Iterator[None]:
     Of values that are bfloat16 they are the same, several times as fast where the processor has
     instructions for it; sums are float32.
     """
-    matmul: Any = torch.backends.mkldnn.matmul
+    mkldnn: Any = torch.backends.mkldnn
+    matmul = mkldnn.matmul
     before = matmul.fp32_precision
     matmul.fp32_precision = "bf16"
     try:
