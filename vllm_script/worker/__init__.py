@@ -4,9 +4,9 @@ The life of an image (or video), in the order in which vLLM calls us:
 
 1. At start-up model.py allocates feature_cache.py and has warm_up.py compile the kernels. Where
    relevance may come from CLIP it also loads CLIP's part (relevance/checkpoint.py), by itself,
-   whatever loader vLLM takes for the model. When vLLM profiles memory it encodes dummies, and one of
-   them is pruned as well, as many times as a step has room for it: so selection is in the profile.
-   The start-up ends where a layout is not the model's, CLIP is not the checkpoint's, or
+   whatever loader vLLM takes for the model. When vLLM profiles memory it encodes dummies, and one
+   of them is pruned as well, as many times as a step has room for it: so selection is in the
+   profile. The start-up ends where a layout is not the model's, CLIP is not the checkpoint's, or
    tensor-parallel ranks keep different rows (ranks.py).
 2. Every step, encoder_work.py says how much of the scheduler's budget of encoder work an item is:
    its visual tokens before pruning. So a step encodes as much as stock vLLM would let in.
