@@ -27,9 +27,9 @@ from .greedy_map import token_class
 from .reduce_graph import pair_class
 
 
-def kernels_run(device: torch.device, backend: Backend = "auto") -> bool:
-    """Whether the ops run as kernels on that device, and not as their references."""
-    return use_triton(backend, torch.empty(0, device=device))
+def kernels_run(device: torch.device) -> bool:
+    """Whether the ops run as kernels on that device, by default, and not as their references."""
+    return use_triton("auto", torch.empty(0, device=device))
 
 
 def warm_up(
@@ -38,6 +38,7 @@ def warm_up(
     relevance_widths: Iterable[int],
     dtype: torch.dtype,
     device: torch.device,
+    backend: Backend = "auto",
 ) -> None:
     """Launch all that selections of up to MAX_TOKENS tokens launch, on rows of zeros.
 
@@ -49,17 +50,19 @@ def warm_up(
         relevance_widths: values of a row that is scored against a query, of each source.
         dtype: of all these rows.
         device: on which they are; one where kernels run.
+        backend: "auto", or "triton" where a kernel that does not build or launch is an error.
     """
 
     def zeros(num_rows: int, num_values: int) -> torch.Tensor:
         return torch.zeros(num_rows, num_values, dtype=dtype, device=device)
 
     with torch.device("cpu"), torch.no_grad():  # whatever the caller builds its tensors on
-        gather_rows(zeros(1, copied_width), torch.zeros(1, dtype=torch.int64, device=device))
+        kept = torch.zeros(1, dtype=torch.int64, device=device)
+        gather_rows(zeros(1, copied_width), kept, backend)
         for each in relevance_widths:
-            query_relevance(zeros(1, each), zeros(1, each))
+            query_relevance(zeros(1, each), zeros(1, each), backend=backend)
         for num_tokens in _sizes(device):
-            similarity = cosine_similarity([zeros(num_tokens, width)])
+            similarity = cosine_similarity([zeros(num_tokens, width)], backend=backend)
             _reduce(similarity)
             _select(similarity)
 

@@ -73,10 +73,5 @@ def test_the_log_says_how_long_it_took(caplog, monkeypatch):
 def test_every_variant_runs(monkeypatch):
     """On images of a few tokens, in the interpreter where there is no GPU."""
     monkeypatch.setattr(kernels_warm_up, "MAX_TOKENS", 100)
-    for name in ("gather_rows", "query_relevance", "cosine_similarity"):
-        op = getattr(kernels_warm_up, name)
-        monkeypatch.setattr(
-            kernels_warm_up, name, lambda *a, op=op, **k: op(*a, backend="triton", **k)
-        )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    kernels_warm_up.warm_up(32, 64, [32, 16], torch.float32, device)
+    kernels_warm_up.warm_up(32, 64, [32, 16], torch.float32, device, "triton")

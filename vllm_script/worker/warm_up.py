@@ -42,7 +42,7 @@ def compile_kernels(
         relevance_widths.append(clip.visual_projection.out_features)
     logger.info("Script compiles its kernels, a minute at most; they are kept on disk")
     started = time.perf_counter()
-    warm_up(hidden_size, feature_width, relevance_widths, dtype, device)
+    warm_up(hidden_size, feature_width, relevance_widths, dtype, device, backend)
     logger.info("Script's kernels are ready after %.1f seconds", time.perf_counter() - started)
 
 
