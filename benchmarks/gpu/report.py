@@ -22,7 +22,7 @@ Milliseconds of a request, means where no percentile is named; ITL is the time b
 and the next. Stock vLLM does not count its encoder: it is in prefill. Each server has 45 % of the
 GPU's memory. Ratios are those of serve_bench.py with their 95 % intervals; its report has all
 figures. The weights are random, so the times mean something and the answers do not: how right
-answers are at a keep ratio is measured by accuracy_bench.py, and a speed without it is no result."""
+answers are at a keep ratio is measured by accuracy_bench.py; a speed without it is no result."""
 
 
 def write_report(
