@@ -56,20 +56,23 @@ def main() -> None:
     all_right = True
     for shape in shapes(args.quick, on_gpu, args.tokens):
         progress(f"{shape}")
-        inputs = make_inputs(shape, device, dtype)
-        if not passes_gate(inputs, backend):
-            all_right = False
-            continue
-        rounds = rounds_of(inputs, backend)
-        torch.compiler.reset()  # a shape that is compiled counts against a limit
-        for run in runs(inputs, on_gpu, not on_gpu or shape.keep_ratio == BASELINES_AT):
-            if args.op and run.op not in args.op:
+        try:
+            inputs = make_inputs(shape, device, dtype)
+            if not passes_gate(inputs, backend):
+                all_right = False
                 continue
-            progress(f"  {run.op} {run.variant}")
-            row = row_of(run, shape, dtype, measured(run.call, device), rounds, peak)
-            print(line_of(row), flush=True)
-            if output:
-                print(json.dumps(about | row), file=output, flush=True)
+            rounds = rounds_of(inputs, backend)
+            torch.compiler.reset()  # a shape that is compiled counts against a limit
+            for run in runs(inputs, on_gpu, not on_gpu or shape.keep_ratio == BASELINES_AT):
+                if args.op and run.op not in args.op:
+                    continue
+                progress(f"  {run.op} {run.variant}")
+                row = row_of(run, shape, dtype, measured(run.call, device), rounds, peak)
+                print(line_of(row), flush=True)
+                if output:
+                    print(json.dumps(about | row), file=output, flush=True)
+        except torch.OutOfMemoryError:
+            print(f"! {shape}: this GPU has no room for it", flush=True)
     sys.exit(not all_right)
 
 

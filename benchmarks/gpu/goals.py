@@ -64,7 +64,9 @@ def _selection(outcomes: Outcomes, rows: Path) -> Iterator[Goal]:
 
         def figure(images: int = images, most: float = most) -> tuple[str, bool]:
             wanted = LLAVA_NEXT | {"batch": images}
-            (row,) = (ln for ln in read_lines(rows) if wanted.items() <= ln.items())
+            row = next((ln for ln in read_lines(rows) if wanted.items() <= ln.items()), None)
+            if row is None:
+                raise ValueError("this selection was not timed")
             cold, host = row["cold ms"], row["host ms"]
             found = (
                 f"{row['p50 ms']:.3f} ms; from a cold L2 cache {cold:.3f}, enqueued in {host:.3f}"

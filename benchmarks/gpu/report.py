@@ -18,11 +18,11 @@ from .parts import CONCURRENCY, SERVED, Part
 PARTS_OF_TTFT = ("preprocess", "queue", "encoder", "selection", "prefill")
 """Of `split_ms`."""
 SERVING_NOTES = """\
-Means of a request in ms, but ITL, the time between one token and the next, and requests/s. Stock
-vLLM does not count its encoder: it is in prefill. Ratios are those of serve_bench.py, with their
-95 % intervals; its report has all figures. The weights are random, so the times mean something and
-the answers do not: how right answers are at a keep ratio is measured by accuracy_bench.py, and a
-speed without it is no result."""
+Milliseconds of a request, means where no percentile is named; ITL is the time between one token
+and the next. Stock vLLM does not count its encoder: it is in prefill. Each server has 45 % of the
+GPU's memory. Ratios are those of serve_bench.py with their 95 % intervals; its report has all
+figures. The weights are random, so the times mean something and the answers do not: how right
+answers are at a keep ratio is measured by accuracy_bench.py; a speed without it is no result."""
 
 
 def write_report(

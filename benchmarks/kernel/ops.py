@@ -156,26 +156,30 @@ def _select(
     return similarity, pool, greedy_map(similarity, relevance, [shape.budget] * count, pool=pool)
 
 
-def in_one_call(inputs: Inputs, backend: Backend) -> torch.Tensor:
-    """What mode `script` does, for all images in one call of each op, and the kept rows."""
+def in_one_call(inputs: Inputs, backend: Backend) -> list[torch.Tensor]:
+    """What mode `script` does for the images of a step, all in one call of each op, and the rows
+    that are kept of each image."""
     _, _, picks = _select(inputs.images, inputs.relevance, inputs.shape, backend)
-    return gather_rows(inputs.x, picks.sort().values, backend)
+    kept, rows = picks.sort().values.split(inputs.shape.budget), []
+    for number, (image, own) in enumerate(zip(inputs.images, kept, strict=True)):
+        rows.append(gather_rows(image, own - number * inputs.shape.tokens, backend))
+    return rows
 
 
-def one_by_one(inputs: Inputs, backend: Backend) -> torch.Tensor:
+def one_by_one(inputs: Inputs, backend: Backend) -> list[torch.Tensor]:
     """As `in_one_call`, image after image."""
     rows = []
     for image, relevance in zip(inputs.images, inputs.relevances, strict=True):
         _, _, picks = _select([image], relevance, inputs.shape, backend)
         rows.append(gather_rows(image, picks.sort().values, backend))
-    return torch.cat(rows)
+    return rows
 
 
-def each_image(inputs: Inputs, select: Callable[..., torch.Tensor]) -> torch.Tensor:
+def each_image(inputs: Inputs, select: Callable[..., torch.Tensor]) -> list[torch.Tensor]:
     """The rows that a selection of one image keeps of each."""
     shape = inputs.shape
     pairs = zip(inputs.images, inputs.relevances, strict=True)
-    return torch.cat([select(x, scores, shape.target, shape.budget) for x, scores in pairs])
+    return [select(x, scores, shape.target, shape.budget) for x, scores in pairs]
 
 
 def rounds_of(inputs: Inputs, backend: Backend) -> int:

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import vllm
@@ -103,6 +104,47 @@ def test_vllm_is_asked_in_its_own_words():
     assert "--enforce-eager" not in flags  # vLLM would not look for compilation
     worker = (Path(vllm.__file__).parent / "v1" / "worker" / "gpu_worker.py").read_text()
     assert "enable_jit_warmup" in worker and "activate_jit_monitor(" in worker
+
+
+@pytest.fixture
+def stock(monkeypatch, requests):
+    """What a server that only seems to be one was started with and asked, and its log to be."""
+    seen = SimpleNamespace(log="", asked=[], env={})
+
+    class Server:
+        url = "http://127.0.0.1:1/v1"
+
+        def __init__(self, model, *flags, env, progress):
+            seen.env = env
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def log(self):
+            return seen.log
+
+    async def ask_all(root, requests, at_once):
+        seen.asked += requests
+
+    monkeypatch.setattr(strict_serving, "VllmServer", Server)
+    monkeypatch.setattr(strict_serving, "ask_all", ask_all)
+    monkeypatch.setattr(strict_serving, "asked", lambda expected, seed: requests)
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("log", "words"),
+    [("INFO well", "none: the errors come with the plugin"), ("ERROR sync", "checks: ERROR sync.")],
+)
+def test_stock_vllm_is_asked_after_an_error(stock, log, words):
+    stock.log = log
+    found = strict_serving.stock_log(SimpleNamespace(model="m"), [])
+    assert stock.asked and not any("script" in request.body for request in stock.asked)
+    assert stock.env["VLLM_PLUGINS"] == "" and stock.env["VLLM_GPU_SYNC_CHECK"] == "error"
+    assert words in strict_serving.report({}, [], found)
 
 
 @pytest.mark.slow  # starts a server of its own

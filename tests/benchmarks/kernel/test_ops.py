@@ -30,8 +30,8 @@ def test_everything_on_a_gpu_can_be_called(inputs):
         ("similarity", "mm float32"), ("selection", "one by one"),
     ]  # fmt: skip
     assert named[-2:] == [("selection", "compiled"), ("selection", "published")]
-    selected = {run.variant: run.call() for run in made if run.variant != "compiled"
-                and run.op == "selection"}  # fmt: skip
+    selections = [run for run in made if run.op == "selection" and run.variant != "compiled"]
+    selected = {run.variant: torch.cat(run.call()) for run in selections}
     for variant in ("one by one", "eager"):
         assert torch.equal(selected[variant], selected["triton"])
     assert selected["triton"].shape == (2 * SMALL.budget, SMALL.dim)
