@@ -10,6 +10,8 @@ Sizes `tiny`, which every family has, are for tests; the others have the publish
 
 from __future__ import annotations
 
+import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from vllm_script.benchmarks.checkpoints import SIZES, write
@@ -17,15 +19,23 @@ from vllm_script.benchmarks.common import ending_well, parser_of
 
 
 def main() -> None:
+    args = parse_arguments()
+    with ending_well(ValueError, OSError):
+        if not (args.if_absent and (args.out_dir / "config.json").exists()):
+            write(args.out_dir, args.family, args.sizes, args.seed)
+
+
+def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
     known = {name: None for sizes in SIZES.values() for name in sizes}
     parser = parser_of(__doc__)
     parser.add_argument("out_dir", type=Path)
     parser.add_argument("--family", choices=list(SIZES), required=True)
     parser.add_argument("--sizes", choices=list(known), default="tiny")
     parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
-    with ending_well(ValueError, OSError):
-        write(args.out_dir, args.family, args.sizes, args.seed)
+    absent = "write nothing where there is a complete checkpoint already"
+    parser.add_argument("--if-absent", action="store_true", help=absent)
+    return parser.parse_args(argv)
 
 
 if __name__ == "__main__":

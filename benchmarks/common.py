@@ -68,6 +68,19 @@ def accelerator() -> str | None:
     return None if current_platform.is_cpu() else current_platform.get_device_name()
 
 
+def driver() -> str:
+    """Version of the GPU's driver."""
+    from vllm.third_party import pynvml
+
+    try:
+        pynvml.nvmlInit()
+        version: str = pynvml.nvmlSystemGetDriverVersion()
+        pynvml.nvmlShutdown()
+    except pynvml.NVMLError as error:
+        return f"not known ({error})"
+    return version
+
+
 def machine() -> str:
     """Name of the GPU, or of the processor with its number of cores."""
     if gpu := accelerator():

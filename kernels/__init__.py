@@ -1,25 +1,28 @@
 """Tensor operations of the Script method. Needs torch, and Triton if it is there.
 
-In the order of the method: what the query asks for (relevance), which tokens others can stand for
-(reduce_graph, rounds of redundancy), which to keep of the rest (greedy_map), and their copy
-(gather_rows). Each op has a float32 PyTorch reference and Triton kernels; scores are float32
-whatever the dtype of the rows. unit_rows and normalize_relevance are PyTorch alone; to_device
-copies values of the host without a wait.
+In the order of the method: what the query asks for (relevance), how alike the tokens of an image
+are (similarity), which of them others can stand for (reduce_graph), which to keep of the rest
+(greedy_map), and their copy (gather_rows). Each op has a float32 PyTorch reference and Triton
+kernels; scores are float32 whatever the dtype of the rows. unit_rows and normalize_relevance are
+PyTorch alone; to_device copies values of the host without a wait.
 """
 
 from ._sizes import MAX_TOKENS
+from ._triton import Backend
 from .gather import gather_rows
 from .greedy_map import greedy_map
 from .norms import inverse_norms, unit_rows
 from .reduce_graph import Pool, reduce_graph
-from .redundancy import bipartite_redundancy
 from .relevance import normalize_relevance, query_relevance
+from .similarity import Similarity, cosine_similarity
 from .transfer import to_device
 
 __all__ = [
     "MAX_TOKENS",
+    "Backend",
     "Pool",
-    "bipartite_redundancy",
+    "Similarity",
+    "cosine_similarity",
     "gather_rows",
     "greedy_map",
     "inverse_norms",

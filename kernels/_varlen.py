@@ -6,20 +6,33 @@ on the other images of the batch.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from itertools import accumulate
+from typing import TypeVar
 
-from ._sizes import MAX_TOKENS, size_class
+from ._sizes import size_class
 from ._triton import jit, tl
 
-# One image; the windows of a video; those of a video with hardly any tokens in a frame: a window
-# has up to four frames.
-IMAGE_CLASSES = (1, 64, MAX_TOKENS // 4)
+K = TypeVar("K", bound=Hashable)
+
+# One image, or as many as a step may have.
+IMAGE_CLASSES = (1, 64)
 
 
 def offsets_of(lengths: Iterable[int]) -> list[int]:
     """[0, first length, first two lengths, ...]."""
     return [0, *accumulate(lengths)]
+
+
+def places_by(kinds: Iterable[K]) -> dict[K, list[int]]:
+    """Places of each kind: images that a kernel is compiled for in the same way share a launch.
+
+    So what is computed of an image does not depend on the others.
+    """
+    places: dict[K, list[int]] = {}
+    for place, kind in enumerate(kinds):
+        places.setdefault(kind, []).append(place)
+    return places
 
 
 def check_lengths(lengths: Sequence[int] | None, num_rows: int, name: str) -> list[int]:
@@ -36,16 +49,16 @@ def check_lengths(lengths: Sequence[int] | None, num_rows: int, name: str) -> li
 
 
 def check_budgets(
-    name: str, budgets: int | Sequence[int], lengths: Sequence[int], most: Sequence[int]
+    name: str, budgets: Sequence[int], lengths: Sequence[int], most: Sequence[int]
 ) -> list[int]:
     """One count for each image, at least 1 and at most what the image allows.
 
     Raises:
         ValueError: there are more or fewer counts than images, or one is out of range.
     """
-    counts = [budgets] if isinstance(budgets, int) else list(budgets)
+    counts = list(budgets)
     if len(counts) != len(lengths):
-        raise ValueError(f"there must be a {name} for each of {len(lengths)} images, got {budgets}")
+        raise ValueError(f"there must be a {name} for each of {len(lengths)} images, got {counts}")
     for count, limit in zip(counts, most, strict=True):
         if not 1 <= count <= limit:
             raise ValueError(f"{name} must be in [1, {limit}], got {count}")

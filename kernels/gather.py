@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 
-from ._triton import Backend, check_rows, jit, tl, triton, use_triton
+from ._launch import launch, run_op
+from ._triton import Backend, check_rows, jit, tl, triton
 
 # Bytes of a row that a program copies, and its warps. Not yet tuned on a GPU.
 BLOCK_BYTES, NUM_WARPS = 4096, 4
@@ -35,7 +38,8 @@ def gather_rows(x: torch.Tensor, indices: torch.Tensor, backend: Backend = "auto
             "indices must be [K] of int32 or int64, "
             f"got shape {tuple(indices.shape)} of {indices.dtype}"
         )
-    return _gather_triton(x, indices) if use_triton(backend, x) else gather_reference(x, indices)
+    with_triton = partial(_gather_triton, x, indices)
+    return run_op("gather_rows", backend, x, with_triton, partial(gather_reference, x, indices))
 
 
 def gather_reference(x: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
@@ -51,13 +55,16 @@ def _gather_triton(x: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
     words, kept = x.view(word), rows.view(word)
     num_words = words.shape[1]
     block = BLOCK_BYTES // word.itemsize
-    _gather_kernel[(len(indices), triton.cdiv(num_words, block))](
-        words,
-        words.stride(0),
-        indices,
-        indices.stride(0),
-        kept,
-        num_words,
+    launch(
+        _gather_kernel,
+        (len(indices), triton.cdiv(num_words, block)),
+        x.device,
+        x_ptr=words,
+        stride_xn=words.stride(0),
+        indices_ptr=indices,
+        stride_in=indices.stride(0),
+        rows_ptr=kept,
+        num_words=num_words,
         BLOCK_WORDS=block,
         num_warps=NUM_WARPS,
     )
@@ -66,11 +73,15 @@ def _gather_triton(x: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
 
 @jit
 def _gather_kernel(
-    x_ptr, x_stride, indices_ptr, indices_stride, rows_ptr, num_words, BLOCK_WORDS: tl.constexpr
+    x_ptr, stride_xn, indices_ptr, stride_in, rows_ptr, num_words, BLOCK_WORDS: tl.constexpr
 ):
+    """x [rows, num_words], indices [kept] -> rows [kept, num_words].
+
+    grid: (kept, a program for every BLOCK_WORDS of a row)
+    """
     place = tl.program_id(0).to(tl.int64)
-    row = tl.load(indices_ptr + place * indices_stride).to(tl.int64)
+    row = tl.load(indices_ptr + place * stride_in).to(tl.int64)
     words = tl.program_id(1) * BLOCK_WORDS + tl.arange(0, BLOCK_WORDS)
     mask = words < num_words
-    values = tl.load(x_ptr + row * x_stride + words, mask=mask, other=0)
+    values = tl.load(x_ptr + row * stride_xn + words, mask=mask, other=0)
     tl.store(rows_ptr + place * num_words + words, values, mask=mask)

@@ -7,9 +7,12 @@ is exact in float32.
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 
-from ._triton import Backend, check_features, jit, tl, triton, use_triton
+from ._launch import launch, run_op
+from ._triton import Backend, check_features, jit, tl, triton
 
 # Rows of a program, values of a row it takes at once, warps. Not yet tuned on a GPU.
 BLOCK_ROWS, BLOCK_D, NUM_WARPS = 4, 1024, 4
@@ -36,7 +39,9 @@ def inverse_norms(x: torch.Tensor, backend: Backend = "auto") -> torch.Tensor:
         ImportError: backend is "triton" and Triton is not installed.
     """
     check_features("x", x)
-    return _inverse_norms_triton(x) if use_triton(backend, x) else inverse_norms_reference(x)
+    with_triton = partial(_inverse_norms_triton, x)
+    with_torch = partial(inverse_norms_reference, x)
+    return run_op("inverse_norms", backend, x, with_triton, with_torch)
 
 
 def inverse_norms_reference(x: torch.Tensor) -> torch.Tensor:
@@ -80,12 +85,15 @@ def _finite_part(x: torch.Tensor) -> torch.Tensor:
 def _inverse_norms_triton(x: torch.Tensor) -> torch.Tensor:
     inverse_norm = torch.empty(len(x), dtype=torch.float32, device=x.device)
     if len(x):
-        _inverse_norm_kernel[(triton.cdiv(len(x), BLOCK_ROWS),)](
-            x,
-            x.stride(0),
-            inverse_norm,
-            len(x),
-            x.shape[1],
+        launch(
+            _inverse_norm_kernel,
+            (triton.cdiv(len(x), BLOCK_ROWS),),
+            x.device,
+            x_ptr=x,
+            stride_xn=x.stride(0),
+            inverse_ptr=inverse_norm,
+            num_rows=len(x),
+            dim=x.shape[1],
             BLOCK_ROWS=BLOCK_ROWS,
             BLOCK_D=BLOCK_D,
             num_warps=NUM_WARPS,
@@ -96,13 +104,14 @@ def _inverse_norms_triton(x: torch.Tensor) -> torch.Tensor:
 @jit(varying=("num_rows",))
 def _inverse_norm_kernel(
     x_ptr,
-    x_stride,
-    inverse_norm_ptr,
+    stride_xn,
+    inverse_ptr,
     num_rows,
     dim,
     BLOCK_ROWS: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
+    """x [num_rows, dim] -> inverse float32 [num_rows]; grid: a program for every BLOCK_ROWS."""
     rows = tl.program_id(0).to(tl.int64) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
     row_mask = rows < num_rows
     squares = tl.zeros([BLOCK_ROWS], dtype=tl.float32)
@@ -110,14 +119,14 @@ def _inverse_norm_kernel(
     for d_start in range(0, dim, BLOCK_D):
         d = d_start + tl.arange(0, BLOCK_D)
         mask = row_mask[:, None] & (d < dim)[None, :]
-        values = tl.load(x_ptr + rows[:, None] * x_stride + d, mask=mask, other=0.0)
+        values = tl.load(x_ptr + rows[:, None] * stride_xn + d, mask=mask, other=0.0)
         values = values.to(tl.float32)
         clean = finite(values)
         squares += tl.sum(clean * clean, 1)
         num_spoiled += tl.sum((clean != values).to(tl.int32), 1)
     inverse_norm = inverse_length(squares)
     inverse_norm = tl.where(num_spoiled > 0, -inverse_norm, inverse_norm)
-    tl.store(inverse_norm_ptr + rows, inverse_norm, mask=row_mask)
+    tl.store(inverse_ptr + rows, inverse_norm, mask=row_mask)
 
 
 @jit

@@ -13,10 +13,12 @@ stored.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 
-from ._triton import Backend, check_features, jit, tl, triton, use_triton
+from ._launch import launch, run_op
+from ._triton import Backend, check_features, jit, tl, triton
 from ._varlen import check_lengths, image_class, locate_block, max_blocks, offsets_of
 from .norms import finite, inverse_length, unit_rows
 from .transfer import to_device
@@ -69,8 +71,19 @@ def query_relevance(
             f"lengths and query_lengths must be of the same images, got {len(lengths)} and "
             f"{len(query_lengths)}"
         )
-    if use_triton(backend, visual):
-        return _query_relevance_triton(visual, query, polarity, lengths, query_lengths)
+    inputs = visual, query, polarity, lengths, query_lengths
+    with_triton = partial(_query_relevance_triton, *inputs)
+    with_torch = partial(_query_relevance_torch, *inputs)
+    return run_op("query_relevance", backend, visual, with_triton, with_torch)
+
+
+def _query_relevance_torch(
+    visual: torch.Tensor,
+    query: torch.Tensor,
+    polarity: int,
+    lengths: list[int],
+    query_lengths: list[int],
+) -> torch.Tensor:
     pairs = zip(visual.split(lengths), query.split(query_lengths), strict=True)
     return torch.cat([query_relevance_reference(*pair, polarity) for pair in pairs])
 
@@ -105,38 +118,51 @@ def _query_relevance_triton(
     offsets, query_offsets = plan
     directions = torch.empty(num_images, dim, dtype=torch.float32, device=visual.device)
     relevance = torch.empty(len(visual), dtype=torch.float32, device=visual.device)
-    _direction_kernel[(num_images,)](
-        query,
-        query.stride(0),
-        query_offsets,
-        directions,
-        dim,
+    launch(
+        _direction_kernel,
+        (num_images,),
+        visual.device,
+        query_ptr=query,
+        stride_qn=query.stride(0),
+        offsets_ptr=query_offsets,
+        directions_ptr=directions,
+        dim=dim,
         BLOCK_C=triton.next_power_of_2(dim),
         num_warps=DIRECTION_WARPS,
     )
-    _score_kernel[(max_blocks(len(visual), num_images, BLOCK_N),)](
-        visual,
-        visual.stride(0),
-        offsets,
-        directions,
-        relevance,
-        float(polarity),
-        num_images,
-        dim,
+    launch(
+        _score_kernel,
+        (max_blocks(len(visual), num_images, BLOCK_N),),
+        visual.device,
+        visual_ptr=visual,
+        stride_vn=visual.stride(0),
+        offsets_ptr=offsets,
+        directions_ptr=directions,
+        scores_ptr=relevance,
+        polarity=float(polarity),
+        num_images=num_images,
+        dim=dim,
         BLOCK_N=BLOCK_N,
         BLOCK_C=BLOCK_C,
         BLOCK_IMAGES=image_class(num_images),
         num_warps=NUM_WARPS,
     )
-    _rescale_kernel[(num_images,)](
-        relevance, offsets, EPSILON, BLOCK_N=BLOCK_SCORES, num_warps=NUM_WARPS
+    launch(
+        _rescale_kernel,
+        (num_images,),
+        visual.device,
+        scores_ptr=relevance,
+        offsets_ptr=offsets,
+        epsilon=EPSILON,
+        BLOCK_N=BLOCK_SCORES,
+        num_warps=NUM_WARPS,
     )
     return relevance
 
 
 @jit(any_place=("offsets_ptr",))
 def _direction_kernel(
-    query_ptr, query_stride, offsets_ptr, directions_ptr, dim, BLOCK_C: tl.constexpr
+    query_ptr, stride_qn, offsets_ptr, directions_ptr, dim, BLOCK_C: tl.constexpr
 ):
     """Mean unit row of the query of one image."""
     image = tl.program_id(0).to(tl.int64)
@@ -144,7 +170,7 @@ def _direction_kernel(
     c = tl.arange(0, BLOCK_C)
     direction = tl.zeros([BLOCK_C], dtype=tl.float32)
     for row in range(first, end):
-        values = finite(tl.load(query_ptr + row * query_stride + c, mask=c < dim, other=0.0)).to(
+        values = finite(tl.load(query_ptr + row * stride_qn + c, mask=c < dim, other=0.0)).to(
             tl.float32
         )
         direction += values * inverse_length(tl.sum(values * values, 0))
@@ -154,7 +180,7 @@ def _direction_kernel(
 @jit(varying=("num_images",), any_place=("offsets_ptr",))
 def _score_kernel(
     visual_ptr,
-    visual_stride,
+    stride_vn,
     offsets_ptr,
     directions_ptr,
     scores_ptr,
@@ -178,7 +204,7 @@ def _score_kernel(
     for c_start in range(0, dim, BLOCK_C):
         c = c_start + tl.arange(0, BLOCK_C)
         mask = row_mask[:, None] & (c < dim)[None, :]
-        values = tl.load(visual_ptr + rows[:, None] * visual_stride + c, mask=mask, other=0.0)
+        values = tl.load(visual_ptr + rows[:, None] * stride_vn + c, mask=mask, other=0.0)
         values = finite(values).to(tl.float32)
         direction = tl.load(directions_ptr + image.to(tl.int64) * dim + c, mask=c < dim, other=0.0)
         product += tl.sum(values * direction[None, :], 1)

@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 
 import torch
 
-from . import Pool, gather_rows, greedy_map, query_relevance, reduce_graph
+from . import Pool, cosine_similarity, gather_rows, greedy_map, query_relevance, reduce_graph
 from .reduce_graph import MAX_ROUNDS
-from .testing import assert_picks, assert_rounds, rows_of, unit_rows64
+from .similarity import Similarity
+from .testing import TIE, assert_picks, assert_rounds, rows_of, unit_rows64
 
 NUM_TOKENS, WIDTH = 720, 256
 POOL, BUDGET = 360, 80
@@ -82,9 +83,22 @@ def _check_relevance(inputs: Inputs) -> Callable[[], object]:
     return run
 
 
+def _check_similarity(inputs: Inputs) -> Callable[[], object]:
+    def run() -> Similarity:
+        return cosine_similarity([inputs.tokens])
+
+    unit = unit_rows64(inputs.tokens)
+    every = slice(None)
+    worst = float((run().block(0, every, every).double() - unit @ unit.T).abs().max())
+    assert worst <= TIE, f"a cosine is wrong by {worst:.2g}"
+    return run
+
+
 def _check_reduction(inputs: Inputs) -> Callable[[], object]:
+    similarity = cosine_similarity([inputs.tokens])
+
     def run(num_rounds: int = MAX_ROUNDS) -> Pool:
-        return reduce_graph(inputs.tokens, POOL, **_GRAPH, num_rounds=num_rounds)
+        return reduce_graph(similarity, [POOL], **_GRAPH, num_rounds=num_rounds)
 
     def survivors_after(num_rounds: int) -> torch.Tensor:
         return rows_of(*run(num_rounds), [NUM_TOKENS])[0]
@@ -95,8 +109,10 @@ def _check_reduction(inputs: Inputs) -> Callable[[], object]:
 
 
 def _check_choice(inputs: Inputs) -> Callable[[], object]:
+    similarity = cosine_similarity([inputs.tokens])
+
     def run() -> torch.Tensor:
-        return greedy_map(inputs.tokens, inputs.relevance, BUDGET)
+        return greedy_map(similarity, inputs.relevance, [BUDGET])
 
     every = torch.arange(NUM_TOKENS, device=inputs.tokens.device)
     picks = run()
@@ -117,6 +133,7 @@ def _check_copy(inputs: Inputs) -> Callable[[], object]:
 
 _CHECKS = {
     "query_relevance": (_check_relevance, f"{NUM_TOKENS} tokens scored"),
+    "cosine_similarity": (_check_similarity, f"{NUM_TOKENS} x {NUM_TOKENS} cosines"),
     "reduce_graph": (_check_reduction, f"{NUM_TOKENS} -> {POOL} tokens"),
     "greedy_map": (_check_choice, f"{NUM_TOKENS} -> {BUDGET} tokens"),
     "gather_rows": (_check_copy, f"{BUDGET} rows copied"),

@@ -22,6 +22,7 @@ from ._triton import Backend
 from .greedy_map import RESIDUAL_FLOOR, greedy_map
 from .norms import unit_rows
 from .reduce_graph import DUPLICATE_SIMILARITY, MAX_DROP, MAX_ROUNDS, Pool, reduce_graph
+from .similarity import cosine_similarity
 
 # Relative distance of two scores, and absolute distance of a cosine from the edge threshold, below
 # which float32 may see them either way.
@@ -160,9 +161,10 @@ def assert_selection(
         AssertionError: as `assert_rounds` and `assert_picks`.
     """
     settings: dict[str, Any] = {"tau": tau, "tau_relative": tau_relative, "gamma": gamma}
+    similarity = cosine_similarity([x], backend=backend)
 
     def reduce(num_rounds: int) -> Pool:
-        return reduce_graph(x, target, **settings, num_rounds=num_rounds, backend=backend)
+        return reduce_graph(similarity, [target], **settings, num_rounds=num_rounds)
 
     def survivors_after(num_rounds: int) -> torch.Tensor:
         return rows_of(*reduce(num_rounds), [len(x)])[0]
@@ -171,7 +173,7 @@ def assert_selection(
     pool = reduce(MAX_ROUNDS)
     (candidates,) = rows_of(*pool, [len(x)])
     assert torch.equal(candidates, left), "all rounds at once leave other tokens"
-    picks = greedy_map(x, relevance, budget, pool=pool, backend=backend)
+    picks = greedy_map(similarity, relevance, [budget], pool=pool)
     assert len(picks) == budget
     if len(candidates) == budget:
         assert torch.equal(picks, candidates), "not all of the pool is picked"

@@ -11,11 +11,19 @@ from collections.abc import Iterable
 
 import torch
 
-from . import Pool, gather_rows, greedy_map, inverse_norms, query_relevance, reduce_graph
+from . import (
+    Pool,
+    Similarity,
+    cosine_similarity,
+    gather_rows,
+    greedy_map,
+    query_relevance,
+    reduce_graph,
+)
+from ._launch import num_waiting_programs
 from ._sizes import MAX_TOKENS
-from ._triton import use_triton
-from ._varlen import IMAGE_CLASSES
-from .greedy_map import multiprocessors, programs_per_image, token_class
+from ._triton import Backend, use_triton
+from .greedy_map import token_class
 from .reduce_graph import pair_class
 
 
@@ -30,6 +38,7 @@ def warm_up(
     relevance_widths: Iterable[int],
     dtype: torch.dtype,
     device: torch.device,
+    backend: Backend = "auto",
 ) -> None:
     """Launch all that selections of up to MAX_TOKENS tokens launch, on rows of zeros.
 
@@ -41,51 +50,44 @@ def warm_up(
         relevance_widths: values of a row that is scored against a query, of each source.
         dtype: of all these rows.
         device: on which they are; one where kernels run.
+        backend: "auto", or "triton" where a kernel that does not build or launch is an error.
     """
 
     def zeros(num_rows: int, num_values: int) -> torch.Tensor:
         return torch.zeros(num_rows, num_values, dtype=dtype, device=device)
 
     with torch.device("cpu"), torch.no_grad():  # whatever the caller builds its tensors on
-        gather_rows(zeros(1, copied_width), torch.zeros(1, dtype=torch.int64, device=device))
+        kept = torch.zeros(1, dtype=torch.int64, device=device)
+        gather_rows(zeros(1, copied_width), kept, backend)
         for each in relevance_widths:
-            query_relevance(zeros(1, each), zeros(1, each))
-        for lengths in _divisions():
-            _reduce(zeros(sum(lengths), width), lengths)
+            query_relevance(zeros(1, each), zeros(1, each), backend=backend)
         for num_tokens in _sizes(device):
-            _select(zeros(num_tokens, width))
-
-
-def _divisions() -> list[list[int]]:
-    """Lengths of an image, or of the windows of a video, for each class of both that there is."""
-    longest = {pair_class(size): size for size in range(MAX_TOKENS, 0, -1)}.values()
-    one, some, _ = IMAGE_CLASSES
-    # More windows than `some` have so few tokens each that they are of the smallest class.
-    return [
-        *([size] for size in longest),
-        *([size] + [1] * one for size in longest),
-        [1] * (some + 1),
-    ]
+            similarity = cosine_similarity([zeros(num_tokens, width)], backend=backend)
+            _reduce(similarity)
+            _select(similarity)
 
 
 def _sizes(device: torch.device) -> list[int]:
-    """Tokens of an image for each class of them that programs of the selection take."""
+    """Tokens of the smallest image of each class that kernels are compiled for."""
     smallest = {}
     for size in range(MAX_TOKENS, 0, -1):
-        num_programs = programs_per_image(size, 1, multiprocessors(device))
-        smallest[token_class(size, num_programs)] = size
+        classes = pair_class(size), token_class(size, num_waiting_programs(device))
+        smallest[classes] = size
     return list(smallest.values())
 
 
-def _reduce(x: torch.Tensor, lengths: list[int]) -> None:
-    reduce_graph(x, [1] * len(lengths), tau=0.1, tau_relative=True, gamma=1.0, lengths=lengths)
+def _reduce(similarity: Similarity) -> None:
+    """A round of an image, and of a video of one window."""
+    (num_tokens,) = similarity.lengths
+    for windows in None, [torch.arange(num_tokens)]:
+        reduce_graph(similarity, [1], tau=0.1, tau_relative=True, gamma=1.0, windows=windows)
 
 
-def _select(x: torch.Tensor) -> None:
+def _select(similarity: Similarity) -> None:
     """Pick one token, of all and of a pool, with and without frames."""
-    rows = torch.arange(len(x), device=x.device)
-    pool = Pool(rows, torch.full((1,), len(x), device=x.device))
-    inverse_norm = inverse_norms(x)
+    (num_tokens,), device = similarity.lengths, similarity.device
+    rows = torch.arange(num_tokens, device=device)
+    pool = Pool(rows, torch.full((1,), num_tokens, device=device))
     for candidates in None, pool:
         for floors in None, [1]:
-            greedy_map(x, None, 1, pool=candidates, floors=floors, inverse_norm=inverse_norm)
+            greedy_map(similarity, None, [1], pool=candidates, floors=floors)

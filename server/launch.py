@@ -19,6 +19,9 @@ import urllib.request
 from collections.abc import Callable, Mapping
 from types import TracebackType
 
+LAST_LINES, FIRST_LINES = 30, 60
+"""Of the log of a server that does not start, and of its first error."""
+
 
 class VllmServer:
     """A server for the length of a `with` block.
@@ -101,8 +104,7 @@ class VllmServer:
                 self._progress(waited)
                 time.sleep(1)
                 continue
-            tail = "\n".join(self.log().splitlines()[-30:])
-            raise RuntimeError(f"vllm serve {problem}; the end of its log:\n{tail}")
+            raise RuntimeError(f"vllm serve {problem}; {_shown(self.log())}")
 
     def _answers(self) -> bool:
         try:
@@ -110,6 +112,21 @@ class VllmServer:
                 return bool(reply.status == 200)
         except (urllib.error.URLError, OSError):
             return False
+
+
+def _shown(log: str) -> str:
+    """The end of a log, and before it, where it is not in there, the first error.
+
+    vLLM's processes end one after the other, and only the first says why.
+    """
+    lines = log.splitlines()
+    errors = [number for number, line in enumerate(lines) if "ERROR" in line]
+    end = max(0, len(lines) - LAST_LINES)
+    shown = "the end of its log:\n" + "\n".join(lines[end:])
+    if errors and errors[0] < end:
+        first = lines[errors[0] : min(end, errors[0] + FIRST_LINES)]
+        shown = "its first error:\n" + "\n".join([*first, "", shown])
+    return shown
 
 
 def _free_port() -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import types
 import weakref
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from unittest import mock
 
 import torch
@@ -143,6 +143,7 @@ class PretendGpu(TorchDispatchMode):
         with (
             mock.patch.object(InterpretedFunction, "run", run),
             mock.patch("torch.cuda.get_device_properties", lambda device: properties),
+            mock.patch("torch.cuda.device", nullcontext),
             mock.patch("torch.cuda.Event", _Event),
             self,
             _SayCuda(),

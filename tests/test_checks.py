@@ -8,7 +8,9 @@ import torch
 from vllm.config import KVTransferConfig
 from vllm.distributed.kv_transfer.kv_connector.factory import KVConnectorFactory
 
-from vllm_script.checks import KEYED_BY_TOKENS, check_connectors, check_supported
+from vllm_script import checks
+from vllm_script.checks import KEYED_BY_TOKENS, check_connectors, check_kernels, check_supported
+from vllm_script.config import ScriptConfig
 
 RIGHT = {
     *("OffloadingConnector", "SimpleCPUOffloadConnector", "MooncakeStoreConnector"),
@@ -119,3 +121,27 @@ def test_rocm_is_refused_before_anything_else(monkeypatch):
     with pytest.raises(ValueError, match="does not support ROCm: .* remove --plugin script") as e:
         check_supported(None, None)
     assert "\n" not in str(e.value)
+
+
+@pytest.mark.parametrize("kernels", ["auto", "torch", "triton"])
+@pytest.mark.parametrize(
+    ("platform", "has_triton", "interpreted", "problem"),
+    [
+        ("cuda", True, False, None),
+        ("cpu", True, True, None),
+        ("cpu", True, False, "triton needs an NVIDIA GPU, and vLLM runs on cpu here; use "),
+        ("xpu", True, False, "triton needs an NVIDIA GPU, and vLLM runs on xpu here; use "),
+        ("cuda", False, False, "triton needs Triton, which is not installed; install it "),
+    ],
+)
+def test_kernels_that_cannot_run(kernels, platform, has_triton, interpreted, problem, monkeypatch):
+    device = SimpleNamespace(device_type=platform, is_cuda=lambda: platform == "cuda")
+    monkeypatch.setattr("vllm.platforms.current_platform", device)
+    monkeypatch.setattr(checks, "HAS_TRITON", has_triton)
+    monkeypatch.setattr(checks, "is_interpreted", lambda: interpreted)
+    config = ScriptConfig(kernels=kernels)
+    if kernels != "triton" or problem is None:
+        check_kernels(config)
+        return
+    with pytest.raises(ValueError, match=f"^--script-kernels {problem}.*--script-kernels auto or"):
+        check_kernels(config)

@@ -54,6 +54,7 @@ EQUAL = {
     ),
     "bounds on requests": (plan(), plan(max_keep_ratio=0.5)),
     "sizes of caches": (plan(), plan(cache_gb=0)),
+    "kernels": (plan(kernels="triton"), plan(kernels="torch")),
     "routes of the server": (plan(), plan(explain=True)),
     "1 and 1.0": (plan(keep_ratio=1), plan(keep_ratio=1.0)),
 }
@@ -84,7 +85,7 @@ def test_a_plan_that_nobody_explains_is_as_it_was():
     assert plan(mode="cdpruner").encode() == (
         b'{"clip_digest":null,"keep_ratio":0.11,"mode":"cdpruner","params":{"gamma":1.0,'
         b'"pool_ratio":0.5,"seed":0,"tau":0.1,"tau_relative":true},"query":[[5,6]],'
-        b'"relevance":"embedding","version":3,"visual_token_budget":null}'
+        b'"relevance":"embedding","version":4,"visual_token_budget":null}'
     )
     assert with_explain_id(None) is None
 

@@ -16,6 +16,7 @@ import torch
 from .config import ScriptConfig
 from .extension import WORKER_EXTENSION
 from .families import FAMILIES, family_of, model_class, pruned_name, registrations
+from .kernels._triton import HAS_TRITON, is_interpreted
 from .patches import overrides, supported
 from .patches.probing import EXISTS, Probes, misfits, require
 from .patches.renderer_registry import check_front_end
@@ -63,6 +64,24 @@ def check_device() -> None:
         raise ValueError(
             "the script plugin does not support ROCm: its kernels are for NVIDIA GPUs, and this "
             f"PyTorch is for ROCm {torch.version.hip}; remove --plugin script to serve unpruned"
+        )
+
+
+def check_kernels(config: ScriptConfig) -> None:
+    """Raise ValueError, in one line, for kernels that were asked for and cannot run here."""
+    if config.kernels != "triton":
+        return
+    from vllm.platforms import current_platform
+
+    if not HAS_TRITON:
+        raise ValueError(
+            "--script-kernels triton needs Triton, which is not installed; install it (pip install "
+            "triton), or use --script-kernels auto or torch"
+        )
+    if not current_platform.is_cuda() and not is_interpreted():
+        raise ValueError(
+            "--script-kernels triton needs an NVIDIA GPU, and vLLM runs on "
+            f"{current_platform.device_type} here; use --script-kernels auto or torch"
         )
 
 

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, get_args
 
+from .kernels import Backend
 from .pruning import MODES, PruningParams
 from .setting import (
     Choice,
@@ -110,6 +111,13 @@ class ScriptConfig:
         "memory, allocated at start-up), preprocessed pixels up to this much in every API server.",
         flag="--script-cache-gb GIB",
         unset=f"{DEFAULT_CACHE_GB:g}; features at most 2 % of the GPU",
+    )
+    kernels: Backend = setting(
+        "auto",
+        Choice(get_args(Backend)),
+        "The code that computes selections. The kernels of triton need an NVIDIA GPU, torch is "
+        "plain PyTorch, slower there, and auto takes triton on an NVIDIA GPU and torch elsewhere.",
+        flag="--script-kernels BACKEND",
     )
     explain: bool = setting(
         False,

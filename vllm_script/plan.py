@@ -18,7 +18,7 @@ from .config import ScriptConfig
 from .pruning import MODES, PruningParams
 
 # Raise it whenever the same plan would select other tokens than before.
-ALGORITHM_VERSION = 3
+ALGORITHM_VERSION = 4
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from .checks import check_routes, check_supported, check_vllm, summary
+from .checks import check_kernels, check_routes, check_supported, check_vllm, summary
 from .config import ScriptConfig
 from .extension import WORKER_EXTENSION
 from .families import FAMILIES, pruned_name, registrations
@@ -76,6 +76,7 @@ def _create_model_config(original: Callable[..., Any]) -> Callable[..., Any]:
         model_config.hf_overrides = user_overrides
         with reporting():
             check_supported(self, model_config)
+            check_kernels(config)
             config = resolve(config, model_config.hf_config, model_config.model)
             check_routes(self, config, model_config.hf_config)
             if config.clip_model is not None:

@@ -56,8 +56,25 @@ LLAVA_NEXT = {
         streamed=True,
     ),
 }
+QWEN2_5_VL = {
+    "tiny": TINY,
+    "cpu-20m": CPU_20M,
+    # Every tensor of Qwen2.5-VL-3B, and its limits of pixels: 7.5 GB.
+    "qwen2.5-vl-3b": Sizes(
+        Stack(2048, 11008, 36, 16),
+        Stack(1280, 3420, 32, 16),
+        tile=0,
+        visual_tokens=16384,
+        context=32768,
+        vocabulary=151936,
+        kv_heads=2,
+        tied=True,
+        streamed=True,
+    ),
+}
 SIZES = {family: {"tiny": TINY, "cpu-20m": CPU_20M} for family in WRITERS} | {
     "llava-next": LLAVA_NEXT,
+    "qwen2.5-vl": QWEN2_5_VL,
     "llava-1.5": {"tiny": TINY_LLAVA},
     "internvl-chat": {"tiny": TINY},  # internvl in another format: its timing would be the same
 }
@@ -72,6 +89,7 @@ FAMILY_MODELS = {
 NAMED = {
     "cpu-108m": ("llava-next", "cpu-108m"),
     "llava-next-7b": ("llava-next", "llava-next-7b"),
+    "qwen2.5-vl-3b": ("qwen2.5-vl", "qwen2.5-vl-3b"),
     **{name: (family, "cpu-20m") for family, name in FAMILY_MODELS.items()},
     "llava-next-random": ("llava-next", "demo"),
 }

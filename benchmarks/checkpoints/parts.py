@@ -77,6 +77,10 @@ class Sizes:
     streamed: bool = False
     """Write bfloat16 weights file by file, each tensor a function of its name, so that a model
     need not fit in memory; otherwise float32, all of them one sequence of random numbers."""
+    kv_heads: int = 0
+    """Heads of keys and values in the language model; 0 for as many as of queries."""
+    tied: bool = False
+    """Whether the language model's output weights are those of its input embeddings."""
 
     @property
     def half_head(self) -> int:
@@ -92,9 +96,9 @@ def text_sizes(vocabulary: int, sizes: Sizes) -> dict[str, Any]:
         intermediate_size=sizes.language.mlp,
         num_hidden_layers=sizes.language.layers,
         num_attention_heads=sizes.language.heads,
-        num_key_value_heads=sizes.language.heads,
+        num_key_value_heads=sizes.kv_heads or sizes.language.heads,
         max_position_embeddings=sizes.context,
-        tie_word_embeddings=False,
+        tie_word_embeddings=sizes.tied,
     )
 
 
@@ -220,10 +224,12 @@ def save_weights(folder: Path, weights: Mapping[str, torch.Tensor]) -> None:
 def stream_model(folder: Path, model: Any, rename: Callable[[str], str] = str) -> None:
     """Write configuration and weights of a model on the meta device, one file in memory at a time.
 
-    Weights are bfloat16, each a function of its name; `rename`: to published names.
+    Weights are bfloat16, each a function of its name; `rename`: to published names. One that is
+    tied to another is left out.
     """
     write_config(folder, model, dtype="bfloat16")
-    tensors = {rename(name): value.shape for name, value in model.state_dict().items()}
+    tied = getattr(model, "all_tied_weights_keys", {})
+    tensors = {rename(n): v.shape for n, v in model.state_dict().items() if n not in tied}
     tensors = {name: size for name, size in tensors.items() if not name.endswith("position_ids")}
     groups = list(_files(tensors))
     index: dict[str, str] = {}

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from . import parts
 
 MERGE = 2
@@ -59,14 +61,22 @@ def write_qwen2_vl(folder: Path, seed: int, sizes: parts.Sizes) -> None:
 
 
 def write_qwen2_5_vl(folder: Path, seed: int, sizes: parts.Sizes) -> None:
-    """Write a Qwen2.5-VL: all vision layers but the last have attention over windows of 112."""
+    """Write a Qwen2.5-VL: of eight vision layers, or fewer, the last sees more than a window."""
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
+    layers = sizes.vision.layers
     vision = _later_vision(sizes, patch=14) | dict(
-        tokens_per_second=2, window_size=112, fullatt_block_indexes=[sizes.vision.layers - 1]
+        tokens_per_second=2,
+        window_size=112,
+        fullatt_block_indexes=[*range(7, layers, 8)] or [layers - 1],
     )
     config = _config(Qwen2_5_VLConfig, folder, sizes, vision)
-    parts.save_model(folder, parts.seeded(Qwen2_5_VLForConditionalGeneration(config), seed))
+    if sizes.streamed:
+        with torch.device("meta"):
+            model = Qwen2_5_VLForConditionalGeneration(config)
+        parts.stream_model(folder, model)
+    else:
+        parts.save_model(folder, parts.seeded(Qwen2_5_VLForConditionalGeneration(config), seed))
     _write_processors(folder, "Qwen2_5_VLProcessor", 14, sizes)
 
 
@@ -113,7 +123,13 @@ def _config(
         rope: further parameters of the rotations.
     """
     vocabulary = parts.write_tokenizer(
-        folder, SPECIAL_TOKENS, CHAT_TEMPLATE, eos="<|im_end|>", pad="<|endoftext|>"
+        folder,
+        SPECIAL_TOKENS,
+        CHAT_TEMPLATE,
+        eos="<|im_end|>",
+        pad="<|endoftext|>",
+        context=sizes.context,
+        vocabulary=sizes.vocabulary,
     )
     other = sizes.half_head * 3 // 8 if other is None else other
     section = {"mrope_section": [sizes.half_head - 2 * other, other, other]}

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import torch
 
-from vllm_script.kernels import unit_rows
+from vllm_script.kernels import cosine_similarity, unit_rows
 from vllm_script.kernels.reduce_graph import reduce_graph_reference
+
+from .inputs import SETTINGS
 
 THRESHOLD = 0.2
 
@@ -51,9 +53,10 @@ def compiled_selection(
     x: torch.Tensor, relevance: torch.Tensor, target: int, budget: int
 ) -> torch.Tensor:
     """Keep `budget` rows of an image [N, D]: the reference, its steps compiled."""
-    unit = unit_rows(x)
-    pool = reduce_graph_reference(unit, target, tau=0.1, tau_relative=True, gamma=1.0)
-    weighted = unit[pool] * relevance[pool][:, None]
+    rows = torch.arange(len(x), device=x.device)
+    similarity = cosine_similarity([x], backend="torch")
+    pool = reduce_graph_reference(similarity, 0, rows, target, **SETTINGS)
+    weighted = unit_rows(x)[pool] * relevance[pool][:, None]
     kernel = weighted @ weighted.T
     residual = relevance[pool].square()
     factor = torch.zeros(budget, len(pool), device=x.device)

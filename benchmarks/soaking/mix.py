@@ -38,6 +38,8 @@ STREAM: dict[str, Any] = {
     "stream": True,
     "stream_options": {"include_usage": True, "continuous_usage_stats": True},
 }
+NO_TILE = 224
+"""Stands in for the side of a tile in pixels, where a model takes pictures in their own shape."""
 MAX_IMAGES = 4
 """The server is to take in one request."""
 
@@ -81,7 +83,8 @@ class Mix:
     def __init__(self, expected: Expected, model: str, keep_ratio: float, context: int) -> None:
         self._expected, self._model, self._context = expected, model, context
         self._keep_ratio = keep_ratio
-        self._tile: int = expected.config.vision_config.image_size
+        vision = expected.config.vision_config
+        self._tile: int = getattr(vision, "image_size", NO_TILE)
 
     def draw(self, rng: random.Random) -> list[Request]:
         """Requests that one client sends, one after the other."""

@@ -68,8 +68,7 @@ def growth_check(samples: Sequence[Mapping[str, Any]]) -> Check:
 
 def log_checks(log: str, resent: int) -> list[Check]:
     """No traceback and no error; `resent`: requests that vLLM asked for again."""
-    drifts = log.count(DRIFT)
-    bad = [line for line in log.splitlines() if _BAD.search(line) and not _STOCK.search(line)]
+    drifts, bad = log.count(DRIFT), bad_lines(log)
     first = f"{len(bad)}" + (f", first: {bad[0][:300]}" if bad else "")
     return [
         Check("errors and tracebacks in the server's log", not bad, first),
@@ -79,3 +78,8 @@ def log_checks(log: str, resent: int) -> list[Check]:
             f"{resent} and {drifts}",
         ),
     ]
+
+
+def bad_lines(log: str) -> list[str]:
+    """Lines of a server's log that are errors or begin a traceback, and no client's doing."""
+    return [line for line in log.splitlines() if _BAD.search(line) and not _STOCK.search(line)]

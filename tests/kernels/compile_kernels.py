@@ -21,7 +21,7 @@ from triton.backends.compiler import GPUTarget
 from triton.backends.nvidia.compiler import get_ptxas
 from triton.compiler import ASTSource
 
-from vllm_script.kernels import bipartite_redundancy, greedy_map, query_relevance, reduce_graph
+from vllm_script.kernels import query_relevance
 from vllm_script.kernels.warm_up import warm_up
 
 CPU = torch.device("cpu")
@@ -34,15 +34,11 @@ def launches(arch, what):
         # LLaVA-NeXT: 4096 values of a visual token, 768 in CLIP's space.
         warm_up(4096, 4096, [4096, 768], torch.bfloat16, CPU)
         if what == "everything":
-            bipartite_redundancy(torch.ones(9, 4096), torch.ones(9, 4096), 0.2, 1.0)
             for dtype in DTYPES:
                 for width in 4096, 63:
                     warm_up(width, width, [width], dtype, CPU)
-                    bipartite_redundancy(*torch.ones(2, 9, width, dtype=dtype), 0.2, 1.0)
-            large = torch.ones(16384, 64, dtype=torch.bfloat16)  # a batch
-            reduce_graph(large, [9] * 8, tau=0.1, tau_relative=True, gamma=1.0, lengths=[2048] * 8)
-            greedy_map(large, None, [9] * 8, lengths=[2048] * 8)
-            query_relevance(large, large[:8], lengths=[2048] * 8, query_lengths=[1] * 8)
+            rows = torch.ones(16, 64, dtype=torch.bfloat16)
+            query_relevance(rows, rows[:8], lengths=[2] * 8, query_lengths=[1] * 8)
     return list(variants.values())
 
 

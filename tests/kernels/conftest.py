@@ -7,15 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from vllm_script.kernels import greedy_map, inverse_norms
 from vllm_script.kernels._triton import HAS_TRITON, is_interpreted
 
 # A kernel may be this much worse than float32 PyTorch, both against float64, plus a last bit or
 # two of values around one.
 ERROR_FACTOR, ABSOLUTE_ERROR = 2.0, 5e-7
-
-# Not by their dotted names: the package's greedy_map is the function.
-GREEDY_MAP, NORMS = (sys.modules[op.__module__] for op in (greedy_map, inverse_norms))
 
 HERE = Path(__file__).parent
 ELSEWHERE = "Triton runs as it is in this process; test_interpreter.py runs this in another one"
@@ -49,12 +45,18 @@ def filled_memory():
 @pytest.fixture
 def large_tiles(monkeypatch):
     """The interpreter takes milliseconds for a program, whatever its size: few large ones."""
-    tile = {"BLOCK_A": 512, "BLOCK_B": 512, "BLOCK_D": 256, "num_warps": 4, "num_stages": 1}
-    for module in ("greedy_map", "reduce_graph", "redundancy"):
-        module = sys.modules[f"vllm_script.kernels.{module}"]
-        monkeypatch.setattr(module, "tile_constants", lambda x: tile)
-    monkeypatch.setattr(NORMS, "BLOCK_ROWS", 512)
-    monkeypatch.setattr(GREEDY_MAP, "INTERPRETED_MULTIPROCESSORS", 3)
+    for module, name, value in (
+        (
+            "similarity",
+            "tile_constants",
+            lambda x: {"BLOCK_M": 512, "BLOCK_K": 256, "ALIGNMENT": 1},
+        ),
+        ("reduce_graph", "BLOCK_TILE", 512),
+        ("greedy_map", "TOKENS_PER_PROGRAM", 1024),
+        ("norms", "BLOCK_ROWS", 512),
+    ):
+        # Not by their dotted names: the package's greedy_map is the function.
+        monkeypatch.setattr(sys.modules[f"vllm_script.kernels.{module}"], name, value)
 
 
 @pytest.fixture
@@ -79,20 +81,3 @@ def assert_as_accurate():
         assert error <= allowed, f"error {error:.3g}, allowed {allowed:.3g}"
 
     return check
-
-
-@pytest.fixture
-def clear_threshold():
-    """clear_threshold(similarities) -> middle of the widest gap in their upper part."""
-
-    def choose(similarities):
-        values = similarities.flatten().double().sort().values
-        upper = values[len(values) * 3 // 4 :]
-        if len(upper) < 2:
-            return 0.0
-        gaps = upper.diff()
-        place = gaps.argmax()
-        assert gaps[place] > 2e-6
-        return float(upper[place] + gaps[place] / 2)
-
-    return choose

@@ -16,11 +16,11 @@ from triton.runtime.jit import JITFunction
 
 MODULES = {
     name: importlib.import_module(f"vllm_script.kernels.{name}")
-    for name in ("gather", "greedy_map", "norms", "redundancy", "reduce_graph", "relevance")
+    for name in ("_launch", "greedy_map", "reduce_graph", "similarity", "warm_up")
 }
 """Not import statements: the package's greedy_map is the function."""
 
-WARM_UP = importlib.import_module("vllm_script.kernels.warm_up")
+WARM_UP = MODULES["warm_up"]
 
 MOST_FILLED = 2**20
 """Values of a new tensor that are zeros here; larger ones hold what no one but kernels reads."""
@@ -52,10 +52,10 @@ def recorded(arch, num_multiprocessors=132):
         stack.enter_context(mock.patch.object(driver, "_active", gpu))
         stack.enter_context(mock.patch.object(JITFunction, "_do_compile", note))
         stack.enter_context(mock.patch("torch.empty", zeros))
-        for module in MODULES.values():
-            if hasattr(module, "use_triton"):
-                stack.enter_context(mock.patch.object(module, "use_triton", lambda *_: True))
-        for module in MODULES["greedy_map"], WARM_UP:
-            count = mock.patch.object(module, "multiprocessors", lambda _: num_multiprocessors)
+        stack.enter_context(mock.patch.object(MODULES["_launch"], "use_triton", lambda *_: True))
+        for name in "greedy_map", "reduce_graph", "warm_up":
+            count = mock.patch.object(
+                MODULES[name], "num_waiting_programs", lambda _: num_multiprocessors
+            )
             stack.enter_context(count)
         yield variants

@@ -4,21 +4,16 @@ import pytest
 import torch
 
 from vllm_script.kernels import _triton as shim
-from vllm_script.kernels import (
-    bipartite_redundancy,
-    gather_rows,
-    greedy_map,
-    inverse_norms,
-    query_relevance,
-    reduce_graph,
-)
+from vllm_script.kernels import gather_rows, inverse_norms, query_relevance
 
-ROWS = torch.eye(4)
+from .ops import greedy_map, reduce_graph, similarity_of
+
+ROWS, ALL = torch.eye(4), slice(None)
 SETTINGS = {"tau": 0.1, "tau_relative": True, "gamma": 1.0}
 OPS = {
     "norms": lambda backend: inverse_norms(ROWS, backend=backend),
     "reduce_graph": lambda backend: reduce_graph(ROWS, 2, **SETTINGS, backend=backend).counts,
-    "redundancy": lambda backend: bipartite_redundancy(ROWS, ROWS, 0.5, 1.0, backend=backend),
+    "similarity": lambda backend: similarity_of(ROWS, backend=backend).block(0, ALL, ALL),
     "relevance": lambda backend: query_relevance(ROWS, ROWS, backend=backend),
     "greedy_map": lambda backend: greedy_map(ROWS, None, 2, backend=backend),
     "gather": lambda backend: gather_rows(ROWS, torch.tensor([1]), backend=backend),
@@ -61,16 +56,13 @@ def test_auto_is_the_reference_on_the_cpu(monkeypatch):
     assert shim.use_triton("auto", torch.empty(0, device="meta")) is False
 
 
-@pytest.mark.parametrize(
-    "op", [bipartite_redundancy, gather_rows, greedy_map, inverse_norms, query_relevance]
-)
+@pytest.mark.parametrize("op", [gather_rows, similarity_of, inverse_norms, query_relevance])
 def test_rows_must_be_contiguous_inside(op):
     columns = torch.ones(4, 8)[:, ::2]
     arguments = {
         inverse_norms: (columns,),
-        bipartite_redundancy: (columns, columns, 0.5, 1.0),
         gather_rows: (columns, torch.tensor([0])),
-        greedy_map: (columns, None, 1),
+        similarity_of: (columns,),
         query_relevance: (columns, columns),
     }
     with pytest.raises(ValueError, match="contiguous last dim"):

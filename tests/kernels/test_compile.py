@@ -19,17 +19,9 @@ SHARED_LIMIT = {80: 163, 86: 99, 89: 99, 90: 227, 100: 227, 120: 99}
 REGISTERS = 65536
 """32-bit registers of a multiprocessor, of all of them."""
 
-SPILLS = {
-    ("_reduce_kernel", 80): 128,
-    ("_reduce_kernel", 86): 192,
-    ("_reduce_kernel", 89): 192,
-    ("_reduce_kernel", 100): 64,
-    ("_reduce_kernel", 120): 256,
-    ("_similarity_kernel", 120): 1152,
-    ("_direction_kernel", 120): 16,
-}
-"""Bytes at most that a thread stores or loads for want of registers, where there are any, with the
-releases of Triton that we know. Most are of videos and of images with more than 4,096 tokens."""
+SPILLS = {("_similarity_kernel", arch): 192 for arch in (86, 89, 120)}
+"""Bytes at most that a thread stores or loads for want of registers, where there are any: before
+and after the loops of the products, never in one."""
 
 SERVED = {
     "_direction_kernel",
@@ -41,7 +33,6 @@ SERVED = {
     "_select_kernel",
     "_similarity_kernel",
 }
-OTHERS = {"_redundancy_kernel", "_tile_kernel"}
 
 
 def builds(cache, arch, what):
@@ -70,8 +61,7 @@ def parameters():
 @pytest.mark.parametrize(("arch", "what"), parameters())
 def test_kernels_compile_within_limits(arch, what, tmp_path):
     done = builds(tmp_path, arch, what)
-    expected = SERVED | OTHERS if what == "everything" else SERVED
-    assert {build["kernel"] for build in done} == expected
+    assert {build["kernel"] for build in done} == SERVED
     for build in done:
         assert build["triton"] == triton.__version__
         assert build["cubin_bytes"] > 0, build

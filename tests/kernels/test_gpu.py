@@ -12,14 +12,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from vllm_script import kernels
 from vllm_script.kernels import (
-    bipartite_redundancy,
     gather_rows,
-    greedy_map,
     inverse_norms,
     normalize_relevance,
     query_relevance,
-    reduce_graph,
 )
 from vllm_script.kernels.testing import (
     assert_picks,
@@ -29,6 +27,8 @@ from vllm_script.kernels.testing import (
     unit_rows64,
 )
 from vllm_script.pruning import PruningParams, run_mode
+
+from .ops import greedy_map, reduce_graph, similarity_of
 
 pytestmark = [
     pytest.mark.gpu,
@@ -69,7 +69,7 @@ def llava_next_inputs(num_images=1):
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("num_tokens, dim", SIZES)
-def test_scores(num_tokens, dim, dtype, assert_as_accurate, clear_threshold):
+def test_scores(num_tokens, dim, dtype, assert_as_accurate):
     x = features(num_tokens, dim, dtype)
     exact = unit_rows64(x)
     inverse_norm = inverse_norms(x)
@@ -80,21 +80,12 @@ def test_scores(num_tokens, dim, dtype, assert_as_accurate, clear_threshold):
     relevance = [query_relevance(x, x[:3], backend=backend) for backend in ("triton", "torch")]
     assert_as_accurate(*relevance, scores)
 
-    src, dst = x[::2], x[1::2]
-    if len(dst):
-        similarity = exact[::2] @ exact[1::2].T
-        tau = clear_threshold(similarity[:64])
-        edge = similarity >= tau
-        degree = edge.sum(1)
-        mean_similarity = torch.where(edge, similarity, 0.0).sum(1) / degree.clamp(min=1)
-        actual, reference = (
-            bipartite_redundancy(src, dst, tau, 1.0, backend) for backend in ("triton", "torch")
-        )
-        # A cosine next to tau may count either way, and then the degree is another.
-        clear = ((similarity - tau).abs() > 1e-5).all(1)
-        redundancy = degree * torch.exp(mean_similarity - tau)
-        if clear.any():
-            assert_as_accurate(actual[clear], reference[clear], redundancy[clear])
+    every = slice(None)
+    cosines = [
+        similarity_of(rows, backend=backend).block(0, every, every)
+        for rows, backend in ((x, "triton"), (x.float(), "torch"))
+    ]
+    assert_as_accurate(*cosines, exact @ exact.T)
 
     indices = torch.randint(num_tokens, (max(1, num_tokens // 2),), device="cuda")
     assert torch.equal(gather_rows(x, indices), x[indices])
@@ -129,7 +120,7 @@ def test_integers_are_identical(dtype):
 
 @pytest.mark.parametrize("num_images", [2, 8, 32, 200])
 def test_many_images(num_images):
-    """An image gets what it gets alone, though other numbers of programs share it then."""
+    """An image gets what it gets alone, whatever lies beside it, to the bit."""
     generator = torch.Generator().manual_seed(0)
     lengths = torch.randint(1, 700, (num_images,), generator=generator).tolist()
     targets = [max(1, length // 2) for length in lengths]
@@ -143,8 +134,7 @@ def test_many_images(num_images):
         own_pool = reduce_graph(x[own], target, **SETTINGS)
         alone.append(first + greedy_map(x[own], relevance[own], budget, pool=own_pool))
         first += length
-    # The order in which a program adds up its factor depends on how many share the image.
-    assert num_differing(picks, torch.cat(alone)) <= 0.001 * len(picks)
+    assert torch.equal(picks, torch.cat(alone))
 
 
 @pytest.mark.parametrize("num_tokens, dim", [(576, 1024), (NUM_TOKENS, DIM)])
@@ -152,9 +142,9 @@ def test_meeting_is_the_end_of_a_launch(num_tokens, dim, monkeypatch):
     """One launch whose programs meet gives the bits of a launch for each phase."""
     x, relevance = features(num_tokens, dim, torch.bfloat16), relevance_of(num_tokens)
     budget, results = num_tokens // 9, []
-    phases = sys.modules["vllm_script.kernels._phases"]
-    for is_interpreted in (False, True):
-        monkeypatch.setattr(phases, "is_interpreted", lambda value=is_interpreted: value)
+    launching = sys.modules["vllm_script.kernels._launch"]
+    for refused in set(), {("cooperative", x.device)}:
+        monkeypatch.setattr(launching, "_refused", refused)
         pool = reduce_graph(x, num_tokens // 2, **SETTINGS)
         results.append((pool.counts, greedy_map(x, relevance, budget, pool=pool)))
     assert torch.equal(results[0][0], results[1][0]) and torch.equal(results[0][1], results[1][1])
@@ -197,12 +187,46 @@ def test_a_thousand_runs_are_identical(num_images):
     lengths = [NUM_TOKENS] * num_images
 
     def select():
-        pool = reduce_graph(x, [NUM_TOKENS // 2] * num_images, **SETTINGS, lengths=lengths)
-        return greedy_map(x, relevance, [BUDGET] * num_images, lengths=lengths, pool=pool)
+        similarity = similarity_of(x, lengths)
+        pool = kernels.reduce_graph(similarity, [NUM_TOKENS // 2] * num_images, **SETTINGS)
+        return kernels.greedy_map(similarity, relevance, [BUDGET] * num_images, pool=pool)
 
     first = select()
     same = torch.stack([(select() == first).all() for _ in range(1000)])
     assert same.all()
+
+
+def test_other_kernels_run_beside_waiting_programs():
+    """A stream that is never idle, so that multiprocessors come free one by one."""
+    x, relevance = llava_next_inputs()
+    side, matrix = torch.cuda.Stream(), torch.randn(4096, 4096, device="cuda")
+    pool = reduce_graph(x, NUM_TOKENS // 2, **SETTINGS)
+    expected = greedy_map(x, relevance, BUDGET, pool=pool)
+    for _ in range(20):
+        with torch.cuda.stream(side):
+            for _ in range(20):
+                matrix = (matrix @ matrix).clamp(-1, 1)
+        pool = reduce_graph(x, NUM_TOKENS // 2, **SETTINGS)
+        assert torch.equal(greedy_map(x, relevance, BUDGET, pool=pool), expected)
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="there is one GPU")
+def test_a_device_that_is_not_the_current_one():
+    x, relevance = llava_next_inputs()
+    pool = reduce_graph(x, NUM_TOKENS // 2, **SETTINGS)
+    expected = greedy_map(x, relevance, BUDGET, pool=pool)
+    x, relevance = x.to("cuda:1"), relevance.to("cuda:1")
+    pool = reduce_graph(x, NUM_TOKENS // 2, **SETTINGS)
+    picks = greedy_map(x, relevance, BUDGET, pool=pool)
+    assert picks.device == x.device and torch.equal(picks.to(expected.device), expected)
+
+
+def test_a_budget_beyond_the_registers_of_a_program():
+    """The factor is re-read from memory at most steps."""
+    x, relevance = llava_next_inputs()
+    budget = NUM_TOKENS // 2
+    picks = greedy_map(x, relevance, budget)
+    assert assert_picks(x, relevance, torch.arange(NUM_TOKENS, device="cuda"), picks) == 0
 
 
 @pytest.mark.parametrize("num_images", [1, 8])
@@ -212,18 +236,9 @@ def test_peak_memory(num_images):
     torch.cuda.synchronize()
     before = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
-    inverse_norm = inverse_norms(x)
-    pool = reduce_graph(
-        x, [NUM_TOKENS // 2] * num_images, **SETTINGS, lengths=lengths, inverse_norm=inverse_norm
-    )
-    greedy_map(
-        x,
-        relevance,
-        [BUDGET] * num_images,
-        lengths=lengths,
-        pool=pool,
-        inverse_norm=inverse_norm,
-    )
+    similarity = similarity_of(x, lengths)
+    pool = kernels.reduce_graph(similarity, [NUM_TOKENS // 2] * num_images, **SETTINGS)
+    kernels.greedy_map(similarity, relevance, [BUDGET] * num_images, pool=pool)
     assert torch.cuda.max_memory_allocated() - before <= MEMORY * num_images
 
 

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from vllm_script.kernels import Pool, greedy_map, inverse_norms, query_relevance, unit_rows
-from vllm_script.kernels.greedy_map import programs_per_image
+from vllm_script.kernels import Pool, inverse_norms, query_relevance, unit_rows
+from vllm_script.kernels.greedy_map import num_programs, token_class
 from vllm_script.kernels.testing import assert_picks, num_differing
+
+from .ops import greedy_map
 
 GOLDEN = sorted((Path(__file__).parents[1] / "golden").glob("case*.npz"))
 
@@ -192,6 +194,30 @@ def test_greedy_map_many_images(backend):
     assert torch.equal(batch, greedy_map(rows, relevance, budgets, lengths=lengths))
 
 
+def test_greedy_map_sums_do_not_depend_on_the_longest_image(monkeypatch):
+    """A small image is summed up in blocks of its own class, beside a large one as alone."""
+    module = sys.modules["vllm_script.kernels.greedy_map"]
+    monkeypatch.setattr(module, "TOKENS_PER_PROGRAM", 32)
+    launch, launched = module.launch_phases, []
+
+    def noting(*args, plan_ptr, BLOCK_N, BLOCK_K, **kwargs):
+        launched.append((plan_ptr[2].tolist(), BLOCK_N, BLOCK_K))
+        launch(*args, plan_ptr=plan_ptr, BLOCK_N=BLOCK_N, BLOCK_K=BLOCK_K, **kwargs)
+
+    monkeypatch.setattr(module, "launch_phases", noting)
+    lengths, budgets = [90, 200, 70], [4, 1, 9]
+    rows = torch.randn(360, 64, generator=torch.Generator().manual_seed(0))
+    pool = Pool(torch.arange(360), torch.tensor(lengths))
+    picks = greedy_map(rows, None, budgets, lengths=lengths, pool=pool, backend="triton")
+    assert launched == [([90, 70], 32, 1024), ([200], 64, 512)]
+    alone = [
+        first + greedy_map(own, None, budget, backend="triton")
+        for first, own, budget in zip([0, 90, 290], rows.split(lengths), budgets, strict=True)
+    ]
+    assert torch.equal(picks, torch.cat(alone))
+    assert launched[2:] == [([90], 32, 1024), ([200], 64, 512), ([70], 32, 1024)]
+
+
 @pytest.mark.parametrize("backend", ["torch", "triton"])
 def test_greedy_map_in_a_pool(backend):
     """As if the rows of the pool were all there is; a pool no larger than the budget is taken."""
@@ -224,39 +250,50 @@ def test_greedy_map_with_inverse_norms_given(backend):
 def test_greedy_map_kernel_reads_the_factor_beyond_its_registers(monkeypatch, count_ties):
     """Four values of a token's factor are in registers, the rest is read in parts of two."""
     for name, value in {
-        **{"TOKENS_PER_PROGRAM": 2, "MAX_PROGRAMS": 4, "INTERPRETED_MULTIPROCESSORS": 4},
+        **{"TOKENS_PER_PROGRAM": 8, "MAX_PROGRAMS": 4},
         **{"RESIDENT_VALUES": 32, "CHUNK_VALUES": 16, "BLOCK_RELEVANCE": 8},
     }.items():
         # Not by its dotted name: the package's greedy_map is the function.
-        monkeypatch.setattr(sys.modules[greedy_map.__module__], name, value)
+        monkeypatch.setattr(sys.modules["vllm_script.kernels.greedy_map"], name, value)
     generator = torch.Generator().manual_seed(3)
     rows, relevance = torch.randn(30, 50, generator=generator), torch.rand(30, generator=generator)
     _check_picks(rows, relevance, 15, count_ties)
 
 
+@pytest.mark.parametrize("backend", ["torch", "triton"])
+def test_greedy_map_equal_rows_tie_whatever_was_picked_between_them(backend):
+    """Rows 0 and 2 are equal; 1 is picked first, and what it leaves of the two is equal too."""
+    for seed in range(60):
+        rows = torch.randn(3, 16, generator=torch.Generator().manual_seed(seed))
+        rows[2] = rows[0]
+        relevance = torch.tensor([0.5, 1.0, 0.5])
+        assert greedy_map(rows, relevance, 2, backend=backend).tolist() == [1, 0], seed
+
+
 @pytest.mark.parametrize(
-    "longest, num_images, num_multiprocessors, expected",
+    "lengths, num_waiting, expected",
     [
-        (1, 1, 132, 1),
-        (576, 1, 132, 9),
-        (2880, 1, 132, 45),
-        (2880, 8, 132, 16),
-        (2880, 32, 132, 4),
-        (2880, 500, 132, 1),
-        (5760, 1, 132, 64),
-        (5760, 1, 40, 40),
+        ([1], 124, (128, 1)),
+        ([2880], 124, (128, 23)),
+        ([2880] * 8, 124, (128, 124)),  # all at once where pools are half of that
+        ([8192], 124, (128, 64)),
+        ([8192], 54, (256, 32)),
+        ([2880], 14, (256, 12)),
+        ([16384], 124, (256, 64)),
     ],
 )
-def test_programs_per_image(longest, num_images, num_multiprocessors, expected):
-    assert programs_per_image(longest, num_images, num_multiprocessors) == expected
+def test_greedy_map_programs(lengths, num_waiting, expected):
+    """Tokens that a program owns follow from the longest image, and programs from both."""
+    block_tokens = token_class(max(lengths), num_waiting)
+    assert (block_tokens, num_programs(lengths, block_tokens, num_waiting)) == expected
+    assert -(-max(lengths) // block_tokens) <= min(num_waiting, 64)
 
 
 @pytest.mark.parametrize(
     "budget, lengths, message",
     [
-        (2, [2, 2], "a budget for each of 2 images, got 2"),
+        ([2], [2, 2], r"a budget for each of 2 images, got \[2\]"),
         ([1, 3], [2, 2], r"budget must be in \[1, 2\], got 3"),
-        ([1], [3], "lengths add up to 3 rows, got 4"),
     ],
 )
 def test_greedy_map_lengths_error(budget, lengths, message):

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from vllm_script.kernels import Pool, greedy_map, unit_rows
+from vllm_script.kernels import Pool, unit_rows
+
+from .ops import greedy_map
 
 # a and b are the same; d is orthogonal to them; c lies between: cos(a, c) = 0.6, cos(c, d) = 0.8.
 A, B, C, D = [1.0, 0.0], [1.0, 0.0], [0.6, 0.8], [0.0, 1.0]
@@ -25,6 +27,8 @@ FRAMES = [A, B, C, D, D, C]
         # The first frame may not have any of the certain two: D, then C, with 0.36 left.
         ([0, 2], 2, [3, 5]),
         ([0, 2], 3, [3, 5, 0]),
+        # Nothing is certain, and all compete from the first pick on.
+        ([0, 0], 3, [0, 3, 1]),
         # D twice is spanned when its turn comes, and is taken all the same.
         ([0, 3], 3, [3, 5, 4]),
     ],

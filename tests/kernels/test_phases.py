@@ -1,45 +1,88 @@
-"""One launch that runs all phases, as on a GPU: by one program, which meets itself, and by several
-at the same time, each in a process of its own. The interpreter's atomics are the processor's."""
+"""One launch whose programs wait for each other, as on a GPU.
+
+By one program, which meets itself, and by several at the same time, each in a process of its own
+over shared memory. The interpreter's atomics are the processor's. A launch for each phase, in which
+nobody waits, must select the same.
+"""
 
 import multiprocessing
+import random
 import sys
+import time
 
 import pytest
 import torch
 from triton.runtime import interpreter
 
-from vllm_script.kernels import greedy_map, reduce_graph
+from vllm_script.kernels import Pool
 
-GREEDY_MAP, REDUCE_GRAPH = (sys.modules[op.__module__] for op in (greedy_map, reduce_graph))
+from .ops import greedy_map, reduce_graph
 
-LENGTHS, TARGETS, BUDGETS = [70, 1, 50], [30, 1, 10], [12, 1, 10]
+GREEDY_MAP, REDUCE_GRAPH = (
+    sys.modules[f"vllm_script.kernels.{name}"] for name in ("greedy_map", "reduce_graph")
+)
 TIMEOUT = 120
 
 
-def select(tau_relative):
-    generator = torch.Generator().manual_seed(0)
-    rows = torch.randn(121, 40, generator=generator)
-    relevance = torch.rand(121, generator=generator)
-    rows[:70, 8:] = 0.0  # of rank 8: relevance fills the places beyond
-    settings = {"tau": 0.1, "tau_relative": tau_relative, "gamma": 1.0, "backend": "triton"}
-    pool = reduce_graph(rows, TARGETS, **settings, lengths=LENGTHS)
-    picks = greedy_map(rows, relevance, BUDGETS, lengths=LENGTHS, pool=pool, backend="triton")
+def rows_of(num_tokens, rank=None, seed=0):
+    rows = torch.randn(num_tokens, 40, generator=torch.Generator().manual_seed(seed))
+    if rank is not None:
+        rows[:, rank:] = 0.0
+    return rows
+
+
+def ragged():
+    """Three images of which the first is of rank 8: relevance fills the places beyond."""
+    lengths, targets, budgets = [70, 1, 50], [30, 1, 10], [12, 1, 10]
+    rows = torch.cat([rows_of(70, rank=8), rows_of(51)])
+    relevance = torch.rand(121, generator=torch.Generator().manual_seed(0))
+    settings = {"tau": 0.1, "tau_relative": True, "gamma": 1.0, "backend": "triton"}
+    pool = reduce_graph(rows, targets, **settings, lengths=lengths)
+    picks = greedy_map(rows, relevance, budgets, lengths=lengths, pool=pool, backend="triton")
     return picks, pool.counts
 
 
-def run_at_once(
-    kernel, num_programs, num_phases, *arguments, cooperative=True, num_warps=4, **constants
-):
-    """`run_phases` with a process for every program; tensors move to memory that all share."""
-    for argument in arguments:
+def duplicates():
+    """Every row three times, and an absolute threshold: ties at every step of both."""
+    rows = rows_of(30).repeat(3, 1)
+    settings = {"tau": 0.3, "tau_relative": False, "gamma": 0.0, "backend": "triton"}
+    pool = reduce_graph(rows, 40, **settings)
+    return greedy_map(rows, None, 36, pool=pool, backend="triton"), pool.counts
+
+
+def frames():
+    """A video in windows, with floors that its frames are sure to keep."""
+    rows, relevance = rows_of(96), torch.rand(96, generator=torch.Generator().manual_seed(0))
+    windows = torch.randperm(96, generator=torch.Generator().manual_seed(1)).split([50, 46])
+    settings = {"tau": 0.0, "tau_relative": True, "gamma": 1.0, "backend": "triton"}
+    pool = reduce_graph(rows, [30, 30], **settings, windows=windows)
+    every = Pool(torch.arange(96), torch.tensor([96]))
+    picks = greedy_map(rows, relevance, 20, pool=every, floors=[4, 0, 9, 3], backend="triton")
+    return picks, pool.counts
+
+
+def whole():
+    """Three images in two of which all are candidates, by more programs than there is room for."""
+    lengths, budgets = [90, 64, 80], [9, 12, 10]
+    rows = rows_of(234)
+    return greedy_map(rows, None, budgets, lengths=lengths, backend="triton"), torch.tensor(lengths)
+
+
+def launch_at_once(kernel, num_programs, num_phases, device, /, is_slow=False, **arguments):
+    """`launch_phases` with a process for every program; tensors move to memory that all share."""
+    for argument in arguments.values():
         if isinstance(argument, torch.Tensor):
             argument.share_memory_()
+    constants = {"num_warps", "num_stages"}
+    arguments = {name: value for name, value in arguments.items() if name not in constants}
 
     def program(index):
         builder = interpreter.interpreter_builder
         builder.set_grid_dim = lambda x, y, z: setattr(builder, "grid_dim", (num_programs, 1, 1))
         builder.set_grid_idx = lambda x, y, z: setattr(builder, "grid_idx", (index, 0, 0))
-        kernel[(1,)](*arguments, 0, TOGETHER=True, **constants)
+        if is_slow:
+            slow_down(builder, random.Random(index))
+        kernel[(1,)](**arguments, first_phase=0, TOGETHER=True)
 
     fork = multiprocessing.get_context("fork")
     processes = [fork.Process(target=program, args=(index,)) for index in range(num_programs)]
@@ -53,14 +96,42 @@ def run_at_once(
     assert exits == [0] * num_programs, f"programs ended with {exits}; None waited for ever"
 
 
+def slow_down(builder, rng):
+    """Have a program take its time at memory, now and then, so that the others come first."""
+    for name in "create_masked_store", "create_atomic_rmw":
+        fast = getattr(builder, name)
+
+        def slow(*args, fast=fast):
+            if rng.random() < 0.05:
+                time.sleep(rng.uniform(0.0, 0.01))
+            return fast(*args)
+
+        setattr(builder, name, slow)
+
+
 @pytest.mark.filterwarnings("ignore:This process.*is multi-threaded:DeprecationWarning")
-@pytest.mark.parametrize("num_programs, tau_relative", [(1, False), (3, True)])
-def test_one_launch_is_all_phases(num_programs, tau_relative, monkeypatch):
-    monkeypatch.setattr(GREEDY_MAP, "TOKENS_PER_PROGRAM", 32)
-    monkeypatch.setattr(REDUCE_GRAPH, "INTERPRETED_PROGRAMS", num_programs)
-    monkeypatch.setattr(GREEDY_MAP, "INTERPRETED_MULTIPROCESSORS", num_programs * len(LENGTHS))
-    by_phase = select(tau_relative)
-    monkeypatch.setattr(GREEDY_MAP, "run_phases", run_at_once)
-    monkeypatch.setattr(REDUCE_GRAPH, "run_phases", run_at_once)
-    for ours, expected in zip(select(tau_relative), by_phase, strict=True):
+@pytest.mark.parametrize(
+    "select, num_programs, is_slow",
+    [
+        (ragged, 1, False),
+        (ragged, 3, False),
+        (ragged, 3, True),
+        (duplicates, 3, False),
+        (frames, 3, True),
+        (whole, 4, True),
+    ],
+    ids=lambda value: getattr(value, "__name__", str(value)),
+)
+def test_one_launch_is_all_phases(select, num_programs, is_slow, monkeypatch):
+    monkeypatch.setattr(GREEDY_MAP, "TOKENS_PER_PROGRAM", 128 if num_programs == 1 else 32)
+    for module in GREEDY_MAP, REDUCE_GRAPH:
+        monkeypatch.setattr(module, "num_waiting_programs", lambda device: num_programs)
+    by_phase = select()
+
+    def launch(*args, **kwargs):
+        launch_at_once(*args, is_slow=is_slow, **kwargs)
+
+    monkeypatch.setattr(GREEDY_MAP, "launch_phases", launch)
+    monkeypatch.setattr(REDUCE_GRAPH, "launch_phases", launch)
+    for ours, expected in zip(select(), by_phase, strict=True):
         assert torch.equal(ours, expected)

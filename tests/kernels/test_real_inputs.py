@@ -1,7 +1,8 @@
 import pytest
 
-from vllm_script.kernels import greedy_map, reduce_graph
 from vllm_script.kernels.testing import assert_selection, num_differing
+
+from .ops import greedy_map, reduce_graph
 
 SETTINGS = {"tau": 0.1, "tau_relative": True, "gamma": 1.0}
 

@@ -1,9 +1,18 @@
+import math
+
 import pytest
 import torch
 
-from vllm_script.kernels import Pool, inverse_norms, reduce_graph, unit_rows
-from vllm_script.kernels.reduce_graph import MAX_ROUNDS, edge_threshold
+from vllm_script.kernels import Pool, inverse_norms, unit_rows
+from vllm_script.kernels.reduce_graph import (
+    MAX_ROUNDS,
+    REFERENCE_ROWS,
+    edge_threshold,
+    redundancy_reference,
+)
 from vllm_script.kernels.testing import assert_rounds, num_differing, rows_of
+
+from .ops import reduce_graph
 
 BACKENDS = ["torch", "triton"]
 
@@ -78,8 +87,41 @@ def test_edge_threshold_relative_to_mean():
     generator = torch.Generator().manual_seed(0)
     src, dst = (unit_rows(torch.randn(n, 8, generator=generator) + 1.0) for n in (20, 21))
     expected = (src @ dst.T).mean() + 0.1
-    torch.testing.assert_close(edge_threshold(src, dst, 0.1, True), expected)
-    assert edge_threshold(src, dst, 0.1, False) == 0.1
+    torch.testing.assert_close(edge_threshold(src @ dst.T, 0.1, True), expected)
+    assert edge_threshold(src @ dst.T, 0.1, False) == 0.1
+
+
+def test_redundancy_by_hand():
+    similarity = torch.tensor(
+        [[1.0, 1.0, 0.0], [0.0, 0.0, 1.0], [0.6, 0.6, 0.8], [-1.0, -1.0, 0.0]]
+    )
+    # edges >= 0.5: 2, 1, 3, none; their means 1, 1, 2/3
+    expected = [2 * math.exp(0.5), math.exp(0.5), 3 * math.exp(2 / 3 - 0.5), 0.0]
+    torch.testing.assert_close(redundancy_reference(similarity, 0.5, 1.0), torch.tensor(expected))
+
+
+@pytest.mark.parametrize(
+    "num_src, num_dst", [(1, 1), (63, 100), (REFERENCE_ROWS, 33), (REFERENCE_ROWS + 1, 300)]
+)
+def test_redundancy_follows_formula(num_src, num_dst):
+    similarity = 2 * torch.rand(num_src, num_dst, generator=torch.Generator().manual_seed(0)) - 1
+    tau, gamma = 0.25, 2.0
+    expected = torch.zeros(num_src)
+    for row in range(num_src):
+        edges = similarity[row][similarity[row] >= tau]
+        if len(edges):
+            expected[row] = len(edges) * torch.exp(gamma * (edges.mean() - tau))
+    actual = redundancy_reference(similarity, tau, gamma)
+    torch.testing.assert_close(actual, expected)
+    assert torch.equal(actual == 0, expected == 0)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("tau, num_left", [(1.0, 1), (1.001, 1), (0.998, 1)])
+def test_an_edge_begins_at_tau_or_at_a_duplicate(tau, num_left, backend):
+    rows = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
+    settings = {"tau": tau, "tau_relative": False, "gamma": 1.0, "backend": backend}
+    assert len(survivors(rows, 1, **settings)) == num_left
 
 
 def clustered(seed: int, num_tokens: int = 400, dim: int = 64) -> tuple[torch.Tensor, torch.Tensor]:
@@ -122,7 +164,8 @@ def test_a_round_leaves_a_neighbour_of_all_it_drops(seed, settings):
     for round_index in range(6):
         parity = round_index % 2
         src, dst = before[parity::2], before[1 - parity :: 2]
-        threshold = edge_threshold(unit[src], unit[dst], settings["tau"], settings["tau_relative"])
+        block = unit[src] @ unit[dst].T
+        threshold = edge_threshold(block, settings["tau"], settings["tau_relative"])
         after = survivors(unit, 1, **settings, num_rounds=round_index + 1)
         dropped = before[~torch.isin(before, after)]
         neighbour = similarity[dropped][:, after] >= threshold - 1e-6  # [dropped, after]
@@ -190,6 +233,26 @@ def test_reduce_graph_many_images(backend):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+def test_reduce_graph_in_windows(backend):
+    """A window gets what its rows get as an image of their own, in their order."""
+    rows = clustered(4, 100)[0]
+    order = torch.randperm(100, generator=torch.Generator().manual_seed(0))
+    windows, targets = order.split([40, 1, 59]), [20, 1, 7]
+    pool = reduce_graph(rows, targets, **RELATIVE, windows=windows, backend=backend)
+    kept = rows_of(*pool, [40, 1, 59])
+    for window, target, ours in zip(windows, targets, kept, strict=True):
+        alone = survivors(rows[window], target, **RELATIVE, backend=backend)
+        assert torch.equal(ours, window[alone])
+
+
+def test_reduce_graph_windows_errors():
+    with pytest.raises(ValueError, match="windows are of one image, got 2 images"):
+        reduce_graph(torch.eye(4), [1, 1], **RELATIVE, lengths=[2, 2], windows=[torch.arange(4)])
+    with pytest.raises(ValueError, match="windows add up to 3 rows, got 4"):
+        reduce_graph(torch.eye(4), [1], **RELATIVE, windows=[torch.arange(3)])
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_reduce_graph_with_inverse_norms_given(backend):
     rows = clustered(3, 40)[0]
     pools = [
@@ -207,10 +270,9 @@ def test_reduce_graph_counts_stay_tensors():
 @pytest.mark.parametrize(
     "target, lengths, message",
     [
-        (2, [2, 2], "a target for each of 2 images, got 2"),
+        ([2], [2, 2], r"a target for each of 2 images, got \[2\]"),
         ([1, 3], [2, 2], r"target must be in \[1, 2\], got 3"),
         (0, None, r"target must be in \[1, 4\], got 0"),
-        ([1], [3], "lengths add up to 3 rows, got 4"),
     ],
 )
 def test_reduce_graph_errors(target, lengths, message):

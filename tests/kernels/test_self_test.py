@@ -4,13 +4,13 @@ import torch
 from vllm_script.kernels import self_test as module
 from vllm_script.kernels.self_test import BUDGET, POOL, self_test
 
-OPS = ["query_relevance", "reduce_graph", "greedy_map", "gather_rows"]
+OPS = ["query_relevance", "cosine_similarity", "reduce_graph", "greedy_map", "gather_rows"]
 
 
 def test_every_op_passes_on_the_cpu():
     results = list(self_test("cpu"))
     assert [result.op for result in results] == OPS
-    assert [result.problem for result in results] == [None] * 4
+    assert [result.problem for result in results] == [None] * 5
     assert all(0 < result.seconds < 10 for result in results)
 
 
@@ -22,13 +22,17 @@ def opposite_relevance(visual, query):
     return 1 - module_ops["query_relevance"](visual, query)
 
 
-def first_tokens(x, relevance, budget):
-    return torch.arange(budget)
+def first_tokens(similarity, relevance, budgets):
+    return torch.arange(budgets[0])
 
 
-def last_tokens(x, target, **settings):
-    rows = torch.arange(len(x)).roll(target)
-    return module.Pool(rows, torch.tensor([target]))
+def last_tokens(similarity, targets, **settings):
+    rows = torch.arange(similarity.lengths[0]).roll(targets[0])
+    return module.Pool(rows, torch.tensor(targets))
+
+
+def half_similarity(images):
+    return module_ops["cosine_similarity"]([image / 2 for image in images], [torch.ones(720)])
 
 
 def other_rows(x, rows):
@@ -38,10 +42,14 @@ def other_rows(x, rows):
 module_ops = {op: getattr(module, op) for op in OPS}
 WRONG = {
     "query_relevance": (opposite_relevance, "relevance is wrong by"),
+    "cosine_similarity": (half_similarity, "a cosine is wrong by"),
     "reduce_graph": (last_tokens, "dropped"),
     "greedy_map": (first_tokens, "the best is"),
     "gather_rows": (other_rows, "not those asked for"),
 }
+
+
+AFFECTED = {"cosine_similarity": {"cosine_similarity", "reduce_graph", "greedy_map"}}
 
 
 @pytest.mark.parametrize("op", OPS)
@@ -49,7 +57,7 @@ def test_an_op_that_is_wrong_is_found(monkeypatch, op):
     wrong, words = WRONG[op]
     monkeypatch.setattr(module, op, wrong)
     problems = {result.op: result.problem for result in self_test("cpu") if result.problem}
-    assert problems.keys() == {op}
+    assert problems.keys() == AFFECTED.get(op, {op})
     assert words in problems[op]
 
 
@@ -57,7 +65,8 @@ def test_an_op_that_is_wrong_is_found(monkeypatch, op):
 def test_an_op_that_does_not_run_is_found(monkeypatch, op):
     monkeypatch.setattr(module, op, raises)
     problems = {result.op: result.problem for result in self_test("cpu") if result.problem}
-    assert problems == {op: "RuntimeError: PTX of another architecture"}
+    problem = "RuntimeError: PTX of another architecture"
+    assert problems == dict.fromkeys(AFFECTED.get(op, {op}), problem)
 
 
 def test_there_is_something_to_choose():

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from vllm_script.kernels import greedy_map, reduce_graph
 from vllm_script.kernels.testing import assert_picks, assert_rounds, rows_of
+
+from .ops import greedy_map, reduce_graph
 
 GENERATOR = torch.Generator().manual_seed(0)
 ROWS = torch.randn(60, 30, generator=GENERATOR) + 0.5

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from vllm_script.kernels import cosine_similarity
 from vllm_script.pruning import MODES, PruningParams, run_mode
 from vllm_script.pruning.frames import WINDOW_FRAMES, frame_floors, reduce_video_graph
 from vllm_script.pruning.task import Task
@@ -22,10 +23,12 @@ def still(num_frames=FRAMES):
     return frame.repeat(num_frames, 1)
 
 
-def thinning(video, floors):
-    """The task to keep no more than the floors, where only like tokens are neighbours."""
+def thinned(video, floors, target):
+    """Rows that GSP leaves of a video, `target` at least, where only like tokens are neighbours."""
     params = PruningParams(tau=0.9, tau_relative=False)
-    return Task(video, sum(floors), None, params, floors)
+    task = Task(video, sum(floors), None, "script", params, floors)
+    pool = reduce_video_graph(cosine_similarity([video]), task, target)
+    return pool.rows[: int(pool.counts[0])]
 
 
 def kept_of_frames(kept):
@@ -74,13 +77,11 @@ def test_what_stands_still_is_kept_once(mode):
 def test_graph_joins_the_same_place_of_neighbouring_frames(num_frames):
     """No two tokens of a frame are alike, so only those of other frames can stand for one."""
     video, target = still(num_frames), num_frames * SIZE // 2
-    pool = reduce_video_graph(thinning(video, [1] * num_frames), target)
-    left = pool.rows[: int(pool.counts[0])]
+    left = thinned(video, [1] * num_frames, target)
     assert left.tolist() == sorted(set(left.tolist()))
     assert target <= len(left) < 3 * len(video) // 4
     assert len((left % SIZE).unique()) == SIZE  # every place has a survivor
-    frame = reduce_video_graph(thinning(video[:SIZE], [1]), SIZE // 2)
-    assert int(frame.counts[0]) == SIZE
+    assert len(thinned(video[:SIZE], [1], SIZE // 2)) == SIZE
 
 
 def test_a_frame_below_its_floor_stays_whole():
@@ -89,8 +90,7 @@ def test_a_frame_below_its_floor_stays_whole():
     video = torch.randn(4 * SIZE, 64, generator=generator)
     video[SIZE : 2 * SIZE] = torch.ones(64)
     for floor, fewest in ((1, 1), (SIZE - 1, SIZE)):
-        pool = reduce_video_graph(thinning(video, [1, floor, 1, 1]), SIZE)
-        left = pool.rows[: int(pool.counts[0])]
+        left = thinned(video, [1, floor, 1, 1], SIZE)
         counts = torch.bincount(left // SIZE, minlength=4).tolist()
         assert counts[0] == counts[2] == counts[3] == SIZE
         assert fewest <= counts[1] <= (SIZE if floor > 1 else SIZE // 2)

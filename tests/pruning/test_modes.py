@@ -62,8 +62,8 @@ def watched(record, seen):
 @pytest.mark.parametrize("mode", MODES)
 def test_a_mode_reads_what_its_line_says(mode, floors):
     own, seen = MODES[mode], set()
-    task = Task(tokens(0), 12, relevance(0), watched(PruningParams(), seen), floors)
-    own.select(watched(task, seen))
+    task = Task(tokens(0), 12, relevance(0), mode, watched(PruningParams(), seen), floors)
+    own.select([watched(task, seen)])
     assert seen & set(PARAMS) == set(own.reads)
     assert ("relevance" in seen) == own.reads_query
     assert ("floors" in seen) == own.knows_frames
@@ -106,7 +106,7 @@ def test_a_mode_that_knows_no_frames_sees_one_at_a_time(mode, monkeypatch):
     """In a video no selection without frames gets floors, nor loses what it would read."""
     seen = []
     known = MODES[mode]
-    noting = known._replace(select=lambda task: seen.append(task) or known.select(task))
+    noting = known._replace(select=lambda tasks: seen.extend(tasks) or known.select(tasks))
     monkeypatch.setitem(MODES, mode, noting)
     run_mode(tokens(0), 12, relevance(0), mode, PruningParams(), [1] * NUM_FRAMES)
     if known.knows_frames:

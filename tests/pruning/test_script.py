@@ -3,7 +3,7 @@
 import torch
 
 from vllm_script import select_visual_tokens
-from vllm_script.kernels import reduce_graph
+from vllm_script.kernels import cosine_similarity, reduce_graph
 from vllm_script.pruning import PruningParams, run_mode
 
 generator = torch.Generator().manual_seed(0)
@@ -13,7 +13,8 @@ RELEVANCE = torch.rand(101, generator=generator)
 
 def test_script_selects_inside_the_pool():
     kept = select_visual_tokens(TOKENS, 50, relevance=RELEVANCE, pool_ratio=0.5)
-    rows, counts = reduce_graph(TOKENS, 51, tau=0.1, tau_relative=True, gamma=1.0)
+    similarity = cosine_similarity([TOKENS])
+    rows, counts = reduce_graph(similarity, [51], tau=0.1, tau_relative=True, gamma=1.0)
     pool = rows[: counts[0]]
     inside = select_visual_tokens(TOKENS[pool], 50, relevance=RELEVANCE[pool], mode="cdpruner")
     assert len(pool) == 51  # 50.5 rounds up

@@ -5,15 +5,20 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from vllm_script.budget import even_shares
-from vllm_script.pruning import MODES, PruningParams, run_mode, windows
+from vllm_script.pruning import MODES, PruningParams, groups, run_mode, windows
 from vllm_script.pruning.frames import frame_floors
 
 WINDOW = 48  # in place of thousands
 
 
+def have_windows_of(num_tokens, monkeypatch):
+    for module in (windows, groups):
+        monkeypatch.setattr(module, "MAX_TOKENS", num_tokens)
+
+
 @pytest.fixture(autouse=True)
 def small_windows(monkeypatch):
-    monkeypatch.setattr(windows, "MAX_TOKENS", WINDOW)
+    have_windows_of(WINDOW, monkeypatch)
 
 
 def noise(num_tokens, seed=0):
@@ -71,7 +76,7 @@ def test_a_window_does_not_depend_on_the_others(mode):
 def test_up_to_the_window_nothing_changes(monkeypatch):
     tokens = noise(WINDOW)
     at_once = selected(tokens, 10, "script")
-    monkeypatch.setattr(windows, "MAX_TOKENS", 10 * WINDOW)
+    have_windows_of(10 * WINDOW, monkeypatch)
     assert selected(tokens, 10, "script") == at_once
 
 
@@ -91,7 +96,7 @@ class Peak(TorchDispatchMode):
 @pytest.mark.parametrize("mode", MODES)
 def test_memory_does_not_grow_with_the_square(monkeypatch, mode):
     """Beyond a window nothing is made that is larger than the tokens themselves."""
-    monkeypatch.setattr(windows, "MAX_TOKENS", 256)
+    have_windows_of(256, monkeypatch)
     largest = []
     for num_tokens in (256, 4096):
         tokens = noise(num_tokens)

@@ -1,6 +1,7 @@
 """The flags in vLLM's own parser, up to the engine's configuration."""
 
 import pytest
+import torch
 from vllm.config import KVTransferConfig
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.entrypoints.cli.serve import make_arg_parser
@@ -43,6 +44,7 @@ def script_settings(parser, *flags):
         (["--script-clip-model", "some/clip"], {"clip_model": "some/clip"}),
         (["--visual-token-budget", "64"], {"visual_token_budget": 64}),
         (["--script-cache-gb", "0"], {"cache_gb": 0}),
+        (["--script-kernels", "torch"], {"kernels": "torch"}),
         (["--script-explain"], {"explain": True}),
         (["--script-shadow", "0.01"], {"shadow": 0.01}),
         (
@@ -91,6 +93,7 @@ def test_yaml(parser, checkpoint, tmp_path):
             ["max_keep_ratio 0.5", "leave one of the two out"],
         ),
         (["--script-mode", "best"], ["argument --script-mode", "cdpruner"]),
+        (["--script-kernels", "cuda"], ["argument --script-kernels", "triton"]),
         (["--plugin", "scrip"], ["argument --plugin", "script"]),
         (["--additional-config", '{"script": {"keep": 1}}'], ["unknown key 'keep' in script"]),
         (["--additional-config", '{"script": 0.5}'], ["script must be a dictionary"]),
@@ -208,6 +211,7 @@ def test_the_language_model_is_not_compiled_anew_for_other_settings(checkpoint, 
 
     same = [{}, {"keep_ratio": 0.5}, {"explain": True}, {"mode": "uniform", "relevance": "none"}]
     same += [{"visual_token_budget": 7, "cache_gb": 0}, {"max_keep_ratio": 0.5}, {"shadow": 0.1}]
+    same += [{"kernels": "torch"}]
     (known,) = {key(script) for script in same}
     others = [key(None), key({}, hf_overrides={"x": 1}), key({}, dtype="float16")]
     assert known not in others and len(set(others)) == 3
@@ -301,6 +305,16 @@ def test_start_up_errors_of_the_command_line_are_one_line(parser, capsys):
     assert exit_.value.code == 2
     (line,) = capsys.readouterr().err.strip().splitlines()[-1:]
     assert line.startswith("vllm: error: the CLIP checkpoint /no/such/folder cannot be read")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="Triton's kernels run on this GPU")
+def test_kernels_that_cannot_run_are_refused_in_one_line(parser, capsys, monkeypatch):
+    monkeypatch.setattr("vllm_script.checks.is_interpreted", lambda: False)
+    args = parser.parse_args(["serve", "--script-kernels", "triton"])
+    with pytest.raises(SystemExit):
+        AsyncEngineArgs.from_cli_args(args).create_engine_config()
+    (line,) = capsys.readouterr().err.strip().splitlines()[-1:]
+    assert line.startswith("vllm: error: --script-kernels triton needs an NVIDIA GPU")
 
 
 def test_unsupported_vllm_is_refused_in_one_line(checkpoint, monkeypatch):

@@ -29,7 +29,7 @@ def plan(**settings):
 
 def test_rows_of_the_features_are_selected_by_what_enters_the_first_layer(image):
     selector = Selector(WIDTH, embed=None, clip=None)
-    selection = selector.select(image, plan(relevance="none", mode="divprune"))
+    (selection,) = selector.select([image], [plan(relevance="none", mode="divprune")])
     candidates = image.layout.candidates
     expected = select_visual_tokens(image.features[candidates][:, :WIDTH], 4, mode="divprune")
     assert selection.kept.tolist() == candidates[expected].tolist()
@@ -39,7 +39,7 @@ def test_rows_of_the_features_are_selected_by_what_enters_the_first_layer(image)
 def test_embedding_relevance_reads_the_query(image):
     table = torch.eye(WIDTH)
     selector = Selector(WIDTH, embed=lambda token_ids: table[token_ids], clip=None)
-    selection = selector.select(image, plan(relevance="embedding"))
+    (selection,) = selector.select([image], [plan(relevance="embedding")])
     tokens = torch.nn.functional.normalize(image.features[image.layout.candidates][:, :WIDTH])
     cosine = tokens[:, list(QUERY[0])].mean(1)
     assert selection.relevance.argsort().tolist() == cosine.argsort().tolist()
@@ -53,7 +53,7 @@ def test_clip_relevance_reads_the_states_of_the_candidates(image):
         return torch.arange(12.0)
 
     selector = Selector(WIDTH, embed=None, clip=clip)
-    selection = selector.select(image, plan(relevance="clip", clip_digest="its own"))
+    (selection,) = selector.select([image], [plan(relevance="clip", clip_digest="its own")])
     ((states, query),) = seen
     assert torch.equal(states, image.states[image.layout.candidates]) and query == QUERY
     assert selection.relevance.tolist() == list(range(12))

@@ -49,6 +49,20 @@ def test_what_is_not_finished_is_taken_later(on_gpu):
     assert on_gpu.take() == {}
 
 
+def test_items_that_are_measured_together_share_the_time(on_gpu, monkeypatch):
+    """So the number of durations is that of the items, and their sum is the time."""
+    with on_gpu.measure("selection", 4):
+        Event.now += 2
+    Event.now += BEHIND
+    assert on_gpu.take() == {"selection": [0.5] * 4}
+    on_cpu, clock = Timers("cpu"), iter([10.0, 13.0, 13.0, 14.0])
+    monkeypatch.setattr(timers.time, "perf_counter", lambda: next(clock))
+    for num_items in 3, 2:
+        with on_cpu.measure("selection", num_items):
+            pass
+    assert on_cpu.take() == {"selection": [1.0] * 3 + [0.5] * 2}
+
+
 def test_events_of_finished_work_do_not_stay(on_gpu):
     """Nobody takes the durations."""
     for step in range(1000):

@@ -1,5 +1,7 @@
 """Which variants of the kernels 1,000 random requests need that the warm-up did not compile.
 
+Some come alone, and some with others in a step.
+
 Run by test_warm_up.py in a process of its own, where Triton's interpreter is off. Prints a JSON
 object: by model and GPU, how many variants were warmed up, requests, and what was new in them.
 
@@ -30,7 +32,7 @@ from vllm_script.families.qwen_vl import _image_layout as grid_layout
 from vllm_script.kernels import MAX_TOKENS, gather_rows, greedy_map, query_relevance
 from vllm_script.plan import make_plan
 from vllm_script.positions import grid_coordinates
-from vllm_script.pruning import MODES, PruningParams
+from vllm_script.pruning import MODES, PruningParams, run_modes
 from vllm_script.worker.encoded_image import EncodedImage
 from vllm_script.worker.selector import Selector
 from vllm_script.worker.warm_up import compile_kernels
@@ -120,6 +122,19 @@ def plan_of(rng, layout, clip):
     return make_plan(config, rng.choice([query, query, ()]))
 
 
+def step_of(rng, maker, clip, states, features, most):
+    """Images and plans of a step of one item, or of up to `most`; some have a plan in common."""
+    images, plans, num_items = [], [], min(most, rng.choice([1, 1, 2, 3, 10]))
+    while len(images) < num_items:
+        layout = maker(rng)
+        plan = rng.choice([*plans[:2], plan_of(rng, layout, clip)])
+        if plan.num_kept(*layout.counts) is not None:
+            num_rows = int(layout.rows.max()) + 1
+            images.append(EncodedImage(states[:num_rows], features[:num_rows], layout))
+            plans.append(plan)
+    return images, plans
+
+
 def new_variants(model, gpu, num_requests, seed=0):
     hidden_size, feature_width, clip, makers = MODELS[model]
     rng = random.Random(seed)
@@ -128,22 +143,26 @@ def new_variants(model, gpu, num_requests, seed=0):
     table = torch.zeros(64, hidden_size, dtype=torch.bfloat16)
     selector = Selector(hidden_size, lambda ids: table.index_select(0, ids), clip)
     with recorded(*GPUS[gpu]) as variants:
-        compile_kernels(hidden_size, feature_width, clip, torch.bfloat16, CPU)
+        compile_kernels(hidden_size, feature_width, clip, torch.bfloat16, CPU, "auto")
         warm, num_asked, new = len(variants), 0, {}
         while num_asked < num_requests:
-            layout = rng.choice(makers)(rng)
-            plan = plan_of(rng, layout, clip)
-            if plan.num_kept(*layout.counts) is None:
-                continue
-            num_asked += 1
-            num_rows = int(layout.rows.max()) + 1
-            image = EncodedImage(states[:num_rows], features[:num_rows], layout)
-            gather_rows(image.features, selector.select(image, plan).kept)
+            left = num_requests - num_asked
+            images, plans = step_of(rng, rng.choice(makers), clip, states, features, left)
+            num_asked += len(images)
+            for image, selection in zip(images, selector.select(images, plans), strict=True):
+                gather_rows(image.features, selection.kept)
             for name, key in list(variants)[warm + len(new) :]:
-                asked = f"request {num_asked}, {layout.num_patches} tokens in "
-                asked += f"{layout.num_frames} frames, {plan.mode}"
-                new[f"{name} {key}"] = asked
+                new[f"{name} {key}"] = [
+                    f"request {num_asked}, {image.layout.num_patches} tokens in "
+                    f"{image.layout.num_frames} frames, {plan.mode}"
+                    for image, plan in zip(images, plans, strict=True)
+                ]
     return {"warm": warm, "requests": num_asked, "new": new}
+
+
+def some_rows(tasks):
+    """As `run_modes`. Kernels that do not run pick the first row of the step for every image."""
+    return [kept.clamp(min=0) for kept in run_modes(tasks)]
 
 
 def without_frames(*args, floors=None, **kwargs):
@@ -167,5 +186,8 @@ def main(num_requests, leave_out):
 
 if __name__ == "__main__":
     torch.set_grad_enabled(False)
-    with mock.patch("vllm_script.worker.warm_up.kernels_run", lambda device: True):
+    with (
+        mock.patch("vllm_script.worker.warm_up.kernels_run", lambda device: True),
+        mock.patch("vllm_script.worker.selector.run_modes", some_rows),
+    ):
         main(int(sys.argv[1]), leave_out="leave-out" in sys.argv)

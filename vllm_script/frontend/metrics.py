@@ -77,7 +77,8 @@ class ScriptMetrics:
             ),
             "selection": Histogram(
                 "script_selection_seconds",
-                "Seconds that it took to choose and gather the kept tokens of each image or video.",
+                "Seconds that it took to choose and gather the kept tokens of each image or video; "
+                "those that are selected from together share the time equally.",
                 buckets=_SECONDS,
             ),
         }

@@ -1,13 +1,15 @@
-"""Choose which visual tokens to keep: the modes, their parameters, and two ways in.
+"""Choose which visual tokens to keep: the modes, their parameters, and the ways in.
 
-`select_visual_tokens` is for people: it checks everything. `run_mode` is for the worker, where
-nothing a client sends may raise. No vLLM and no layout here: rows in, kept indices out.
+`select_visual_tokens` is for people: it checks everything. `run_modes` is for the worker, where
+nothing a client sends may raise: it selects in many images and videos at once. An item is cut into
+windows where it is very large (windows.py), and what can be selected by one call of the kernels is
+put together (groups.py). No vLLM and no layout here: rows in, kept indices out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -15,17 +17,18 @@ import torch
 from ..setting import Choice, Number, SettingError, check_value, settings_of
 from .baselines import divprune, random, uniform
 from .frames import frame_by_frame
+from .groups import groups_of
 from .params import PruningParams
 from .script import cdpruner, gsp, script
-from .task import Task
-from .windows import window_by_window
+from .task import Select, Task, one_by_one
+from .windows import windows_of
 
 
 class Mode(NamedTuple):
     """A way to choose tokens, and what its selection depends on."""
 
-    select: Callable[[Task], torch.Tensor]
-    """Returns the kept indices [budget] int64 of a task, ascending."""
+    select: Select
+    """Selects in tasks that are one group, see groups.py, none of which keeps all its tokens."""
 
     reads: tuple[str, ...] = ()
     """Fields of PruningParams that it reads; an image's plan has the others at their defaults."""
@@ -39,14 +42,15 @@ class Mode(NamedTuple):
 
 _GRAPH = ("tau", "tau_relative", "gamma")  # what GSP reads
 
-# A new way to choose tokens is a function of a Task in a file of this folder, and a line here.
+# A new way to choose tokens is a function of Tasks, or with `one_by_one` of a Task, in a file of
+# this folder, and a line here.
 MODES = {
     "script": Mode(script, (*_GRAPH, "pool_ratio"), reads_query=True, knows_frames=True),
     "gsp": Mode(gsp, _GRAPH, knows_frames=True),
     "cdpruner": Mode(cdpruner, reads_query=True, knows_frames=True),
-    "divprune": Mode(divprune),
-    "uniform": Mode(uniform),
-    "random": Mode(random, ("seed",)),
+    "divprune": Mode(one_by_one(divprune)),
+    "uniform": Mode(one_by_one(uniform)),
+    "random": Mode(one_by_one(random), ("seed",)),
 }
 
 
@@ -86,7 +90,6 @@ def select_visual_tokens(
     return run_mode(visual_tokens, budget, relevance, mode, PruningParams(**params))
 
 
-@torch.no_grad()
 def run_mode(
     visual_tokens: torch.Tensor,
     budget: int,
@@ -95,35 +98,64 @@ def run_mode(
     params: PruningParams,
     floors: Sequence[int] | None = None,
 ) -> torch.Tensor:
-    """`select_visual_tokens` without its checks, for arguments of the right shapes.
+    """`select_visual_tokens` without its checks: `run_modes` of one task with these fields."""
+    (kept,) = run_modes([Task(visual_tokens, budget, relevance, mode, params, floors)])
+    return kept
 
-    floors: of a video, the fewest tokens to keep of every frame, see `Task`.
 
-    Whatever the tensors hold, exactly `budget` unique indices come back: values that are not
-    finite, and negative relevance, count as 0.
+@torch.no_grad()
+def run_modes(tasks: Sequence[Task]) -> list[torch.Tensor]:
+    """Select in many images and videos; what is kept of one does not depend on the others.
+
+    Args:
+        tasks: on one device. Of a task's tensors only the shapes must be right: the tokens may have
+            any float dtype and strides, as the relevance, whose values may be any.
+
+    Returns:
+        kept indices [budget] int64 of each task, ascending. Whatever the tensors hold, they are
+        exactly `budget` and unique: values that are not finite, and negative relevance, count as 0.
     """
-    visual_tokens = _as_features(visual_tokens)
+    windows = [
+        (item, first, part)
+        for item, task in enumerate(tasks)
+        for first, part in windows_of(_cleaned(task))
+    ]
+    kept: list[list[torch.Tensor]] = [[] for _ in tasks]
+    selected = _select_in_groups([part for _, _, part in windows])
+    for (item, first, _), indices in zip(windows, selected, strict=True):
+        kept[item].append(indices + first if first else indices)
+    return [own[0] if len(own) == 1 else torch.cat(own) for own in kept]
+
+
+def _cleaned(task: Task) -> Task:
+    """The task with tokens as the kernels read them, and a relevance that is finite and >= 0."""
+    tokens, relevance = task.tokens, task.relevance
+    if tokens.dtype not in (torch.float32, torch.float16, torch.bfloat16):
+        tokens = tokens.float()
+    if tokens.stride(1) != 1:
+        tokens = tokens.contiguous()
     if relevance is not None:
-        relevance = relevance.to(visual_tokens.device, torch.float32)
+        relevance = relevance.to(tokens.device, torch.float32)
         relevance = relevance.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0).clamp(min=0.0)
-    task = Task(visual_tokens, budget, relevance, params, floors)
-    return window_by_window(partial(_select, MODES[mode]), task)
+    return replace(task, tokens=tokens, relevance=relevance)
 
 
-def _select(mode: Mode, task: Task) -> torch.Tensor:
-    """Kept indices [budget] int64 of a task that is one window, ascending."""
-    if task.budget == task.num_tokens:
-        return torch.arange(task.num_tokens, device=task.tokens.device)
-    if task.floors is not None and not mode.knows_frames:
-        return frame_by_frame(mode.select, task)
-    return mode.select(task)
+def _select_in_groups(tasks: Sequence[Task]) -> list[torch.Tensor]:
+    """Kept indices [budget] int64 of each of some windows, ascending."""
+    kept: dict[int, torch.Tensor] = {}
+    for group in groups_of(tasks):
+        kept.update(zip(group, _select([tasks[place] for place in group]), strict=True))
+    return [kept[place] for place in range(len(tasks))]
 
 
-def _as_features(x: torch.Tensor) -> torch.Tensor:
-    """x as the kernels read it: of a dtype they multiply, the values of a row side by side."""
-    if x.dtype not in (torch.float32, torch.float16, torch.bfloat16):
-        x = x.float()
-    return x if x.stride(1) == 1 else x.contiguous()
+def _select(tasks: Sequence[Task]) -> list[torch.Tensor]:
+    """Kept indices [budget] int64 of each task of one group, ascending."""
+    first, mode = tasks[0], MODES[tasks[0].mode]
+    if first.keeps_all:
+        return [torch.arange(task.num_tokens, device=task.tokens.device) for task in tasks]
+    if first.floors is not None and not mode.knows_frames:
+        return [frame_by_frame(mode.select, task) for task in tasks]
+    return mode.select(tasks)
 
 
 def _check_inputs(visual_tokens: torch.Tensor, budget: int, relevance: torch.Tensor | None) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from vllm_script.kernels import to_device, unit_rows
+from vllm_script.kernels import inverse_norms, to_device, unit_rows
 
 from .task import Task
 
@@ -16,7 +16,7 @@ def divprune(task: Task) -> torch.Tensor:
     Source: vbdi/divprune@799e2d9 LLaVA/llava/model/llava_arch.py:152-175. Differs: the nearest
     pick is updated instead of searched again, O(budget N) instead of O(budget^2 N).
     """
-    unit = unit_rows(task.tokens, task.inverse_norm)
+    unit = unit_rows(task.tokens, inverse_norms(task.tokens, task.backend))
     similarity = (unit @ unit.T).fill_diagonal_(-torch.inf)
     pick = similarity.amax(1).argmin(0, keepdim=True)  # [1]
     nearest_pick = torch.full_like(similarity[0], -torch.inf)  # similarity; picked: +inf

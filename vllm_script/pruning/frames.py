@@ -10,15 +10,14 @@ whole video at once. The modes it is compared with select frame by frame what is
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from itertools import accumulate, count
+from itertools import accumulate
 
 import torch
 
-from vllm_script.kernels import Pool, reduce_graph, to_device
+from vllm_script.kernels import Pool, Similarity, reduce_graph, to_device
 
 from ..budget import even_shares
-from .task import Task
+from .task import Select, Task
 
 # Frames of one graph: what stands still does so from one frame to the next, and the cost of a
 # graph is the square of its tokens.
@@ -34,11 +33,14 @@ def frame_floors(budget: int, num_frames: int, even: bool) -> list[int]:
     return even_shares(budget, num_frames) if even else [1] * num_frames
 
 
-def reduce_video_graph(task: Task, target: int) -> Pool:
+def reduce_video_graph(similarity: Similarity, task: Task, target: int) -> Pool:
     """GSP of a video: `reduce_graph` in windows of neighbouring frames.
 
     In a window the tokens are ordered by their place in the frame, those of one place by time. So
     what stands still is on both sides of the graph.
+
+    Args:
+        similarity: of the tokens of the task, a video.
 
     Returns:
         the pool: about `target` rows of the video, more where edges ran out, and all rows of a
@@ -49,23 +51,17 @@ def reduce_video_graph(task: Task, target: int) -> Pool:
     windows = _windows(num_tokens, num_frames)
     lengths = [len(rows) for rows in windows]
     ends = [target * end // num_tokens for end in accumulate(lengths)]
+    targets = [end - start for start, end in zip([0, *ends], ends, strict=False)]
+    left = reduce_graph(similarity, targets, **task.params.graph, windows=windows)
     layout = [
-        torch.cat(windows),
         torch.cat([torch.arange(length) for length in lengths]),
         torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths)),
     ]
-    order, place_in_window, window = to_device(torch.stack(layout), device)
-    pool = reduce_graph(
-        task.tokens.index_select(0, order),
-        [end - start for start, end in zip([0, *ends], ends, strict=False)],
-        **task.params.graph,
-        lengths=lengths,
-        inverse_norm=task.inverse_norm.index_select(0, order),
-    )
-    is_left = place_in_window < pool.counts.index_select(0, window)
+    place_in_window, window = to_device(torch.stack(layout), device)
+    is_left = place_in_window < left.counts.index_select(0, window)
     # Sums, for what is not left must not undo what is.
     times_left = torch.zeros(num_tokens, dtype=torch.int64, device=device)
-    times_left.index_add_(0, order[torch.where(is_left, pool.rows, 0)], is_left.long())
+    times_left.index_add_(0, torch.where(is_left, left.rows, 0), is_left.long())
     of_frame = times_left.view(num_frames, -1)
     is_short = of_frame.sum(1) < to_device(torch.tensor(task.floors), device)
     in_pool = ((of_frame > 0) | is_short[:, None]).flatten()
@@ -89,7 +85,7 @@ def _windows(num_tokens: int, num_frames: int) -> list[torch.Tensor]:
     return windows
 
 
-def frame_by_frame(select: Callable[[Task], torch.Tensor], task: Task) -> torch.Tensor:
+def frame_by_frame(select: Select, task: Task) -> torch.Tensor:
     """Keep the floors of a video's frames with a selection that knows no frames.
 
     It selects in each frame what the frame is sure to keep, and the rest of the budget among all
@@ -99,18 +95,18 @@ def frame_by_frame(select: Callable[[Task], torch.Tensor], task: Task) -> torch.
         kept indices [budget] int64, ascending.
     """
     assert task.floors is not None, "frame_by_frame is for videos"
-    size = task.num_tokens // len(task.floors)
-    certain = torch.cat(
-        [
-            select(task.part(slice(start, start + size), floor)) + start
-            for start, floor in zip(count(step=size), task.floors, strict=False)
-        ]
-    )
+    starts = range(0, task.num_tokens, task.num_tokens // len(task.floors))
+    frames = [
+        task.part(slice(start, start + starts.step), floor)
+        for start, floor in zip(starts, task.floors, strict=True)
+    ]
+    kept = select(frames)
+    certain = torch.cat([own + start for own, start in zip(kept, starts, strict=True)])
     if len(certain) == task.budget:
         return certain
     is_free = torch.ones(task.num_tokens, dtype=torch.bool, device=task.tokens.device)
     is_free.index_fill_(0, certain, False)
     # Its size is known, so that the host need not wait for the device to count.
     free = is_free.long().topk(task.num_tokens - len(certain)).indices.sort().values
-    more = select(task.part(free, task.budget - len(certain)))
+    (more,) = select([task.part(free, task.budget - len(certain))])
     return torch.cat([certain, free[more]]).sort().values

@@ -24,46 +24,72 @@ GSP goes window by window (frames.py), and QCSP gives every frame its floor firs
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 
-from vllm_script.kernels import Pool, greedy_map, reduce_graph
+from vllm_script.kernels import Pool, Similarity, cosine_similarity, greedy_map, reduce_graph
 
 from .frames import reduce_video_graph
 from .task import Task
 
 
-def script(task: Task) -> torch.Tensor:
+def script(tasks: Sequence[Task]) -> list[torch.Tensor]:
     """Thin the tokens to a pool, then select in it by relevance and diversity."""
-    size = math.floor(task.params.pool_ratio * task.num_tokens + 0.5)
-    return _pick(task, _thin(task, max(task.budget, size)), task.relevance)
+    similarity = _similarity(tasks)
+    pool = _thin(similarity, tasks, [max(task.budget, _pool_size(task)) for task in tasks])
+    return _pick(similarity, tasks, pool, _relevance(tasks))
 
 
-def gsp(task: Task) -> torch.Tensor:
+def gsp(tasks: Sequence[Task]) -> list[torch.Tensor]:
     """Thin the tokens to the budget; if edges run out first, keep the most diverse of the rest."""
-    return _pick(task, _thin(task, task.budget), None)
+    similarity = _similarity(tasks)
+    pool = _thin(similarity, tasks, [task.budget for task in tasks])
+    return _pick(similarity, tasks, pool, None)
 
 
-def cdpruner(task: Task) -> torch.Tensor:
+def cdpruner(tasks: Sequence[Task]) -> list[torch.Tensor]:
     """Select among all tokens by relevance and diversity."""
-    return _pick(task, None, task.relevance)
+    return _pick(_similarity(tasks), tasks, None, _relevance(tasks))
 
 
-def _thin(task: Task, target: int) -> Pool:
-    """GSP: what is left of an image or a video, `target` tokens or more where edges ran out."""
-    if task.floors is not None:
-        return reduce_video_graph(task, target)
-    return reduce_graph(task.tokens, target, **task.params.graph, inverse_norm=task.inverse_norm)
+def _similarity(tasks: Sequence[Task]) -> Similarity:
+    """How alike the tokens of each task are: both steps read it."""
+    return cosine_similarity([task.tokens for task in tasks], backend=tasks[0].backend)
 
 
-def _pick(task: Task, pool: Pool | None, relevance: torch.Tensor | None) -> torch.Tensor:
-    """QCSP: the budget of the pool's tokens, or of all where there is no pool, ascending."""
-    picks: torch.Tensor = greedy_map(
-        task.tokens,
-        relevance,
-        task.budget,
-        pool=pool,
-        floors=task.floors,
-        inverse_norm=task.inverse_norm,
-    )
-    return picks.sort().values
+def _relevance(tasks: Sequence[Task]) -> torch.Tensor | None:
+    """Relevance of the tokens of all tasks, one task after the other; None: it has no say."""
+    found = [task.relevance for task in tasks if task.relevance is not None]
+    assert len(found) in (0, len(tasks)), "all tasks of a group have a relevance, or none has"
+    return torch.cat(found) if found else None
+
+
+def _pool_size(task: Task) -> int:
+    """Tokens that GSP leaves to QCSP, if that is no less than the budget."""
+    return math.floor(task.params.pool_ratio * task.num_tokens + 0.5)
+
+
+def _thin(similarity: Similarity, tasks: Sequence[Task], targets: Sequence[int]) -> Pool:
+    """GSP: of each task as many tokens as its target are left, or more where edges ran out."""
+    if tasks[0].floors is not None:
+        (task,), (target,) = tasks, targets
+        return reduce_video_graph(similarity, task, target)
+    return reduce_graph(similarity, targets, **tasks[0].params.graph)
+
+
+def _pick(
+    similarity: Similarity,
+    tasks: Sequence[Task],
+    pool: Pool | None,
+    relevance: torch.Tensor | None,
+) -> list[torch.Tensor]:
+    """QCSP: of each task the budget of the pool's tokens, or of all without a pool, ascending."""
+    budgets = [task.budget for task in tasks]
+    picks = greedy_map(similarity, relevance, budgets, pool=pool, floors=tasks[0].floors)
+    # Rows are numbered through all tasks, so that one sort is one of each.
+    kept, first = [], 0
+    for own, task in zip(picks.sort().values.split(budgets), tasks, strict=True):
+        kept.append(own - first)
+        first += task.num_tokens
+    return kept

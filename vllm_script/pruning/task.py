@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import torch
 
-from vllm_script.kernels import inverse_norms
+from vllm_script.kernels import Backend
 
 from .params import PruningParams
 
@@ -28,6 +27,9 @@ class Task:
     """[N] float32, finite and >= 0, high = keep; its scale does not matter. None: the query has no
     say."""
 
+    mode: str
+    """The method that chooses the tokens, a key of MODES."""
+
     params: PruningParams
     """Parameters of the modes."""
 
@@ -35,16 +37,18 @@ class Task:
     """Of a video, the fewest tokens to keep of every frame; they add up to at most the budget.
     Frames have N / len(floors) tokens each, one frame after the other. None: an image."""
 
+    backend: Backend = "auto"
+    """Backend of the operations of kernels/: "auto" is Triton on CUDA, else torch."""
+
     @property
     def num_tokens(self) -> int:
         """Number N of the tokens to choose from."""
         return len(self.tokens)
 
-    @cached_property
-    def inverse_norm(self) -> torch.Tensor:
-        """`kernels.inverse_norms` of the tokens, [N] float32; computed once, at the first use."""
-        norms: torch.Tensor = inverse_norms(self.tokens)
-        return norms
+    @property
+    def keeps_all(self) -> bool:
+        """Whether there is nothing to choose."""
+        return self.budget == self.num_tokens
 
     def part(
         self, rows: slice | torch.Tensor, budget: int, floors: Sequence[int] | None = None
@@ -58,3 +62,16 @@ class Task:
         return replace(
             self, tokens=self.tokens[rows], budget=budget, relevance=relevance, floors=floors
         )
+
+
+Select = Callable[[Sequence[Task]], list[torch.Tensor]]
+"""Returns the kept indices [budget] int64 of each task, ascending."""
+
+
+def one_by_one(select: Callable[[Task], torch.Tensor]) -> Select:
+    """Make a selection of one task one of many."""
+
+    def select_each(tasks: Sequence[Task]) -> list[torch.Tensor]:
+        return [select(task) for task in tasks]
+
+    return select_each

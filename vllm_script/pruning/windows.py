@@ -1,4 +1,4 @@
-"""Items of very many visual tokens: selected in windows, one after the other.
+"""Items of very many visual tokens: selected in windows that know nothing of each other.
 
 A selection in one item takes memory for the square of its tokens, and time for the budget times
 the tokens. In windows of at most MAX_TOKENS both are linear in the size of the item, and the
@@ -8,10 +8,8 @@ it follows from the layout alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import accumulate
-
-import torch
 
 from vllm_script.kernels import MAX_TOKENS
 
@@ -19,27 +17,24 @@ from ..budget import even_shares
 from .task import Task
 
 
-def window_by_window(select: Callable[[Task], torch.Tensor], task: Task) -> torch.Tensor:
-    """Select in all tokens at once, or in each window where there are more than MAX_TOKENS.
+def windows_of(task: Task) -> Iterator[tuple[int, Task]]:
+    """Yield the tasks of the windows that an item is selected in, in its order.
 
-    A window is some whole frames of a video where a frame has at most MAX_TOKENS tokens, else a
-    stretch of tokens in reading order. Frames keep their floors.
+    An item of at most MAX_TOKENS is one window. Else a window is some whole frames of a video where
+    a frame has at most MAX_TOKENS tokens, or a stretch of tokens in reading order. Frames keep
+    their floors. A window that gets no share of the budget is left out.
 
-    Args:
-        select: returns the kept indices of a task, ascending.
-
-    Returns:
-        kept indices [budget] int64, ascending.
+    Yields:
+        first token of the window in the item, and the selection in the window.
     """
     if task.num_tokens <= MAX_TOKENS:
-        return select(task)
-    kept = []
+        yield 0, task
+        return
     for start, end, floors in _windows(task.num_tokens, task.floors):
         # A video's floors are at most even shares of the budget, so a window's share has them.
         share = task.budget * end // task.num_tokens - task.budget * start // task.num_tokens
         if share > 0:
-            kept.append(select(task.part(slice(start, end), share, floors)) + start)
-    return torch.cat(kept)
+            yield start, task.part(slice(start, end), share, floors)
 
 
 def _windows(

@@ -13,7 +13,7 @@ import torch
 from cachetools import LRUCache
 from torch import nn
 
-from ..kernels import query_relevance, to_device
+from ..kernels import Backend, query_relevance, to_device
 
 CACHED_QUERIES = 1024
 _INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -31,6 +31,7 @@ class ClipRelevance(nn.Module):
             "negative") says what a high cosine of patch and text means in this checkpoint.
         weights: those of the checkpoint by their published names, as checkpoint.py reads them.
         dtype, device: of the weights here, whatever the checkpoint has or its configuration names.
+        backend: of the operations of kernels/.
 
     Raises:
         ValueError: a weight is missing or has another shape than the configuration says.
@@ -42,6 +43,7 @@ class ClipRelevance(nn.Module):
         weights: Mapping[str, torch.Tensor],
         dtype: torch.dtype,
         device: torch.device | str,
+        backend: Backend = "auto",
     ) -> None:
         from transformers import CLIPTextModelWithProjection
 
@@ -55,6 +57,7 @@ class ClipRelevance(nn.Module):
                 vision.hidden_size, config.projection_dim, bias=False
             )
         self.polarity = polarity_of(config)
+        self._backend = backend
         self._text_embeds: LRUCache[Any, torch.Tensor] = LRUCache(CACHED_QUERIES)
         self._load(weights, dtype, device)
         self.eval()
@@ -119,7 +122,8 @@ class ClipRelevance(nn.Module):
         Source: TRIM and CDPruner found the sign; Theia-4869/CDPruner@9541616 has the formula.
         """
         image_embeds = self.visual_projection(self.post_layernorm(patch_states))
-        return query_relevance(image_embeds, self.text_embeds(windows), self.polarity)
+        text_embeds = self.text_embeds(windows)
+        return query_relevance(image_embeds, text_embeds, self.polarity, backend=self._backend)
 
     def text_embeds(self, windows: Sequence[tuple[int, ...]]) -> torch.Tensor:
         """Projected text embeddings [M, C], one row a window; the last queries are remembered."""

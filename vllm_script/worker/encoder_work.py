@@ -17,6 +17,16 @@ from vllm.v1.core.encoder_cache_manager import EncoderCacheManager
 from ..wire import packed_total
 
 
+def step_tokens(vllm_config: Any) -> int:
+    """Return how many tokens the scheduler puts into a step at most.
+
+    The pruned items of a step have no more before pruning, but where there is one alone.
+    """
+    config = vllm_config.scheduler_config
+    most: int = config.max_num_scheduled_tokens or config.max_num_batched_tokens
+    return most
+
+
 class _Work(NamedTuple):
     """What encoding some items takes."""
 
@@ -53,8 +63,7 @@ class ScriptEncoderCacheManager(EncoderCacheManager):
 
     @classmethod
     def create_manager(cls, *, cache_size: int, vllm_config: Any) -> ScriptEncoderCacheManager:
-        config = vllm_config.scheduler_config
-        return cls(cache_size, config.max_num_scheduled_tokens or config.max_num_batched_tokens)
+        return cls(cache_size, step_tokens(vllm_config))
 
     def __init__(self, cache_size: int, step_tokens: int) -> None:
         super().__init__(cache_size)

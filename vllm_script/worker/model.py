@@ -1,8 +1,9 @@
-"""The model's part: encode item by item, select the planned rows, return exactly those.
+"""The model's part: encode item by item, select in all of them, return exactly the planned rows.
 
-One item is one micro-batch: its encoder batch has a shape of its own whatever else is running, so
-the same item and plan give the same rows, also when it is encoded again after an eviction. It also
-bounds the encoder's memory by the largest item.
+One item is one micro-batch of the encoder: its batch has a shape of its own whatever else is
+running, so the same item and plan give the same rows, also when it is encoded again after an
+eviction. It also bounds the encoder's memory by the largest item. Selection takes all items of a
+step at once, for its kernels keep the same rows of an item whatever is beside it.
 """
 
 from __future__ import annotations
@@ -20,16 +21,21 @@ from ..family import Family
 from ..kernels import gather_rows
 from ..patches.encoder_cache import on_encoder_cache_reset
 from ..patches.probing import Probes
-from ..plan import make_plan
+from ..plan import Plan, make_plan
 from ..relevance.checkpoint import read
 from ..relevance.clip import ClipRelevance
 from ..wire import PackedItem, take_mark, unpack
 from .encoded_image import EncodedImage
+from .encoder_work import step_tokens
 from .feature_cache import FeatureCache, default_capacity_gb
 from .ranks import check_ranks_agree
 from .selector import Selection, Selector
 from .timers import Timers
-from .warm_up import compile_kernels
+from .warm_up import are_compiled, compile_kernels
+
+Item = tuple[dict[str, Any], PackedItem | None]
+"""Fields of one item as vLLM batches a single one, and what to do with it: None to leave it
+whole."""
 
 
 class PrunedModel:
@@ -51,31 +57,34 @@ class PrunedModel:
         config = ScriptConfig.of(vllm_config.model_config)
         self._script_config = config
         self._hf_config = hf_config
-        self._timers = Timers(vllm_config.device_config.device)
+        device = vllm_config.device_config.device
+        self._step_tokens = step_tokens(vllm_config)
+        self._timers = Timers(device)
         encodes = get_pp_group().is_first_rank  # of a pipeline only the first stage does
         cache_gb = config.cache_gb if encodes else 0
         if cache_gb is None:
-            cache_gb = default_capacity_gb(vllm_config.device_config.device, get_tp_group())
+            cache_gb = default_capacity_gb(device, get_tp_group())
         self.feature_cache = FeatureCache(
             cache_gb,
             self.family.state_width(hf_config),
             self.family.feature_width(hf_config),
             vllm_config.model_config.dtype,
-            vllm_config.device_config.device,
+            device,
         )
         on_encoder_cache_reset(vllm_config, "forget_images")
         self.script_clip = _clip(vllm_config, config) if encodes else None
         self._clip_checked = False
         hidden_size = hf_config.get_text_config().hidden_size
         embed = partial(input_embeddings, self)
-        self.selector = Selector(hidden_size, embed, self.script_clip)
+        self.selector = Selector(hidden_size, embed, self.script_clip, config.kernels)
         if get_pp_group().is_first_rank:
             compile_kernels(
                 hidden_size,
                 self.family.feature_width(hf_config),
                 self.script_clip,
                 vllm_config.model_config.dtype,
-                vllm_config.device_config.device,
+                device,
+                config.kernels,
             )
         self.selection_watcher: Callable[[str, Selection], None] | None = None
         """Called with the `explain_id` and the selection of every explained item; None where nobody
@@ -135,7 +144,7 @@ class PrunedModel:
         self, modality: str, fields: dict[str, Any], image: EncodedImage, kept: torch.Tensor
     ) -> torch.Tensor:
         """Return the rows of one item that is pruned, a copy: a view would pin all features."""
-        return gather_rows(image.features, kept)
+        return gather_rows(image.features, kept, self._script_config.kernels)
 
     def get_encoder_cudagraph_config(self) -> Any:
         """Return stock's configuration without modalities, so that no CUDA graph is captured.
@@ -156,17 +165,35 @@ class PrunedModel:
                 raise self._unknown(len(rows[0]), expected)
             return rows
         embeddings: list[torch.Tensor] = []
-        for fields, item in zip(self.split(kwargs, len(packed)), packed, strict=True):
-            if item is None:
-                embeddings.extend(self.embed_whole(modality, fields))
-                continue
-            image = self._encoded(modality, fields, item.key)
-            with self._timers.measure("selection"):
-                kept = self._kept(image, item)
-                if are_dummies:
-                    check_ranks_agree(kept)
-                embeddings.append(self.embed_kept(modality, fields, image, kept))
+        items = zip(self.split(kwargs, len(packed)), packed, strict=True)
+        for portion in _portions(items, self._step_tokens):
+            planned = [(fields, item) for fields, item in portion if item is not None]
+            kept = iter(self._pruned(modality, planned, are_dummies))
+            for fields, item in portion:
+                own = self.embed_whole(modality, fields) if item is None else [next(kept)]
+                embeddings.extend(own)
         return embeddings
+
+    def _pruned(
+        self,
+        modality: str,
+        planned: Sequence[tuple[dict[str, Any], PackedItem]],
+        are_dummies: bool,
+    ) -> list[torch.Tensor]:
+        """The rows that stay of each item of a portion that is pruned."""
+        if not planned:
+            return []
+        images = [self._encoded(modality, fields, item.key) for fields, item in planned]
+        with self._timers.measure("selection", len(planned)):
+            selections = self.selector.select(images, [item.plan for _, item in planned])
+            rows = []
+            for (fields, item), image, selection in zip(planned, images, selections, strict=True):
+                _check_count(selection, item.count)
+                self._show(selection, item.plan)
+                rows.append(self.embed_kept(modality, fields, image, selection.kept))
+        if are_dummies:
+            check_ranks_agree(torch.cat([selection.kept for selection in selections]))
+        return rows
 
     def _encoded(self, modality: str, fields: dict[str, Any], key: bytes) -> EncodedImage:
         """The item as `encode` encodes it, from the cache where it is known there."""
@@ -178,17 +205,10 @@ class PrunedModel:
                 self.feature_cache.put(key, image)
         return image
 
-    def _kept(self, image: EncodedImage, item: PackedItem) -> torch.Tensor:
-        """Rows of `image.features` [count] that stay."""
-        selection = self.selector.select(image, item.plan)
-        if len(selection.kept) != item.count:
-            raise RuntimeError(
-                f"pruning selected {len(selection.kept)} rows for an image with {item.count} "
-                "placeholders"
-            )
-        if item.plan.explain_id is not None and self.selection_watcher is not None:
-            self.selection_watcher(item.plan.explain_id, selection)
-        return selection.kept
+    def _show(self, selection: Selection, plan: Plan) -> None:
+        """Show the watcher the selection of an item that is explained."""
+        if plan.explain_id is not None and self.selection_watcher is not None:
+            self.selection_watcher(plan.explain_id, selection)
 
     def _check_clip(self) -> None:
         """Check CLIP's weights once, when every model loader is done: vLLM's dummy comes first."""
@@ -199,9 +219,9 @@ class PrunedModel:
     def _self_test(self, modality: str, fields: dict[str, Any]) -> int:
         """Prune one of the dummies that vLLM profiles memory with, where they are left whole.
 
-        So the memory that selection takes is part of the profile, and the start-up ends where a
-        layout does not fit the model, or tensor-parallel ranks keep different rows. It comes before
-        the rows that stock vLLM makes of the item, so that the two do not add up.
+        So the memory that selection takes in a step is part of the profile, and the start-up ends
+        where a layout does not fit the model, or tensor-parallel ranks keep different rows. It
+        comes before the rows that stock vLLM makes of the item, so that the two do not add up.
 
         Args:
             fields: of a batch of dummies.
@@ -217,11 +237,25 @@ class PrunedModel:
         plan = make_plan(self._script_config, query=((0, 1),))
         count = plan.num_kept(*layout.counts)
         if count is not None:
-            kept = self.selector.select(image, plan).kept
-            if len(kept) != count:
-                raise RuntimeError(f"pruning selected {len(kept)} rows of an image, not {count}")
-            check_ranks_agree(kept)
+            images = self._as_in_a_step(image)
+            selections = self.selector.select(images, [plan] * len(images))
+            for selection in selections:
+                _check_count(selection, count)
+            check_ranks_agree(torch.cat([selection.kept for selection in selections]))
         return layout.num_placeholders
+
+    def _as_in_a_step(self, image: EncodedImage) -> list[EncodedImage]:
+        """The largest item, and as many copies of it as a step may have besides.
+
+        Each copy has memory of its own, and no frames: videos are selected from one by one, and
+        memory is to be profiled for items that are selected from together. In plain PyTorch no
+        items are, so there is no copy.
+        """
+        images, still = [image], replace(image.layout, num_frames=1, even=False)
+        if are_compiled(self._script_config.kernels, image.features.device):
+            for _ in range((self._step_tokens - 1) // still.num_patches):
+                images.append(EncodedImage(image.states.clone(), image.features.clone(), still))
+        return images
 
     def _unknown(self, found: int, expected: int) -> RuntimeError:
         """The error where the model encodes an item otherwise than its layout says."""
@@ -250,7 +284,7 @@ def _clip(vllm_config: Any, config: ScriptConfig) -> ClipRelevance | None:
         )
     clip_config = AutoConfig.from_pretrained(config.clip_model)
     dtype, device = vllm_config.model_config.dtype, vllm_config.device_config.device
-    return ClipRelevance(clip_config, checkpoint.weights, dtype, device)
+    return ClipRelevance(clip_config, checkpoint.weights, dtype, device, config.kernels)
 
 
 def split_flat(fields: dict[str, Any], sizes: torch.Tensor) -> Iterator[dict[str, Any]]:
@@ -268,6 +302,32 @@ def split_flat(fields: dict[str, Any], sizes: torch.Tensor) -> Iterator[dict[str
             elif not isinstance(value, torch.Tensor) or value.dim() > 0:  # else one for all items
                 item[name] = value[index : index + 1]
         yield item
+
+
+def _portions(items: Iterable[Item], most: int) -> Iterator[list[Item]]:
+    """Yield the items of a call in portions of at most `most` visual tokens before pruning.
+
+    An item that has more is one alone. What the scheduler puts into a step is one portion, see
+    encoder_work.py; vLLM's dummies may be more, for it counts what stays of them.
+    """
+    portion: list[Item] = []
+    tokens = 0
+    for fields, item in items:
+        own = 0 if item is None else item.total
+        if portion and tokens + own > most:
+            yield portion
+            portion, tokens = [], 0
+        portion.append((fields, item))
+        tokens += own
+    yield portion
+
+
+def _check_count(selection: Selection, count: int) -> None:
+    """Raise RuntimeError unless a selection has as many rows as were asked for."""
+    if len(selection.kept) != count:
+        raise RuntimeError(
+            f"pruning selected {len(selection.kept)} rows for an image with {count} placeholders"
+        )
 
 
 def _one(values: Any, index: int) -> Any:

@@ -1,19 +1,20 @@
-"""Choose the visual tokens of one encoded item: relevance to the query, then the plan's mode.
+"""Choose the visual tokens of encoded items: relevance to each query, then the modes of the plans.
 
 Knows tensors and plans, not vLLM: what it needs of the model is handed to it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 
-from ..kernels import query_relevance, to_device
+from ..kernels import Backend, query_relevance, to_device
 from ..plan import Plan
-from ..pruning import run_mode
+from ..pruning import run_modes
 from ..pruning.frames import frame_floors
+from ..pruning.task import Task
 from ..relevance.clip import ClipRelevance
 from .encoded_image import EncodedImage
 
@@ -37,6 +38,7 @@ class Selector:
         embed: returns the language model's input embeddings [L, D] of token ids [L], for relevance
             `embedding`.
         clip: scores the vision tower's states, for relevance `clip`; None where it is not loaded.
+        backend: of the operations of kernels/.
     """
 
     def __init__(
@@ -44,19 +46,34 @@ class Selector:
         hidden_size: int,
         embed: Callable[[torch.Tensor], torch.Tensor],
         clip: ClipRelevance | None,
+        backend: Backend = "auto",
     ) -> None:
         self._hidden_size = hidden_size
         self._embed = embed
         self._clip = clip
+        self._backend = backend
 
-    def select(self, image: EncodedImage, plan: Plan) -> Selection:
-        """Choose the rows of `image.features` that stay, as many as the plan says."""
+    def select(self, images: Sequence[EncodedImage], plans: Sequence[Plan]) -> list[Selection]:
+        """Choose the rows of each image's features that stay, as many as its plan says.
+
+        What is chosen of one image is the same whatever the others are.
+        """
+        candidates = [_candidates(image) for image in images]
+        tasks = list(map(self._task, images, plans, candidates))
+        return [
+            Selection(kept if rows is None else rows[kept], task.relevance)
+            for kept, rows, task in zip(run_modes(tasks), candidates, tasks, strict=True)
+        ]
+
+    def _task(self, image: EncodedImage, plan: Plan, candidates: torch.Tensor | None) -> Task:
+        """What the plan's mode is asked of one image.
+
+        Args:
+            candidates: as `_candidates` returns them.
+        """
         layout = image.layout
         budget = plan.num_kept(*layout.counts)
         assert budget is not None, "an item with a plan is pruned"
-        candidates = None  # every row of the features, in their order
-        if not _is_every_row(layout.candidates, image):
-            candidates = to_device(layout.candidates, image.features.device)
         visual_tokens = _rows(image.features[:, : self._hidden_size], candidates)  # [P, D]
         relevance = None
         if plan.relevance == "clip":
@@ -66,8 +83,7 @@ class Selector:
         floors = None
         if layout.num_frames > 1:
             floors = frame_floors(budget, layout.num_frames, layout.even)
-        kept = run_mode(visual_tokens, budget, relevance, plan.mode, plan.params, floors)
-        return Selection(kept if candidates is None else candidates[kept], relevance)
+        return Task(visual_tokens, budget, relevance, plan.mode, plan.params, floors, self._backend)
 
     def _clip_relevance(self, states: torch.Tensor, plan: Plan) -> torch.Tensor:
         """Relevance [P] of the candidates from their states [P, H] in the vision tower."""
@@ -79,13 +95,18 @@ class Selector:
         """Relevance [P] of the candidates from what enters the language model, [P, D]."""
         (query,) = plan.query
         token_ids = to_device(torch.tensor(query), visual_tokens.device)
-        return query_relevance(visual_tokens, self._embed(token_ids), polarity=1)
+        return query_relevance(visual_tokens, self._embed(token_ids), 1, backend=self._backend)
 
 
-def _is_every_row(candidates: torch.Tensor, image: EncodedImage) -> bool:
-    """Whether the candidates are all rows of the features in their order: no copy is needed."""
-    num_rows = len(image.features)
-    return len(candidates) == num_rows and torch.equal(candidates, torch.arange(num_rows))
+def _candidates(image: EncodedImage) -> torch.Tensor | None:
+    """Rows of the features that can be kept, on their device, in reading order.
+
+    None where they are all rows in their order: no copy is needed.
+    """
+    rows, num_features = image.layout.candidates, len(image.features)
+    if len(rows) == num_features and torch.equal(rows, torch.arange(num_features)):
+        return None
+    return to_device(rows, image.features.device)
 
 
 def _rows(x: torch.Tensor, candidates: torch.Tensor | None) -> torch.Tensor:

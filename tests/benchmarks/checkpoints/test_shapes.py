@@ -6,10 +6,17 @@ from dataclasses import replace
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoTokenizer, LlavaNextConfig, LlavaNextForConditionalGeneration
+from transformers import (
+    AutoTokenizer,
+    LlavaNextConfig,
+    LlavaNextForConditionalGeneration,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+)
 
-from vllm_script.benchmarks.checkpoints import SIZES, llava, parts
+from vllm_script.benchmarks.checkpoints import SIZES, llava, parts, qwen_vl
 
+QWEN_3B = SIZES["qwen2.5-vl"]["qwen2.5-vl-3b"]
 CPU_108M = SIZES["llava-next"]["cpu-108m"]
 SMALL = replace(
     CPU_108M,
@@ -44,6 +51,44 @@ def folder(tmp_path_factory):
         patch.setattr(parts, "FILE_BYTES", 200_000)
         llava.write_llava_next(out, 0, SMALL)
     return out
+
+
+@pytest.fixture(scope="module")
+def qwen(tmp_path_factory):
+    """A small Qwen2.5-VL, written as that of 3 billion parameters is."""
+    out = tmp_path_factory.mktemp("qwen")
+    language, vision = parts.Stack(256, 512, 2, 4), parts.Stack(64, 128, 17, 2)
+    qwen_vl.write_qwen2_5_vl(
+        out, 0, replace(QWEN_3B, language=language, vision=vision, vocabulary=600)
+    )
+    return out
+
+
+def test_qwen_of_3_billion_parameters(tmp_path, monkeypatch):
+    """Every tensor of the published checkpoint: its parameters are as many to the last."""
+    models = []
+    monkeypatch.setattr(parts, "stream_model", lambda folder, model: models.append(model))
+    qwen_vl.write_qwen2_5_vl(tmp_path, 0, QWEN_3B)
+    (model,) = models
+    assert sum(parameter.numel() for parameter in model.parameters()) == 3_754_622_976
+    config = model.config
+    assert config.text_config.num_key_value_heads == 2
+    assert config.text_config.rope_parameters["mrope_section"] == [16, 24, 24]
+    assert config.vision_config.fullatt_block_indexes == [7, 15, 23, 31]
+    image = json.loads((tmp_path / "preprocessor_config.json").read_text())["size"]
+    assert image == {"shortest_edge": 3136, "longest_edge": 12_845_056}
+
+
+def test_a_streamed_qwen_has_all_weights_but_those_that_are_tied(qwen):
+    config = Qwen2_5_VLConfig.from_pretrained(qwen)
+    model, about = Qwen2_5_VLForConditionalGeneration.from_pretrained(
+        qwen, config=config, output_loading_info=True
+    )
+    assert not any(about[name] for name in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    assert "lm_head.weight" not in weights(qwen)
+    table = model.model.language_model.embed_tokens.weight
+    assert model.lm_head.weight is table and len(table) == 600
+    assert config.vision_config.fullatt_block_indexes == [7, 15]
 
 
 def weights(folder):

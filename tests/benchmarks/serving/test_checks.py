@@ -1,5 +1,8 @@
 """Wrong outputs are found."""
 
+import math
+from types import SimpleNamespace
+
 import pytest
 
 from vllm_script.benchmarks.serving import checks
@@ -45,3 +48,33 @@ def test_off_is_stock(monkeypatch, theirs, ours, words):
     else:
         with pytest.raises(WrongOutputs, match=words):
             check_off_is_stock(*check)
+
+
+@pytest.mark.parametrize(
+    ("tie", "likeliest", "passes"),
+    [
+        (0.0, {"token_id:2": -1.0, "token_id:3": -1.0}, False),  # float32 has no ties
+        (0.1, {"token_id:2": -1.0, "token_id:3": -1.05}, True),
+        (0.1, {"token_id:2": -1.0, "token_id:3": -1.2}, False),
+        (0.1, {"token_id:2": -1.0, "token_id:7": -1.0}, False),  # not what the other one says
+    ],
+)
+def test_a_tie_between_two_tokens_in_16_bits(monkeypatch, tie, likeliest, passes):
+    """Stock answers (1, 2, 5), the other one (1, 3, 8)."""
+
+    def complete(target, request, output_tokens, keep_ratio, **settings):
+        tokens = (1, 2, 5) if target.kind == "stock" else (1, 3, 8)
+        top = [SimpleNamespace(token=token, logprob=p) for token, p in likeliest.items()]
+        content = [SimpleNamespace(top_logprobs=top)] * 3
+        choice = SimpleNamespace(token_ids=tokens, logprobs=SimpleNamespace(content=content))
+        return SimpleNamespace(choices=[choice], usage=SimpleNamespace(prompt_tokens=110))
+
+    monkeypatch.setattr(checks, "_complete", complete)
+    stock, script = Target("stock", "http://a", "m"), Target("script", "http://b", "m")
+    check = (stock, script, [Request("?", Size(84, 84), "data:")], [110], 3, 1.0, tie)
+    if passes:
+        check_off_is_stock(*check)
+    else:
+        with pytest.raises(WrongOutputs, match="answers picture 0"):
+            check_off_is_stock(*check)
+    assert checks.gap(stock, check[2][0], (9,), 3, 3) == math.inf  # another answer than before

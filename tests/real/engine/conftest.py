@@ -88,14 +88,15 @@ def engine(checkpoint):
     )
     del os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"]
     engine = Engine(llm)
-    run_mode = selector.run_mode
+    run_modes = selector.run_modes
 
-    def spy(visual_tokens, budget, *rest):
-        kept = run_mode(visual_tokens, budget, *rest)
-        if len(visual_tokens) == 180:
-            engine.selections.append(tuple(kept.tolist()))
-        return kept
+    def spy(tasks):
+        selections = run_modes(tasks)
+        for task, kept in zip(tasks, selections, strict=True):
+            if task.num_tokens == 180:
+                engine.selections.append(tuple(kept.tolist()))
+        return selections
 
-    selector.run_mode = spy
+    selector.run_modes = spy
     yield engine
-    selector.run_mode = run_mode
+    selector.run_modes = run_modes

@@ -66,7 +66,7 @@ def test_wrong_row_count_names_both_numbers(engine, monkeypatch):
     (rows,) = model.embed_multimodal(**fields)
     assert rows.shape == (KEPT, 64)
 
-    run_mode = selector.run_mode
-    monkeypatch.setattr(selector, "run_mode", lambda *args: run_mode(*args)[1:])
+    run_modes = selector.run_modes
+    monkeypatch.setattr(selector, "run_modes", lambda tasks: [k[1:] for k in run_modes(tasks)])
     with pytest.raises(RuntimeError, match=f"{KEPT - 1} rows .* {KEPT} placeholders"):
         model.embed_multimodal(**fields)

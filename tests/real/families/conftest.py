@@ -208,16 +208,15 @@ def engine(family, family_checkpoint):
     )
     del os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"]
     engine = Engine(family, llm)
-    kept_of = PrunedModel._kept  # which the self-test of the start-up does not call
+    embed_kept = PrunedModel.embed_kept  # which the self-test of the start-up does not call
 
-    def spy(self, image, item):
-        kept = kept_of(self, image, item)
+    def spy(self, modality, fields, image, kept):
         engine.kept.append(torch.isin(image.layout.rows.to(kept.device), kept).nonzero().flatten())
-        return kept
+        return embed_kept(self, modality, fields, image, kept)
 
-    PrunedModel._kept = spy
+    PrunedModel.embed_kept = spy
     yield engine
-    PrunedModel._kept = kept_of
+    PrunedModel.embed_kept = embed_kept
 
 
 @pytest.fixture(scope="session")

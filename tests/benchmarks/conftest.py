@@ -51,10 +51,10 @@ def block():
 
 @pytest.fixture
 def cell():
-    """cell(concurrency, ratio) -> Cell of stock and a keep ratio."""
+    """cell(concurrency, ratio, picture) -> Cell of stock and a keep ratio."""
 
-    def make(concurrency=1, ratio=0.11):
-        return Cell("84x84", (Arm(STOCK), Arm(SCRIPT, ratio)), 2, 3, concurrency)
+    def make(concurrency=1, ratio=0.11, picture="84x84"):
+        return Cell(picture, (Arm(STOCK), Arm(SCRIPT, ratio)), 2, 3, concurrency)
 
     return make
 

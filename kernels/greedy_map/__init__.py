@@ -1,0 +1,303 @@
+"""Greedy MAP of a determinantal point process: tokens that are relevant and unlike each other.
+
+L = diag(r) S diag(r), S the cosine similarity. Every step takes the token with the largest
+residual variance (what its own L[i, i] has left after the picked ones are projected out).
+
+Source: Chen et al. 2018 (arXiv 1709.05135), Algorithm 1: an incremental Cholesky factor, one
+row a pick, O(budget^2 N) time and O(budget N) memory beside S.
+
+Triton takes one launch for all steps of all images, or of those of a class of sizes; kernel.py says
+how programs take a step together.
+
+In a video the frames may have floors: tokens that each is sure to keep. They are picked first, the
+best of the whole video at every step, and what follows knows of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+
+from .._launch import launch_phases, num_waiting_programs, run_op
+from .._sizes import size_class
+from .._triton import triton
+from .._varlen import check_budgets, offsets_of, places_by
+from ..reduce_graph import Pool
+from ..similarity import Similarity, TriangleSimilarity
+from ..transfer import to_device
+from .kernel import _select_kernel
+
+# Residuals below this part of the first one are rounding: the picks already span the tokens. The
+# cosine of a row of 4,096 features with its copy is 1 but for 1e-6 in float32, and for 2e-6 where a
+# CPU multiplies in bfloat16; twice that is left of the copy of a picked token.
+RESIDUAL_FLOOR = 1e-5
+
+# Tokens of an image that one of its programs owns, where there are multiprocessors enough, and
+# most programs of an image: each of them reads a word of every other at every step. Not yet
+# tuned on a GPU.
+TOKENS_PER_PROGRAM, MAX_PROGRAMS = 128, 64
+
+# Values of the factor that a program keeps in registers, and that it takes at once of the rest.
+# Not yet tuned on a GPU.
+RESIDENT_VALUES, CHUNK_VALUES = 32768, 4096
+
+# Warps of a program, and registers of a thread: the compiler must not save any for a second program
+# on the multiprocessor, for there is none.
+NUM_WARPS, NUM_REGISTERS = 8, 255
+
+# Relevance that a program reads at once, when it looks for the largest.
+BLOCK_RELEVANCE = 4096
+
+# Values: rows of the factor start 128 bytes apart, so that no two share a cache line.
+ROW_ALIGNMENT = 32
+
+
+def greedy_map(
+    similarity: Similarity,
+    relevance: torch.Tensor | None,
+    budgets: Sequence[int],
+    *,
+    pool: Pool | None = None,
+    floors: Sequence[int] | None = None,
+) -> torch.Tensor:
+    """Pick tokens of each image; ties go to the lowest index. Triton never waits for the device.
+
+    When the picked tokens span all others, relevance descending fills the remaining places.
+
+    Args:
+        similarity: of the N tokens of each image.
+        relevance: [sum of N] float32, finite and >= 0, high = keep. Its scale in an image does not
+            matter. None or a constant: diversity alone decides.
+        budgets: tokens to pick of each image, in [1, N].
+        pool: pick among these alone, which must be at least the budget; None: among all. Only
+            their relevance counts. The pool of windows is none: it has more counts than images.
+        floors: of the frames of the one image that there is, a video. They have N / len(floors)
+            tokens each, one after the other: the fewest tokens to pick of each frame. The first
+            picks are of frames that have fewer, then all compete. A pool must have that many of
+            each. None: no frames.
+
+    Returns:
+        picked rows [sum of budgets] int64, image by image, in pick order; an image of whose pool
+        all is picked has them ascending. Rows are numbered from the first row of the first image.
+
+    Raises:
+        ValueError: a budget is not in [1, N], or budgets, the pool or floors do not fit the images.
+    """
+    lengths = similarity.lengths
+    budgets = check_budgets("budget", budgets, lengths, lengths)
+    if pool is not None and len(pool.counts) != len(lengths):
+        raise ValueError(f"the pool must have {len(lengths)} counts, got {len(pool.counts)}")
+    if floors is not None:
+        _check_floors(floors, lengths, budgets)
+    with_torch = partial(_greedy_map_torch, similarity, relevance, budgets, pool, floors)
+    if not isinstance(similarity, TriangleSimilarity):
+        return with_torch()
+    with_triton = partial(_greedy_map_triton, similarity, relevance, budgets, pool, floors)
+    return run_op("greedy_map", similarity.backend, similarity.values, with_triton, with_torch)
+
+
+def _greedy_map_torch(
+    similarity: Similarity,
+    relevance: torch.Tensor | None,
+    budgets: list[int],
+    pool: Pool | None,
+    floors: Sequence[int] | None,
+) -> torch.Tensor:
+    picks, first = [], 0
+    for image, (length, budget) in enumerate(zip(similarity.lengths, budgets, strict=True)):
+        if pool is None:
+            rows: torch.Tensor | slice = slice(None)
+            own_rows = torch.arange(length, device=similarity.device)
+        else:
+            rows = own_rows = pool.rows[first : first + int(pool.counts[image])] - first
+        if pool is not None and len(own_rows) == budget:
+            picks.append(first + own_rows)
+        else:
+            own_relevance = None
+            if relevance is not None:
+                own_relevance = relevance[first : first + length][rows]
+            own_picks = greedy_map_reference(
+                similarity.block(image, rows, rows),
+                similarity.has_length(image)[rows],
+                own_relevance,
+                budget,
+                None if floors is None else own_rows // (length // len(floors)),
+                floors,
+            )
+            picks.append(first + own_rows[own_picks])
+        first += length
+    return torch.cat(picks)
+
+
+def greedy_map_reference(
+    similarity: torch.Tensor,
+    has_length: torch.Tensor,
+    relevance: torch.Tensor | None,
+    budget: int,
+    frame: torch.Tensor | None = None,
+    floors: Sequence[int] | None = None,
+) -> torch.Tensor:
+    """`greedy_map` of one image in plain PyTorch, float32 throughout; any device.
+
+    Args:
+        similarity: [N, N] cosines, which are overwritten.
+        has_length: [N] bool, False for rows of zeros.
+        frame: of a video, [N] int64, the number of each row's frame.
+    """
+    num_tokens, device = len(similarity), similarity.device
+    weight = torch.ones(num_tokens, device=device) if relevance is None else _unit_peak(relevance)
+    kernel = similarity.mul_(weight[:, None]).mul_(weight)
+    # The cosine of a row with itself is 1, or 0 for a zero row; the product rounds it, and would
+    # break ties by that noise.
+    residual = torch.where(has_length, weight.square(), 0.0)
+    floor = RESIDUAL_FLOOR * residual.max()
+    factor = kernel.new_empty(budget, num_tokens)
+    picks = torch.empty(budget, dtype=torch.int64, device=device)
+    peaks = kernel.new_empty(budget)
+    num_certain, room = sum(floors or ()), torch.tensor(floors or (), device=device)
+    for step in range(budget):
+        peak, pick = peaks[step : step + 1], picks[step : step + 1]
+        score = residual
+        if frame is not None and step < num_certain:
+            score = _score_where_room(residual, weight, floor, room[frame] > 0)
+        torch.max(score, 0, keepdim=True, out=(peak, pick))  # the first of equal ones
+        if frame is not None and step < num_certain:
+            room[frame[pick]] -= 1
+        row, before = factor[step], factor[:step]
+        projection = before.index_select(1, pick)[:, 0]  # [step]
+        torch.addmv(kernel.index_select(0, pick)[0], before.T, projection, alpha=-1, out=row)
+        # At the floor the row is zeroed, not divided by rounding: later picks do not count.
+        row.mul_(torch.where(peak > floor, peak.rsqrt(), 0.0))
+        residual.addcmul_(row, row, value=-1).index_fill_(0, pick, -torch.inf)
+    num_valid = num_certain + (peaks[num_certain:] > floor).sum()
+    return _fill_by_weight(picks, num_valid, weight)
+
+
+def _score_where_room(
+    residual: torch.Tensor, weight: torch.Tensor, floor: torch.Tensor, has_room: torch.Tensor
+) -> torch.Tensor:
+    """What the largest of is picked: the residual, or below all of them the weight, in [0, 1]."""
+    score = torch.where(residual > floor, residual, weight - 2)
+    return score.masked_fill(~has_room | residual.isneginf(), -torch.inf)
+
+
+def _check_floors(floors: Sequence[int], lengths: list[int], budgets: list[int]) -> None:
+    if len(lengths) != 1:
+        raise ValueError(f"floors are of the frames of one video, got {len(lengths)} images")
+    size, rest = divmod(lengths[0], max(1, len(floors)))
+    if rest or not floors or not all(0 <= floor <= size for floor in floors):
+        raise ValueError(
+            f"floors must be in [0, {size}], one for each of frames that share {lengths[0]} rows "
+            f"equally, got {list(floors)}"
+        )
+    if sum(floors) > budgets[0]:
+        raise ValueError(
+            f"floors must add up to at most the budget {budgets[0]}, got {sum(floors)}"
+        )
+
+
+def _unit_peak(relevance: torch.Tensor) -> torch.Tensor:
+    """Scale relevance to a maximum of 1, so that its square stays in float32; constant: ones."""
+    low, high = relevance.aminmax()
+    return torch.where(low == high, 1.0, relevance / high)
+
+
+def _fill_by_weight(
+    picks: torch.Tensor, num_valid: torch.Tensor, weight: torch.Tensor
+) -> torch.Tensor:
+    """Replace picks after the first `num_valid` by the heaviest tokens not among those."""
+    place = torch.arange(len(picks), device=picks.device)
+    valid = place < num_valid
+    taken = torch.zeros(len(weight), dtype=torch.bool, device=weight.device)
+    taken[picks] = valid
+    rest = weight.masked_fill(taken, -torch.inf).argsort(descending=True, stable=True)
+    return torch.where(valid, picks, rest[(place - num_valid).clamp(min=0)])
+
+
+def _greedy_map_triton(
+    similarity: TriangleSimilarity,
+    relevance: torch.Tensor | None,
+    budgets: list[int],
+    pool: Pool | None,
+    floors: Sequence[int] | None,
+) -> torch.Tensor:
+    lengths, device = similarity.lengths, similarity.device
+    num_rows, num_waiting = sum(lengths), num_waiting_programs(device)
+    if relevance is None:
+        relevance = torch.ones(num_rows, dtype=torch.float32, device=device)
+    relevance = relevance.float().contiguous()
+    rows, counts = (None, None) if pool is None else pool
+    frames = None
+    if floors is not None:
+        frames = to_device(torch.tensor(floors, dtype=torch.int32), device)
+    first_rows, first_picks = offsets_of(lengths), offsets_of(budgets)
+
+    def empty(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        return torch.empty(shape, dtype=dtype, device=device)
+
+    picks = empty(first_picks[-1], dtype=torch.int64)
+    classes = places_by(token_class(length, num_waiting) for length in lengths)
+    for block_tokens, places in classes.items():
+        num_images, own_lengths = len(places), [lengths[place] for place in places]
+        most = max(budgets[place] for place in places)
+        plan = [
+            places,
+            [first_rows[place] for place in places],
+            own_lengths,
+            [first_picks[place] for place in places],
+            [budgets[place] for place in places],
+            [similarity.offsets[place] for place in places],
+        ]
+        block_chunk = max(1, CHUNK_VALUES // block_tokens)
+        row_unit = max(ROW_ALIGNMENT, block_chunk)
+        stride_fn = triton.cdiv(most, row_unit) * row_unit
+        launch_phases(
+            _select_kernel,
+            num_programs(own_lengths, block_tokens, num_waiting),
+            most + 1,
+            device,
+            similarity_ptr=similarity.values,
+            relevance_ptr=relevance,
+            plan_ptr=to_device(torch.tensor(plan), device),
+            rows_ptr=rows,
+            counts_ptr=counts,
+            floors_ptr=frames,
+            frame_size=1 if floors is None else num_rows // len(floors),
+            num_certain=0 if floors is None else sum(floors),
+            factor_ptr=empty(num_rows, stride_fn),
+            stride_fn=stride_fn,
+            weight_ptr=empty(num_rows),
+            residual_ptr=empty(num_rows),
+            room_ptr=None if floors is None else empty(num_rows, dtype=torch.int32),
+            first_peak_ptr=empty(num_images),
+            words_ptr=empty(num_images, 2, MAX_PROGRAMS, dtype=torch.int64),
+            newest_ptr=empty(num_images, 2, MAX_PROGRAMS),
+            arrivals_ptr=torch.zeros(num_images, dtype=torch.int32, device=device),
+            picks_ptr=picks,
+            residual_floor=RESIDUAL_FLOOR,
+            num_images=num_images,
+            num_phases=most + 1,
+            BLOCK_N=block_tokens,
+            BLOCK_K=max(1, RESIDENT_VALUES // block_tokens),
+            BLOCK_CHUNK=block_chunk,
+            BLOCK_PROGRAMS=MAX_PROGRAMS,
+            BLOCK_RELEVANCE=BLOCK_RELEVANCE,
+            num_warps=NUM_WARPS,
+            maxnreg=NUM_REGISTERS,
+        )
+    return picks
+
+
+def num_programs(lengths: Sequence[int], block_tokens: int, num_waiting: int) -> int:
+    """Programs of a launch: enough for all images beside each other, or all that can wait."""
+    return min(sum(-(-length // block_tokens) for length in lengths), num_waiting)
+
+
+def token_class(longest: int, num_waiting: int) -> int:
+    """Tokens that a program owns of an image with that many tokens, or with fewer.
+
+    num_waiting: programs that there are room for on the device.
+    """
+    return size_class(-(-longest // min(num_waiting, MAX_PROGRAMS)), (TOKENS_PER_PROGRAM,))

@@ -1,0 +1,246 @@
+"""Cosine similarity of the tokens of an image with each other: all that a selection reads of them.
+
+GSP asks which tokens are alike, and QCSP what the picked tokens leave of each. On a GPU all cosines
+are computed once, by one product of the rows with themselves, and stay there as a triangle. In
+plain PyTorch they are computed block by block when they are asked for.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from .._launch import launch, run_op
+from .._triton import Backend, check_features, triton
+from .._varlen import offsets_of, places_by
+from ..norms import inverse_norms, unit_rows
+from ..transfer import to_device
+from .kernel import _similarity_kernel
+
+Rows = torch.Tensor | slice
+"""Which rows of an image."""
+
+# Places in a triangle are 32-bit integers.
+MOST_TOKENS = 65_535
+
+# Values: what rows that are loaded in whole vectors begin and end at a multiple of.
+ALIGNMENT = 16
+
+# Features after which sums leave the accumulator of the tensor core, see kernel.py.
+PROMOTED_FEATURES = 64
+
+
+class Similarity(ABC):
+    """Cosines of the tokens of each of some images with each other.
+
+    A row without length has cosine 0 with everything, itself included.
+    """
+
+    def __init__(self, images: Sequence[torch.Tensor], backend: Backend) -> None:
+        self.lengths = [len(image) for image in images]
+        """Tokens of each image."""
+        self.backend: Backend = backend
+        """That of `cosine_similarity`, and of the ops that read this."""
+        self.device = images[0].device
+
+    @abstractmethod
+    def block(self, image: int, rows: Rows, columns: Rows) -> torch.Tensor:
+        """Cosines [rows, columns] float32 of some tokens of an image with others, a copy."""
+
+    @abstractmethod
+    def has_length(self, image: int) -> torch.Tensor:
+        """Whether each token of an image is a row with a length, [N] bool."""
+
+
+def cosine_similarity(
+    images: Sequence[torch.Tensor],
+    inverse_norm: Sequence[torch.Tensor] | None = None,
+    backend: Backend = "auto",
+) -> Similarity:
+    """Return the cosine similarity of the tokens of each image with each other.
+
+    Args:
+        images: [N, D] each, float32/float16/bfloat16 on one device, last dim contiguous, rows of
+            any length and stride. A feature that is NaN or infinite counts as 0.
+        inverse_norm: `inverse_norms` of each image, where the caller has them.
+        backend: "auto" is Triton on CUDA, else torch. The other two never fall back.
+
+    Returns:
+        the similarity, float32 whatever the dtype of the rows. With Triton it has its own memory,
+        2 N (N + 1) bytes an image; otherwise it holds the images.
+
+    Raises:
+        ValueError: there is no image, one has more than 65,535 tokens, strides or dtypes do not
+            fit, or the backend cannot run on them.
+        ImportError: backend is "triton" and Triton is not installed.
+    """
+    if not images:
+        raise ValueError("there must be an image at least")
+    for image in images:
+        check_features("images", image)
+        if len(image) > MOST_TOKENS:
+            raise ValueError(
+                f"an image must have at most {MOST_TOKENS} tokens, got {len(image)}; select in "
+                "windows, as vllm_script.pruning does"
+            )
+    if inverse_norm is None:
+        inverse_norm = [inverse_norms(image, backend) for image in images]
+
+    def with_triton() -> Similarity:
+        return TriangleSimilarity(images, inverse_norm, backend)
+
+    def with_torch() -> Similarity:
+        return RowSimilarity(images, inverse_norm, backend)
+
+    return run_op("cosine_similarity", backend, images[0], with_triton, with_torch)
+
+
+class RowSimilarity(Similarity):
+    """Cosines that are computed in plain PyTorch when they are asked for."""
+
+    def __init__(
+        self,
+        images: Sequence[torch.Tensor],
+        inverse_norm: Sequence[torch.Tensor],
+        backend: Backend,
+    ) -> None:
+        super().__init__(images, backend)
+        self._images, self._inverse_norm = images, inverse_norm
+        # The products of bfloat16 rows are exact in float32, so these are scaled afterwards, and
+        # CPUs have instructions for that.
+        self._by_bfloat16 = self.device.type == "cpu" and images[0].dtype == torch.bfloat16
+        self._kept: tuple[int, torch.Tensor] | None = None
+
+    def block(self, image: int, rows: Rows, columns: Rows) -> torch.Tensor:
+        values = self._float32(image)
+        a, b = values[rows], values[columns]
+        if not self._by_bfloat16:
+            return a @ b.T
+        with _products_of_bfloat16():
+            products = a @ b.T
+        scale = self._inverse_norm[image].abs()
+        return products.mul_(scale[rows][:, None]).mul_(scale[columns])
+
+    def has_length(self, image: int) -> torch.Tensor:
+        return self._inverse_norm[image] != 0
+
+    def _float32(self, image: int) -> torch.Tensor:
+        """Rows of an image, [N, D] float32, of length 1 unless products are scaled afterwards."""
+        if self._kept is None or self._kept[0] != image:
+            x, inverse_norm = self._images[image], self._inverse_norm[image]
+            if self._by_bfloat16:
+                rows = x.float().contiguous()
+                if not (inverse_norm > 0).all():
+                    rows = rows.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
+                    rows[inverse_norm == 0] = 0.0  # a product of theirs may be infinite
+            else:
+                rows = unit_rows(x, inverse_norm)
+            self._kept = image, rows
+        return self._kept[1]
+
+
+class TriangleSimilarity(Similarity):
+    """All cosines, computed by Triton: the lower triangle of each image, row by row."""
+
+    def __init__(
+        self,
+        images: Sequence[torch.Tensor],
+        inverse_norm: Sequence[torch.Tensor],
+        backend: Backend,
+    ) -> None:
+        super().__init__(images, backend)
+        self.offsets = offsets_of(length * (length + 1) // 2 for length in self.lengths)
+        """Where the triangle of each image begins in `values`, and where the last one ends."""
+        self.values = torch.empty(self.offsets[-1], dtype=torch.float32, device=self.device)
+        """The triangles of all images, one after the other."""
+        _compute_triangles(images, torch.cat(list(inverse_norm)), self.offsets, self.values)
+
+    def block(self, image: int, rows: Rows, columns: Rows) -> torch.Tensor:
+        numbers = torch.arange(self.lengths[image], device=self.device)
+        a, b = numbers[rows][:, None], numbers[columns][None, :]
+        high, low = torch.maximum(a, b), torch.minimum(a, b)
+        return self.values[self.offsets[image] + high * (high + 1) // 2 + low]
+
+    def has_length(self, image: int) -> torch.Tensor:
+        diagonal = torch.arange(1, self.lengths[image] + 1, device=self.device).cumsum(0) - 1
+        return self.values[self.offsets[image] + diagonal] > 0
+
+
+def _compute_triangles(
+    images: Sequence[torch.Tensor],
+    inverse_norm: torch.Tensor,
+    triangles: list[int],
+    values: torch.Tensor,
+) -> None:
+    """A launch for all images of a kind, whose rows it reads where they are: a grouped GEMM."""
+    lengths = [len(image) for image in images]
+    first_rows = offsets_of(lengths)
+    kinds = [(image.stride(0), loads_vectors(image)) for image in images]
+    for (stride, _), places in places_by(kinds).items():
+        x = images[places[0]]
+        plan = [
+            [(images[place].data_ptr() - x.data_ptr()) // x.itemsize for place in places],
+            [first_rows[place] for place in places],
+            [lengths[place] for place in places],
+            [triangles[place] for place in places],
+        ]
+        tile = tile_constants(x)
+        num_blocks = triton.cdiv(max(plan[2]), tile["BLOCK_M"])
+        launch(
+            _similarity_kernel,
+            (num_blocks * (num_blocks + 1) // 2, len(places)),
+            x.device,
+            x_ptr=x,
+            stride_xn=stride,
+            inverse_ptr=inverse_norm,
+            plan_ptr=to_device(torch.tensor(plan), x.device),
+            triangles_ptr=values,
+            num_images=len(places),
+            dim=x.shape[1],
+            one=1.0,
+            **tile,
+        )
+
+
+def tile_constants(x: torch.Tensor) -> dict[str, Any]:
+    """Tile, pipeline depth, warps and registers for rows like those of x. Not yet tuned on a GPU.
+
+    They compile without spills in a loop, as long as the compiler does not save registers for a
+    second program on the multiprocessor. Float32 rows take three products on the tensor cores.
+    """
+    alignment = ALIGNMENT if loads_vectors(x) else 1
+    if x.dtype == torch.float32:
+        block, block_k = 64, 16
+    else:
+        block, block_k = (128, PROMOTED_FEATURES) if alignment > 1 else (64, 16)
+    return {
+        **{"BLOCK_M": block, "BLOCK_K": block_k, "ALIGNMENT": alignment},
+        **{"num_warps": 8, "num_stages": 3, "maxnreg": 255},
+    }
+
+
+def loads_vectors(x: torch.Tensor) -> bool:
+    """Whether kernels load rows in whole vectors, or with an address for each value."""
+    places = x.data_ptr() // x.itemsize, x.stride(0), x.shape[1]
+    return all(place % ALIGNMENT == 0 for place in places)
+
+
+@contextmanager
+def _products_of_bfloat16() -> Iterator[None]:
+    """Within, float32 products on a CPU may be computed from values rounded to bfloat16.
+
+    Of values that are bfloat16 they are the same, several times as fast where the processor has
+    instructions for it; sums are float32.
+    """
+    mkldnn: Any = torch.backends.mkldnn
+    matmul = mkldnn.matmul
+    before = matmul.fp32_precision
+    matmul.fp32_precision = "bf16"
+    try:
+        yield
+    finally:
+        matmul.fp32_precision = before
