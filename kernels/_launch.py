@@ -24,7 +24,7 @@ logger = logging.getLogger("vllm.script")
 RESERVED_MULTIPROCESSORS = 8
 
 # Multiprocessors to reckon with where there is no GPU, that is in the interpreter.
-INTERPRETED_MULTIPROCESSORS = 4
+INTERPRETED_MULTIPROCESSORS = 2
 
 _refused: set[tuple[str, torch.device]] = set()
 """Ops that run in PyTorch on a device, and "cooperative" where programs cannot wait."""

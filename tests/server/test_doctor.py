@@ -102,7 +102,10 @@ def test_probes_that_do_not_hold(run, monkeypatch, count):
 
 
 def test_a_kernel_that_is_wrong(run, monkeypatch):
-    monkeypatch.setattr(self_test, "greedy_map", lambda x, relevance, budget: torch.arange(budget))
+    def first_tokens(similarity, relevance, budgets):
+        return torch.arange(budgets[0])
+
+    monkeypatch.setattr(self_test, "greedy_map", first_tokens)
     status, report, _ = run()
     word, text = lines_of(report, "kernels")
     assert (status, word) == (1, "wrong")
