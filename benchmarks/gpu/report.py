@@ -72,8 +72,9 @@ def _parts(parts: Sequence[Part], outcomes: Outcomes) -> str:
     rows = []
     for part in parts:
         outcome = outcomes.of(part.name)
-        seconds = f"{outcome.seconds:.0f}" if outcome.seconds else ""
-        command = f"`{_cell(outcome.command)}`" if outcome.command else ""
+        was_run = bool(outcome.command)
+        seconds = f"{outcome.seconds:.0f}" if was_run else ""
+        command = f"`{_cell(outcome.command)}`" if was_run else ""
         rows.append([part.name, outcome.status, _cell(outcome.found), seconds, command])
     return markdown(["part", "outcome", "found", "seconds", "command"], rows)
 
