@@ -73,7 +73,11 @@ def test_rows_do_not_depend_on_what_else_is_in_the_step(machine, case, most, mon
 @pytest.mark.skipif(torch.cuda.is_available(), reason="kernels run on the GPU, see above")
 @pytest.mark.parametrize(
     ("case", "most"),
-    [("LLaVA-NeXT, CLIP", 8192), ("LLaVA-NeXT, CLIP", 40), ("Qwen2.5-VL, video", 40)],
+    [
+        pytest.param("LLaVA-NeXT, CLIP", 8192, marks=pytest.mark.slow),
+        ("LLaVA-NeXT, CLIP", 40),
+        ("Qwen2.5-VL, video", 40),
+    ],
 )
 def test_nor_do_rows_that_kernels_choose(case, most, monkeypatch):
     """In Triton's interpreter."""

@@ -39,6 +39,7 @@ def is_chosen(test, expression):
     )
 
 
+@pytest.mark.slow
 def test_every_gpu_test_is_in_one_part(gpu_tests):
     found = []
     for name in OF_PYTEST:
