@@ -23,8 +23,8 @@ logger = logging.getLogger("vllm.script")
 # those that communicate: one that waits for a program behind ours must not be what ours wait for.
 RESERVED_MULTIPROCESSORS = 8
 
-# Multiprocessors to reckon with where there is no GPU, that is in the interpreter.
-INTERPRETED_MULTIPROCESSORS = 2
+# Programs of such a launch where there is no GPU, that is in the interpreter.
+INTERPRETED_PROGRAMS = 1
 
 _refused: set[tuple[str, torch.device]] = set()
 """Ops that run in PyTorch on a device, and "cooperative" where programs cannot wait."""
@@ -84,13 +84,18 @@ def launch_phases(
     Such a kernel is a loop over phases, `first_phase` and on. What a program reads in one phase
     other programs wrote in phases before, never in the same one. On a GPU it is one cooperative
     launch, which fails unless all programs are on the chip at once; TOGETHER says that programs
-    wait between phases. In the interpreter, which runs programs one after the other, and where the
-    driver refuses such a launch, every phase is a launch of its own, and everything that outlives
-    a phase is in memory: the same code, without the waiting.
+    wait between phases. In the interpreter, which runs programs one after the other, if there are
+    several, and where the driver refuses such a launch, every phase is a launch of its own, and
+    everything that outlives a phase is in memory: the same code, without the waiting.
     """
-    if not is_interpreted() and ("cooperative", device) not in _refused:
+    once: dict[str, Any] = {"first_phase": 0, "TOGETHER": True}
+    if is_interpreted():
+        if num_programs == 1:
+            launch(kernel, (1,), device, **arguments, **once)
+            return
+    elif ("cooperative", device) not in _refused:
         try:
-            once = {"first_phase": 0, "TOGETHER": True, "launch_cooperative_grid": True}
+            once["launch_cooperative_grid"] = True
             launch(kernel, (num_programs,), device, **arguments, **once)
             return
         except RuntimeError as error:
@@ -109,7 +114,7 @@ def launch_phases(
 def num_waiting_programs(device: torch.device) -> int:
     """Most programs of a launch that wait for each other: one a multiprocessor, which it fills."""
     if device.type != "cuda":
-        return INTERPRETED_MULTIPROCESSORS
+        return INTERPRETED_PROGRAMS
     count: int = torch.cuda.get_device_properties(device).multi_processor_count
     return count - min(RESERVED_MULTIPROCESSORS, count // 8)
 

@@ -17,11 +17,11 @@ if __name__ == "__main__":
     lengths, targets, budgets = [200, 37, 330], [100, 20, 165], [22, 20, 36]
     x = (torch.randn(sum(lengths), 256, generator=generator) + 0.5).bfloat16().cuda()
     relevance = query_relevance(x, x[:3], lengths=lengths, query_lengths=[1, 1, 1])
-    similarity = cosine_similarity(x.split(lengths))
+    similarity = cosine_similarity(x.split(lengths), backend="triton")
     pool = reduce_graph(similarity, targets, **SETTINGS)
     picks = greedy_map(similarity, relevance, budgets, pool=pool)
     gather_rows(x, picks)
-    video, windows = cosine_similarity([x[:240]]), torch.arange(240).split(80)
+    video, windows = cosine_similarity([x[:240]], backend="triton"), torch.arange(240).split(80)
     reduce_graph(video, [40, 40, 40], **SETTINGS, windows=windows)
     for floors in [8, 0, 20, 0], [0, 0, 0, 0]:
         greedy_map(video, relevance[:240], [40], floors=floors)

@@ -38,6 +38,14 @@ pytestmark = [
     ),
 ]
 
+
+@pytest.fixture(autouse=True)
+def nothing_falls_back():
+    """Every kernel is launched, none runs in PyTorch instead."""
+    yield
+    assert sys.modules["vllm_script.kernels._launch"]._refused == set()
+
+
 SETTINGS = {"tau": 0.1, "tau_relative": True, "gamma": 1.0}
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 SIZES = [(1, 1), (63, 100), (576, 1024), (2928, 256), (2880, 4096), (5760, 3584)]

@@ -198,6 +198,7 @@ def test_greedy_map_sums_do_not_depend_on_the_longest_image(monkeypatch):
     """A small image is summed up in blocks of its own class, beside a large one as alone."""
     module = sys.modules["vllm_script.kernels.greedy_map"]
     monkeypatch.setattr(module, "TOKENS_PER_PROGRAM", 32)
+    monkeypatch.setattr(module, "num_waiting_programs", lambda device: 4)
     launch, launched = module.launch_phases, []
 
     def noting(*args, plan_ptr, BLOCK_N, BLOCK_K, **kwargs):
@@ -250,7 +251,7 @@ def test_greedy_map_with_inverse_norms_given(backend):
 def test_greedy_map_kernel_reads_the_factor_beyond_its_registers(monkeypatch, count_ties):
     """Four values of a token's factor are in registers, the rest is read in parts of two."""
     for name, value in {
-        **{"TOKENS_PER_PROGRAM": 8, "MAX_PROGRAMS": 4},
+        **{"TOKENS_PER_PROGRAM": 8, "num_waiting_programs": lambda device: 4},
         **{"RESIDENT_VALUES": 32, "CHUNK_VALUES": 16, "BLOCK_RELEVANCE": 8},
     }.items():
         # Not by its dotted name: the package's greedy_map is the function.

@@ -19,13 +19,8 @@ MOST_TOKENS, DIM = 12, 16
 
 
 @pytest.fixture(autouse=True)
-def one_small_program(monkeypatch):
-    """One launch by one program, which meets itself: the interpreter's time is per operation."""
-
-    def launch(kernel, num_programs, num_phases, device, /, **arguments):
-        kernel[(1,)](**arguments, first_phase=0, TOGETHER=True)
-
-    monkeypatch.setattr(GREEDY_MAP, "launch_phases", launch)
+def small_blocks(monkeypatch):
+    """The interpreter takes less time for them."""
     monkeypatch.setattr(GREEDY_MAP, "TOKENS_PER_PROGRAM", 16)
     monkeypatch.setattr(GREEDY_MAP, "RESIDENT_VALUES", 64)
     monkeypatch.setattr(GREEDY_MAP, "CHUNK_VALUES", 32)
