@@ -18,7 +18,7 @@ demo: install
 	$(VENV)/python benchmarks/demo.py
 
 # Servers and engines take both cores and are shared by a session, so their tests run one by one.
-FAST = -n 2 -m "not slow and not gpu and not real"
+FAST = -n 2 --dist worksteal -m "not slow and not gpu and not real"
 REAL = -m "real and not slow and not gpu"
 
 test: install

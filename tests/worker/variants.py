@@ -2,10 +2,11 @@
 
 Some come alone, and some with others in a step.
 
-Run by test_warm_up.py in a process of its own, where Triton's interpreter is off. Prints a JSON
-object: by model and GPU, how many variants were warmed up, requests, and what was new in them.
+Run by test_warm_up.py in a process of its own, where Triton's interpreter is off. Prints two JSON
+objects: by model and GPU, how many variants were warmed up, requests, and what was new in them. For
+the second no selection in frames is warmed up, to see the check fail.
 
-    variants.py REQUESTS [leave-out]    the second warms up no selection in frames, to see it fail
+    variants.py REQUESTS REQUESTS_OF_THE_SECOND
 
 LLaVA-NeXT and Qwen2.5-VL on an H100 are asked 35 % of it each, other models and GPUs the rest.
 """
@@ -169,19 +170,23 @@ def without_frames(*args, floors=None, **kwargs):
     return greedy_map(*args, **kwargs)
 
 
-def main(num_requests, leave_out):
-    """New variants of each model on each GPU; where some are left out, of the largest runs."""
+def found_by(warm_up_map, num_requests, is_asked):
+    """New variants of each model on each GPU that is asked, by name.
+
+    Args:
+        warm_up_map: the greedy MAP that is warmed up.
+        is_asked: whether a model on a GPU is, given whether it is one of the two largest shares.
+    """
     found = {}
-    with mock.patch.object(WARM_UP, "greedy_map", without_frames if leave_out else greedy_map):
+    with mock.patch.object(WARM_UP, "greedy_map", warm_up_map):
         for model in MODELS:
             for gpu in GPUS:
                 if gpu == "H100" or model == "Qwen2.5-VL 7B":
-                    in_full = gpu == "H100" and model in ("LLaVA-NeXT 7B", "Qwen2.5-VL 7B")
-                    if leave_out and not in_full:
-                        continue
-                    share = 0.35 if in_full else 0.075
-                    found[f"{model} on {gpu}"] = new_variants(model, gpu, int(share * num_requests))
-    print(json.dumps(found))
+                    is_large = gpu == "H100" and model in ("LLaVA-NeXT 7B", "Qwen2.5-VL 7B")
+                    if is_asked(is_large):
+                        asked = int((0.35 if is_large else 0.075) * num_requests)
+                        found[f"{model} on {gpu}"] = new_variants(model, gpu, asked)
+    return found
 
 
 if __name__ == "__main__":
@@ -190,4 +195,6 @@ if __name__ == "__main__":
         mock.patch("vllm_script.worker.warm_up.kernels_run", lambda device: True),
         mock.patch("vllm_script.worker.selector.run_modes", some_rows),
     ):
-        main(int(sys.argv[1]), leave_out="leave-out" in sys.argv)
+        everything = found_by(greedy_map, int(sys.argv[1]), lambda is_large: True)
+        left_out = found_by(without_frames, int(sys.argv[2]), lambda is_large: is_large)
+    print(json.dumps([everything, left_out]))
