@@ -4,9 +4,11 @@ In the order of the method: what the query asks for (relevance), how alike the t
 are (similarity), which of them others can stand for (reduce_graph), which to keep of the rest
 (greedy_map), and their copy (gather_rows). Each op has a float32 PyTorch reference and Triton
 kernels; scores are float32 whatever the dtype of the rows. unit_rows and normalize_relevance are
-PyTorch alone; to_device copies values of the host without a wait.
+PyTorch alone; to_device copies values of the host without a wait, ops_in_torch says what has fallen
+back to PyTorch.
 """
 
+from ._launch import ops_in_torch
 from ._sizes import MAX_TOKENS
 from ._triton import Backend
 from .gather import gather_rows
@@ -27,6 +29,7 @@ __all__ = [
     "greedy_map",
     "inverse_norms",
     "normalize_relevance",
+    "ops_in_torch",
     "query_relevance",
     "reduce_graph",
     "to_device",

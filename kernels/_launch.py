@@ -1,8 +1,9 @@
 """Launch kernels, and what happens where that is refused.
 
-An op whose kernels cannot be built or launched runs in plain PyTorch from then on, on that device,
-and the log says so once: a server that starts on an odd machine is slower there, and not down. With
-backend "triton" it is an error.
+An op whose kernels cannot be built or launched runs in plain PyTorch, on that device, and the log
+says so once: a server that starts on an odd machine is slower there, and not down. With backend
+"triton" it is an error, as it is where the op has run before: then something else is wrong, and
+what is selected must not change under way.
 """
 
 from __future__ import annotations
@@ -17,17 +18,26 @@ from ._triton import Backend, is_interpreted, jit, tl, use_triton
 
 T = TypeVar("T")
 
+# What the driver says of a launch whose programs do not fit beside each other, or may not wait.
+REFUSALS = ("cooperative launch", "not supported")
+
 logger = logging.getLogger("vllm.script")
 
-# Multiprocessors that a launch of waiting programs leaves to kernels of other streams, such as
-# those that communicate: one that waits for a program behind ours must not be what ours wait for.
+# Multiprocessors that a launch of waiting programs leaves to kernels of other streams. One that
+# communicates may not end before another GPU has gone on; ours must not wait for its place.
 RESERVED_MULTIPROCESSORS = 8
 
 # Programs of such a launch where there is no GPU, that is in the interpreter.
 INTERPRETED_PROGRAMS = 1
 
-_refused: set[tuple[str, torch.device]] = set()
-"""Ops that run in PyTorch on a device, and "cooperative" where programs cannot wait."""
+_in_torch: set[tuple[str, torch.device]] = set()
+"""Ops that run in PyTorch on a device, since their kernels do not."""
+
+_launched: set[tuple[str, torch.device]] = set()
+"""Ops whose kernels have been launched on a device."""
+
+_by_phase: set[torch.device] = set()
+"""Devices whose driver refuses programs that wait for each other."""
 
 
 def run_op(
@@ -45,22 +55,28 @@ def run_op(
     Raises:
         ValueError, ImportError: as `use_triton`.
     """
-    if not use_triton(backend, x) or (backend == "auto" and (op, x.device) in _refused):
+    here = (op, x.device)
+    if not use_triton(backend, x) or (backend == "auto" and here in _in_torch):
         return with_torch()
-    if backend == "triton":
-        return with_triton()
     try:
-        return with_triton()
-    except torch.OutOfMemoryError:
-        raise
+        result = with_triton()
+        _launched.add(here)
+        return result
     except Exception as error:  # Triton, its compilers and the driver raise whatever they like
-        _refused.add((op, x.device))
+        if backend == "triton" or here in _launched or "out of memory" in str(error):
+            raise
+        _in_torch.add(here)
         logger.warning(
             "Script's %s runs in PyTorch on %s, which is slower: its kernels do not build or "
             "launch there (%s)",
             *(op, x.device, _first_line(error)),
         )
         return with_torch()
+
+
+def ops_in_torch(device: torch.device) -> list[str]:
+    """Names of the ops that run in PyTorch on a device, since their kernels do not."""
+    return sorted(op for op, where in _in_torch if where == device)
 
 
 def launch(kernel: Any, grid: Sequence[int], device: torch.device, /, **arguments: Any) -> None:
@@ -93,15 +109,15 @@ def launch_phases(
         if num_programs == 1:
             launch(kernel, (1,), device, **arguments, **once)
             return
-    elif ("cooperative", device) not in _refused:
+    elif device not in _by_phase:
         try:
             once["launch_cooperative_grid"] = True
             launch(kernel, (num_programs,), device, **arguments, **once)
             return
         except RuntimeError as error:
-            if "cooperative launch" not in str(error):
+            if not any(words in str(error) for words in REFUSALS):
                 raise
-            _refused.add(("cooperative", device))
+            _by_phase.add(device)
             logger.warning(
                 "Script launches its kernels phase by phase on %s, which takes milliseconds more: "
                 "the driver refuses programs that wait for each other (%s)",

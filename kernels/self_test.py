@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 
 from . import Pool, cosine_similarity, gather_rows, greedy_map, query_relevance, reduce_graph
+from ._triton import Backend, use_triton
 from .reduce_graph import MAX_ROUNDS
 from .similarity import Similarity
 from .testing import TIE, assert_picks, assert_rounds, rows_of, unit_rows64
@@ -38,7 +39,7 @@ class Result(NamedTuple):
 
 
 class Inputs(NamedTuple):
-    """The tokens of one made-up picture and the question about it."""
+    """The tokens of one made-up picture and the question about it, and the code to select with."""
 
     tokens: torch.Tensor
     """[NUM_TOKENS, WIDTH], of the dtype that the device serves in."""
@@ -46,10 +47,12 @@ class Inputs(NamedTuple):
     """[2, WIDTH] of that dtype."""
     relevance: torch.Tensor
     """[NUM_TOKENS] float32 in [0, 1]."""
+    backend: Backend
+    """Never "auto", which would hide a kernel that does not run."""
 
 
 def self_test(device: str) -> Iterator[Result]:
-    """Run and check the ops one by one, each as "auto" runs it on `device`: "cuda" or "cpu"."""
+    """Run and check the ops one by one, on "cuda" by kernels if Triton is installed, or "cpu"."""
     inputs = _inputs(device)
     for op, (check, detail) in _CHECKS.items():
         try:
@@ -69,12 +72,14 @@ def _inputs(device: str) -> Inputs:
     query = torch.randn(2, WIDTH, generator=generator)
     relevance = torch.rand(NUM_TOKENS, generator=generator)
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
-    return Inputs(tokens.to(device, dtype), query.to(device, dtype), relevance.to(device))
+    tokens = tokens.to(device, dtype)
+    backend: Backend = "triton" if use_triton("auto", tokens) else "torch"
+    return Inputs(tokens, query.to(device, dtype), relevance.to(device), backend)
 
 
 def _check_relevance(inputs: Inputs) -> Callable[[], object]:
     def run() -> torch.Tensor:
-        return query_relevance(inputs.tokens, inputs.query)
+        return query_relevance(inputs.tokens, inputs.query, backend=inputs.backend)
 
     scores = unit_rows64(inputs.tokens) @ unit_rows64(inputs.query).mean(0)
     expected = (scores - scores.min()) / (scores.max() - scores.min())
@@ -85,7 +90,7 @@ def _check_relevance(inputs: Inputs) -> Callable[[], object]:
 
 def _check_similarity(inputs: Inputs) -> Callable[[], object]:
     def run() -> Similarity:
-        return cosine_similarity([inputs.tokens])
+        return cosine_similarity([inputs.tokens], backend=inputs.backend)
 
     unit = unit_rows64(inputs.tokens)
     every = slice(None)
@@ -95,7 +100,7 @@ def _check_similarity(inputs: Inputs) -> Callable[[], object]:
 
 
 def _check_reduction(inputs: Inputs) -> Callable[[], object]:
-    similarity = cosine_similarity([inputs.tokens])
+    similarity = cosine_similarity([inputs.tokens], backend=inputs.backend)
 
     def run(num_rounds: int = MAX_ROUNDS) -> Pool:
         return reduce_graph(similarity, [POOL], **_GRAPH, num_rounds=num_rounds)
@@ -109,7 +114,7 @@ def _check_reduction(inputs: Inputs) -> Callable[[], object]:
 
 
 def _check_choice(inputs: Inputs) -> Callable[[], object]:
-    similarity = cosine_similarity([inputs.tokens])
+    similarity = cosine_similarity([inputs.tokens], backend=inputs.backend)
 
     def run() -> torch.Tensor:
         return greedy_map(similarity, inputs.relevance, [BUDGET])
@@ -125,7 +130,7 @@ def _check_copy(inputs: Inputs) -> Callable[[], object]:
     rows = torch.arange(0, NUM_TOKENS, NUM_TOKENS // BUDGET, device=inputs.tokens.device)
 
     def run() -> torch.Tensor:
-        return gather_rows(inputs.tokens, rows)
+        return gather_rows(inputs.tokens, rows, inputs.backend)
 
     assert torch.equal(run(), inputs.tokens[rows]), "the copied rows are not those asked for"
     return run

@@ -34,7 +34,7 @@ def assert_picks(
 ) -> int:
     """Check picks that greedy MAP made in this order; those beyond the rank may be any.
 
-    Returns how many are no tie, yet within RESIDUAL_FLOOR of the first residual of the best one.
+    Returns how many are no tie, yet within RESIDUAL_FLOOR of the best one.
 
     Args:
         x: [N, D] rows.
@@ -55,16 +55,18 @@ def assert_picks(
         weight = relevance[candidates].double() / relevance[candidates].max().double()
     kernel = weight[:, None] * (unit @ unit.T) * weight
     residual = torch.where(unit.any(1), weight.square(), 0.0)
-    floor = RESIDUAL_FLOOR * float(residual.max())
+    floor = RESIDUAL_FLOOR * weight.square()
     factor = torch.zeros(len(rows), len(unit), dtype=torch.float64, device=x.device)
     num_beyond_tie = 0
     for step, row in enumerate(rows):
-        pick, best = place[row], float(residual.max())
-        if best <= (1 + TIE) * floor:
+        # Near its floor a token is spanned or not, as float32 will have it.
+        pick, left = place[row], residual[residual > 2 * floor]
+        if len(left) == 0:
             break
+        best = float(left.max())
         own = float(residual[pick])
         wrong = f"step {step}: picked {own:.8g}, the best is {best:.8g}"
-        assert own >= min((1 - TIE) * best, best - floor), wrong
+        assert own >= min((1 - TIE) * best, best - RESIDUAL_FLOOR), wrong
         num_beyond_tie += own < (1 - TIE) * best
         factor[step] = (kernel[pick] - factor[:step, pick] @ factor[:step]) / own**0.5
         residual -= factor[step].square()

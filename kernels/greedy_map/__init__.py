@@ -29,7 +29,7 @@ from ..similarity import Similarity, TriangleSimilarity
 from ..transfer import to_device
 from .kernel import _select_kernel
 
-# Residuals below this part of the first one are rounding: the picks already span the tokens. The
+# A residual below this part of the token's first one is rounding: the picks already span it. The
 # cosine of a row of 4,096 features with its copy is 1 but for 1e-6 in float32, and for 2e-6 where a
 # CPU multiplies in bfloat16; twice that is left of the copy of a picked token.
 RESIDUAL_FLOOR = 1e-5
@@ -152,34 +152,35 @@ def greedy_map_reference(
     # The cosine of a row with itself is 1, or 0 for a zero row; the product rounds it, and would
     # break ties by that noise.
     residual = torch.where(has_length, weight.square(), 0.0)
-    floor = RESIDUAL_FLOOR * residual.max()
+    floor = RESIDUAL_FLOOR * weight.square()
     factor = kernel.new_empty(budget, num_tokens)
     picks = torch.empty(budget, dtype=torch.int64, device=device)
     peaks = kernel.new_empty(budget)
     num_certain, room = sum(floors or ()), torch.tensor(floors or (), device=device)
     for step in range(budget):
         peak, pick = peaks[step : step + 1], picks[step : step + 1]
-        score = residual
+        score = torch.where(residual > floor, residual, -torch.inf)
         if frame is not None and step < num_certain:
-            score = _score_where_room(residual, weight, floor, room[frame] > 0)
+            score = _score_where_room(score, residual, weight, room[frame] > 0)
         torch.max(score, 0, keepdim=True, out=(peak, pick))  # the first of equal ones
         if frame is not None and step < num_certain:
             room[frame[pick]] -= 1
         row, before = factor[step], factor[:step]
         projection = before.index_select(1, pick)[:, 0]  # [step]
         torch.addmv(kernel.index_select(0, pick)[0], before.T, projection, alpha=-1, out=row)
-        # At the floor the row is zeroed, not divided by rounding: later picks do not count.
-        row.mul_(torch.where(peak > floor, peak.rsqrt(), 0.0))
+        # Where all are spanned the row is zeroed, not divided by rounding: later picks do not
+        # count.
+        row.mul_(torch.where(peak > 0, peak.rsqrt(), 0.0))
         residual.addcmul_(row, row, value=-1).index_fill_(0, pick, -torch.inf)
-    num_valid = num_certain + (peaks[num_certain:] > floor).sum()
+    num_valid = num_certain + (peaks[num_certain:] > 0).sum()
     return _fill_by_weight(picks, num_valid, weight)
 
 
 def _score_where_room(
-    residual: torch.Tensor, weight: torch.Tensor, floor: torch.Tensor, has_room: torch.Tensor
+    score: torch.Tensor, residual: torch.Tensor, weight: torch.Tensor, has_room: torch.Tensor
 ) -> torch.Tensor:
-    """What the largest of is picked: the residual, or below all of them the weight, in [0, 1]."""
-    score = torch.where(residual > floor, residual, weight - 2)
+    """The score, or below all scores the weight, in [0, 1], of tokens whose frame has room."""
+    score = torch.where(score > 0, score, weight - 2)
     return score.masked_fill(~has_room | residual.isneginf(), -torch.inf)
 
 
@@ -210,9 +211,9 @@ def _fill_by_weight(
     """Replace picks after the first `num_valid` by the heaviest tokens not among those."""
     place = torch.arange(len(picks), device=picks.device)
     valid = place < num_valid
-    taken = torch.zeros(len(weight), dtype=torch.bool, device=weight.device)
-    taken[picks] = valid
-    rest = weight.masked_fill(taken, -torch.inf).argsort(descending=True, stable=True)
+    times = torch.zeros(len(weight), dtype=torch.int64, device=weight.device)
+    times.index_add_(0, picks, valid.long())  # the others are any
+    rest = weight.masked_fill(times > 0, -torch.inf).argsort(descending=True, stable=True)
     return torch.where(valid, picks, rest[(place - num_valid).clamp(min=0)])
 
 
@@ -271,7 +272,6 @@ def _greedy_map_triton(
             weight_ptr=empty(num_rows),
             residual_ptr=empty(num_rows),
             room_ptr=None if floors is None else empty(num_rows, dtype=torch.int32),
-            first_peak_ptr=empty(num_images),
             words_ptr=empty(num_images, 2, MAX_PROGRAMS, dtype=torch.int64),
             newest_ptr=empty(num_images, 2, MAX_PROGRAMS),
             arrivals_ptr=torch.zeros(num_images, dtype=torch.int32, device=device),

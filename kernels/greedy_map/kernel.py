@@ -34,7 +34,6 @@ def _select_kernel(
     weight_ptr,
     residual_ptr,
     room_ptr,
-    first_peak_ptr,
     words_ptr,
     newest_ptr,
     arrivals_ptr,
@@ -58,8 +57,8 @@ def _select_kernel(
     floors int32 [frames] or None; num_certain: their sum, the first picks, which are of frames that
         have room
     factor float32 [rows, stride_fn]: written by the owner of a row, read by all of the image
-    weight, residual, room [rows], first_peak [images]: what outlives a phase that is a launch of
-        its own; weight is read by all programs of the image
+    weight, residual, room [rows]: what outlives a phase that is a launch of its own; weight is read
+        by all programs of the image
     words int64, newest float32 [images, 2, BLOCK_PROGRAMS]: the posts, in turns
     arrivals int32 [images], all 0
     picks int64 [sum of budgets]: written by the first program of each image
@@ -102,7 +101,6 @@ def _select_kernel(
                     weight_ptr + first,
                     residual_ptr + first,
                     _part(room_ptr, first),
-                    first_peak_ptr + image,
                     words_ptr + post_offset,
                     newest_ptr + post_offset,
                     arrivals_ptr + image,
@@ -137,7 +135,6 @@ def _select_image(
     weight_ptr,
     residual_ptr,
     room_ptr,
-    first_peak_ptr,
     words_ptr,
     newest_ptr,
     arrivals_ptr,
@@ -167,7 +164,6 @@ def _select_image(
     room = _room(floors_ptr, frame_size, num_certain, row)
     resident = tl.arange(0, BLOCK_K)
     factor = tl.zeros([BLOCK_N, BLOCK_K], dtype=tl.float32)
-    floor = 0.0
     last_phase = num_phases
     if not TOGETHER:
         last_phase = first_phase + 1
@@ -177,14 +173,19 @@ def _select_image(
                 room = tl.load(room_ptr + row)
             stored = mask[:, None] & (resident < first_phase - 1)[None, :]
             factor = tl.load(own_factor_ptr[:, None] + resident[None, :], mask=stored, other=0.0)
-        if first_phase > 1:
-            floor = residual_floor * tl.load(first_peak_ptr)
 
     if first_phase == 0:
         tl.store(weight_ptr + row, weight, mask=mask)
         values = tl.zeros([BLOCK_N], dtype=tl.float32)
         post_argmax(
-            words_ptr + member, newest_ptr + member, row, residual, weight, room, 0.0, values
+            words_ptr + member,
+            newest_ptr + member,
+            row,
+            residual,
+            weight,
+            room,
+            residual_floor,
+            values,
         )
         if TOGETHER:
             arrive(arrivals_ptr)
@@ -197,12 +198,8 @@ def _select_image(
         pick, is_new, peak, newest = read_argmax(
             words_ptr + posted, newest_ptr + posted, num_owners, BLOCK_PROGRAMS
         )
-        if phase == 1:
-            floor = residual_floor * peak
         if member == 0:
             tl.store(picks_ptr + num_picked, first + pick)
-            if phase == 1:
-                tl.store(first_peak_ptr, peak)
 
         high, low = tl.maximum(row, pick), tl.minimum(row, pick)
         entry = tl.load(triangle_ptr + triangle_offset(high, low), mask=mask, other=0.0)
@@ -228,7 +225,14 @@ def _select_image(
             room = tl.where(phase >= num_certain, 1, room)  # now all frames compete
         post_ptr = (phase % 2) * BLOCK_PROGRAMS + member
         post_argmax(
-            words_ptr + post_ptr, newest_ptr + post_ptr, row, residual, weight, room, floor, values
+            words_ptr + post_ptr,
+            newest_ptr + post_ptr,
+            row,
+            residual,
+            weight,
+            room,
+            residual_floor,
+            values,
         )
         if TOGETHER:
             arrive(arrivals_ptr)

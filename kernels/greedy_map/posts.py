@@ -13,9 +13,9 @@ from .._triton import jit, tl
 
 
 @jit
-def post_argmax(word_ptr, newest_ptr, rows, residual, weight, room, floor, values):
+def post_argmax(word_ptr, newest_ptr, rows, residual, weight, room, residual_floor, values):
     """Post the best token of those whose frame has room; a residual of -inf is no candidate."""
-    is_new = residual > floor
+    is_new = residual > residual_floor * (weight * weight)
     bits = tl.where(is_new, residual, weight).to(tl.int32, bitcast=True).to(tl.int64)
     words = (bits << 32) | (0xFFFFFFFF - rows.to(tl.int64))
     nothing = tl.full(rows.shape, -(2**63), dtype=tl.int64)
@@ -28,7 +28,11 @@ def post_argmax(word_ptr, newest_ptr, rows, residual, weight, room, floor, value
 
 @jit
 def read_argmax(words_ptr, newest_ptr, num_programs, BLOCK_PROGRAMS: tl.constexpr):
-    """(row, whether by its residual, that or its weight, newest value) of the best of all posts."""
+    """Read the best of all posts.
+
+    Returns the token's row, whether it is picked by its residual, that residual or else its weight,
+    and its newest value of the factor.
+    """
     program = tl.arange(0, BLOCK_PROGRAMS)
     mask = program < num_programs
     words = tl.load(words_ptr + program, mask=mask, other=-(2**63), cache_modifier=".cg")

@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from threading import Lock
 from typing import Any
 
 import torch
@@ -21,11 +22,13 @@ from ..norms import inverse_norms, unit_rows
 from ..transfer import to_device
 from .kernel import _similarity_kernel
 
+_SETTING = Lock()
+
 Rows = torch.Tensor | slice
 """Which rows of an image."""
 
-# Places in a triangle are 32-bit integers.
-MOST_TOKENS = 65_535
+# Places in a triangle, and what they are computed from, are 32-bit integers.
+MOST_TOKENS = 46_341
 
 # Values: what rows that are loaded in whole vectors begin and end at a multiple of.
 ALIGNMENT = 16
@@ -74,14 +77,20 @@ def cosine_similarity(
         2 N (N + 1) bytes an image; otherwise it holds the images.
 
     Raises:
-        ValueError: there is no image, one has more than 65,535 tokens, strides or dtypes do not
+        ValueError: there is no image, one has more than 46,341 tokens, strides or dtypes do not
             fit, or the backend cannot run on them.
         ImportError: backend is "triton" and Triton is not installed.
     """
     if not images:
         raise ValueError("there must be an image at least")
+    x = images[0]
     for image in images:
         check_features("images", image)
+        if (image.dtype, image.shape[1], image.device) != (x.dtype, x.shape[1], x.device):
+            raise ValueError(
+                "images must have one dtype, row length and device, got "
+                f"{tuple(x.shape)} {x.dtype} and {tuple(image.shape)} {image.dtype}"
+            )
         if len(image) > MOST_TOKENS:
             raise ValueError(
                 f"an image must have at most {MOST_TOKENS} tokens, got {len(image)}; select in "
@@ -96,7 +105,7 @@ def cosine_similarity(
     def with_torch() -> Similarity:
         return RowSimilarity(images, inverse_norm, backend)
 
-    return run_op("cosine_similarity", backend, images[0], with_triton, with_torch)
+    return run_op("cosine_similarity", backend, x, with_triton, with_torch)
 
 
 class RowSimilarity(Similarity):
@@ -238,9 +247,10 @@ def _products_of_bfloat16() -> Iterator[None]:
     """
     mkldnn: Any = torch.backends.mkldnn
     matmul = mkldnn.matmul
-    before = matmul.fp32_precision
-    matmul.fp32_precision = "bf16"
-    try:
-        yield
-    finally:
-        matmul.fp32_precision = before
+    with _SETTING:  # it is the process's
+        before = matmul.fp32_precision
+        matmul.fp32_precision = "bf16"
+        try:
+            yield
+        finally:
+            matmul.fp32_precision = before

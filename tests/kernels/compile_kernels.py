@@ -62,6 +62,7 @@ def compile_launch(kernel, signature, constexprs, attrs, options, arch):
         "arguments": [kind for kind in signature.values() if kind.startswith("*")],
         "constants": [value for value in constexprs.values() if value is not None],
         "arch": arch,
+        "memory": memory_order(compiled.asm["ptx"]),
         "triton": triton.__version__,
         "seconds": round(seconds, 2),
         "warps": compiled.metadata.num_warps,
@@ -69,6 +70,20 @@ def compile_launch(kernel, signature, constexprs, attrs, options, arch):
         "shared_bytes": compiled.metadata.shared,
         "registers": int(re.search(r"Used (\d+) registers", report).group(1)),
         "spill_bytes": sum(map(int, re.findall(r"(\d+) bytes spill", report))),
+    }
+
+
+def memory_order(ptx):
+    """How often the code acquires, releases, and reads what others wrote past its own cache."""
+    return {
+        "acquires": len(re.findall(r"ld\.global\.gpu\.acquire", ptx)),
+        "releases": len(re.findall(r"red\.global\.gpu\.release", ptx)),
+        "releases_behind_a_barrier": len(
+            re.findall(
+                r"bar\.sync\s+0;(?:(?!st\.global|bar\.sync).)*?red\.global\.gpu\.release", ptx, re.S
+            )
+        ),
+        "reads_past_l1": len(re.findall(r"ld\.global\.cg", ptx)),
     }
 
 

@@ -23,6 +23,12 @@ SPILLS = {("_similarity_kernel", arch): 192 for arch in (86, 89, 120)}
 """Bytes at most that a thread stores or loads for want of registers, where there are any: before
 and after the loops of the products, never in one."""
 
+WAITS = {"_reduce_kernel": (1, 0), "_select_kernel": (2, 7)}
+"""Kernels whose programs wait for each other. They acquire in one place. In so many places they
+release, behind a barrier, what all threads of a program stored; and so often at least they read
+past their own cache what others write in the same phase. Tests on a CPU, whose memory is ordered,
+would not miss it."""
+
 SERVED = {
     "_direction_kernel",
     "_gather_kernel",
@@ -67,5 +73,11 @@ def test_kernels_compile_within_limits(arch, what, tmp_path):
         assert build["cubin_bytes"] > 0, build
         assert build["shared_bytes"] <= SHARED_LIMIT[arch] * 1024, build
         assert build["spill_bytes"] <= SPILLS.get((build["kernel"], arch), 0), build
+        if build["kernel"] in WAITS:
+            num_releases, num_reads = WAITS[build["kernel"]]
+            memory = build["memory"]
+            assert memory["acquires"] == 1, build
+            assert memory["releases"] == memory["releases_behind_a_barrier"] == num_releases, build
+            assert memory["reads_past_l1"] >= num_reads, build
         # One program must fit: those that meet take a multiprocessor each.
         assert build["registers"] * build["warps"] * 32 <= REGISTERS, build

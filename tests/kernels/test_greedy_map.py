@@ -98,6 +98,14 @@ def test_greedy_map_fills_by_relevance_beyond_rank(rank):
     assert all(worst_filled < (-relevance[i].item(), i) for i in set(range(50)) - set(picks))
 
 
+@pytest.mark.parametrize("backend", ["torch", "triton"])
+def test_greedy_map_token_of_small_relevance_is_not_spanned(backend):
+    """It is unlike all others, so it comes before the copy of one that is more relevant."""
+    rows = torch.eye(3)[[0, 1, 1, 2]]
+    relevance = torch.tensor([1.0, 0.003, 0.0029, 0.002])
+    assert greedy_map(rows, relevance, 4, backend=backend).tolist() == [0, 1, 3, 2]
+
+
 @pytest.mark.parametrize("budget", [0, 5])
 def test_greedy_map_budget_error(budget):
     with pytest.raises(ValueError, match=rf"budget must be in \[1, 4\], got {budget}"):

@@ -50,6 +50,22 @@ def test_greedy_map_floors_fill_by_relevance(backend):
     assert picks[6:] == [4, 5]
 
 
+def test_greedy_map_floors_of_zero_beside_a_frame_of_small_relevance():
+    """What is rounding is told from each token's own relevance, whatever was picked first."""
+    for seed in range(10):
+        generator = torch.Generator().manual_seed(seed)
+        rows, relevance = (
+            torch.randn(32, 8, generator=generator),
+            torch.rand(32, generator=generator),
+        )
+        relevance[16:] *= 1e-3
+        ours, expected = (
+            greedy_map(rows, relevance, 12, floors=[0, 8], backend=backend)
+            for backend in ("triton", "torch")
+        )
+        assert torch.equal(ours, expected)
+
+
 @pytest.mark.parametrize("floors", [[2, 5, 3, 2], [1, 1, 1, 1], [0, 0, 9, 3]])
 def test_greedy_map_floors_take_the_best_at_every_step(floors):
     """Step by step: of frames below their floor as long as there are any, then of all."""

@@ -10,7 +10,13 @@ import torch
 
 from vllm_script import kernels
 from vllm_script.kernels import _launch
-from vllm_script.kernels._launch import launch, launch_phases, num_waiting_programs, run_op
+from vllm_script.kernels._launch import (
+    launch,
+    launch_phases,
+    num_waiting_programs,
+    ops_in_torch,
+    run_op,
+)
 
 CPU = torch.device("cpu")
 X = torch.zeros(1)
@@ -18,7 +24,8 @@ X = torch.zeros(1)
 
 @pytest.fixture(autouse=True)
 def nothing_refused_yet(monkeypatch):
-    monkeypatch.setattr(_launch, "_refused", set())
+    for name in "_in_torch", "_launched", "_by_phase":
+        monkeypatch.setattr(_launch, name, set())
     monkeypatch.setattr(_launch, "use_triton", lambda backend, x: backend != "torch")
 
 
@@ -47,8 +54,17 @@ def test_an_op_that_does_not_launch_runs_in_pytorch_from_then_on(warnings):
     (warning,) = warnings()
     assert warning.startswith("Script's greedy_map runs in PyTorch on cpu, which is slower")
     assert warning.endswith("(RuntimeError: Triton Error [CUDA]: no kernel image is available)")
+    assert ops_in_torch(CPU) == ["greedy_map"]
     # Others are not affected.
     assert run_op("reduce_graph", "auto", X, lambda: "triton", lambda: "torch") == "triton"
+
+
+def test_an_op_that_has_run_does_not_fall_back(warnings):
+    """Something else is wrong then, and what is selected must not change under way."""
+    assert run_op("greedy_map", "auto", X, lambda: "triton", lambda: "torch") == "triton"
+    with pytest.raises(RuntimeError, match="no kernel image"):
+        run_op("greedy_map", "auto", X, fails, lambda: "torch")
+    assert warnings() == [] and ops_in_torch(CPU) == []
 
 
 def test_backend_triton_does_not_fall_back(warnings):
@@ -61,11 +77,12 @@ def test_backend_torch_launches_nothing():
     assert run_op("greedy_map", "torch", X, fails, lambda: "torch") == "torch"
 
 
-def test_memory_that_is_out_is_no_reason(warnings):
+@pytest.mark.parametrize("kind", [torch.OutOfMemoryError, RuntimeError])
+def test_memory_that_is_out_is_no_reason(kind, warnings):
     def out_of_memory():
-        raise torch.OutOfMemoryError("CUDA out of memory")
+        raise kind("Triton Error [CUDA]: out of memory")
 
-    with pytest.raises(torch.OutOfMemoryError):
+    with pytest.raises(kind):
         run_op("greedy_map", "auto", X, out_of_memory, lambda: "torch")
     assert warnings() == []
 
@@ -97,14 +114,17 @@ def test_waiting_programs_are_one_cooperative_launch(monkeypatch):
     assert kernel.launches[0][0] == (7,)
 
 
-def test_a_refused_launch_is_one_for_each_phase(monkeypatch, warnings):
+@pytest.mark.parametrize(
+    "words", ["too many blocks in cooperative launch", "operation not supported"]
+)
+def test_a_refused_launch_is_one_for_each_phase(words, monkeypatch, warnings):
     monkeypatch.setattr(_launch, "is_interpreted", lambda: False)
-    kernel = Kernel("too many blocks in cooperative launch")
+    kernel = Kernel(words)
     for _ in range(2):
         launch_phases(kernel, 7, 3, CPU, x_ptr=X)
     assert phases_of(kernel) == 2 * [(0, False), (1, False), (2, False)]
     (warning,) = warnings()
-    assert "phase by phase on cpu" in warning and "too many blocks" in warning
+    assert "phase by phase on cpu" in warning and words in warning
 
 
 def test_another_error_of_a_launch_is_one(monkeypatch, warnings):

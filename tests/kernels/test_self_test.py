@@ -1,6 +1,9 @@
+import sys
+
 import pytest
 import torch
 
+from vllm_script.kernels import _launch
 from vllm_script.kernels import self_test as module
 from vllm_script.kernels.self_test import BUDGET, POOL, self_test
 
@@ -18,8 +21,8 @@ def raises(*args, **kwargs):
     raise RuntimeError("PTX of another architecture\nand more")
 
 
-def opposite_relevance(visual, query):
-    return 1 - module_ops["query_relevance"](visual, query)
+def opposite_relevance(*args, **kwargs):
+    return 1 - module_ops["query_relevance"](*args, **kwargs)
 
 
 def first_tokens(similarity, relevance, budgets):
@@ -31,11 +34,11 @@ def last_tokens(similarity, targets, **settings):
     return module.Pool(rows, torch.tensor(targets))
 
 
-def half_similarity(images):
+def half_similarity(images, backend):
     return module_ops["cosine_similarity"]([image / 2 for image in images], [torch.ones(720)])
 
 
-def other_rows(x, rows):
+def other_rows(x, rows, backend):
     return x[rows + 1]
 
 
@@ -67,6 +70,17 @@ def test_an_op_that_does_not_run_is_found(monkeypatch, op):
     problems = {result.op: result.problem for result in self_test("cpu") if result.problem}
     problem = "RuntimeError: PTX of another architecture"
     assert problems == dict.fromkeys(AFFECTED.get(op, {op}), problem)
+
+
+def test_kernels_that_do_not_launch_are_found(monkeypatch):
+    """As on a GPU, where a server would fall back to PyTorch."""
+    monkeypatch.setattr(module, "use_triton", lambda backend, x: True)
+    monkeypatch.setattr(_launch, "use_triton", lambda backend, x: backend != "torch")
+    for name in "gather", "norms", "relevance", "similarity":
+        launching = sys.modules[f"vllm_script.kernels.{name}"]
+        monkeypatch.setattr(launching, "launch", raises)
+    problem = "RuntimeError: PTX of another architecture"
+    assert [result.problem for result in self_test("cpu")] == [problem] * len(OPS)
 
 
 def test_there_is_something_to_choose():

@@ -1,5 +1,7 @@
 """Cosines of the tokens of an image with each other, by both backends, against float64."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 
@@ -7,7 +9,7 @@ from vllm_script.kernels import cosine_similarity, inverse_norms
 from vllm_script.kernels._triton import jit, tl
 from vllm_script.kernels.greedy_map import RESIDUAL_FLOOR
 from vllm_script.kernels.similarity import MOST_TOKENS, RowSimilarity, TriangleSimilarity
-from vllm_script.kernels.similarity.kernel import tile_of_triangle
+from vllm_script.kernels.similarity.kernel import tile_of_triangle, triangle_offset
 from vllm_script.kernels.testing import unit_rows64
 
 from .ops import similarity_of
@@ -99,6 +101,19 @@ def test_a_setting_of_others_stays_as_it_is():
     assert torch.equal(rows @ rows.T, product)
 
 
+def test_threads_do_not_leave_the_setting_to_others():
+    rows = rows_of(256, 512, torch.bfloat16)
+    before = torch.backends.mkldnn.matmul.fp32_precision
+
+    def blocks(_):
+        similarity = similarity_of(rows, backend="torch")
+        return [similarity.block(0, ALL, ALL) for _ in range(20)]
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(blocks, range(4)))
+    assert torch.backends.mkldnn.matmul.fp32_precision == before
+
+
 @pytest.mark.parametrize("backend, dtype", CASES, ids=str)
 def test_bad_features_count_as_zero(backend, dtype):
     generator = torch.Generator().manual_seed(0)
@@ -150,6 +165,20 @@ def test_every_tile_of_a_triangle_is_found():
         assert torch.equal(tiles.long(), pairs[:, start : start + 4096])
 
 
+def test_the_last_place_of_every_row_is_found():
+    """Of as many tokens as an image may have, in 32-bit integers."""
+    places, rows = torch.empty(1 << 16, dtype=torch.int32), torch.arange(MOST_TOKENS)
+    _places_kernel[(1,)](places, BLOCK=1 << 16)
+    assert torch.equal(places[:MOST_TOKENS].long(), rows * (rows + 1) // 2 + rows)
+    assert places[MOST_TOKENS] < 0  # one more does not fit
+
+
+@jit
+def _places_kernel(places_ptr, BLOCK: tl.constexpr):
+    row = tl.arange(0, BLOCK)
+    tl.store(places_ptr + row, triangle_offset(row, row))
+
+
 @jit
 def _tiles_kernel(tiles_ptr, start, BLOCK: tl.constexpr):
     place = tl.arange(0, BLOCK)
@@ -164,7 +193,9 @@ def _tiles_kernel(tiles_ptr, start, BLOCK: tl.constexpr):
         ([], "an image at least"),
         ([torch.ones(4, 8)[:, ::2]], "contiguous last dim"),
         ([torch.ones(4, 8).double()], "images must be float32, float16 or bfloat16"),
-        ([torch.ones(1, 1).expand(MOST_TOKENS + 1, 1)], "at most 65535 tokens, got 65536"),
+        ([torch.ones(1, 1).expand(MOST_TOKENS + 1, 1)], "at most 46341 tokens, got 46342"),
+        ([torch.ones(4, 8), torch.ones(4, 8).half()], "one dtype, row length and device"),
+        ([torch.ones(4, 8), torch.ones(4, 16)[:, :9]], r"got \(4, 8\) .* and \(4, 9\)"),
     ],
 )
 def test_errors(images, message):

@@ -16,10 +16,10 @@ from .task import Task
 def groups_of(tasks: Iterable[Task]) -> list[list[int]]:
     """Put tasks that one call can select into groups, in their order.
 
-    Tasks of a group have mode, parameters and backend in common, and either all have a relevance or
-    none has, and either all keep all their tokens or none does. A video with floors is a group of
-    its own. A group takes memory for its tokens times those of its largest task, and is given no
-    more of it than a selection in MAX_TOKENS takes.
+    Tasks of a group have mode, parameters, backend, dtype and width of the tokens in common, and
+    either all have a relevance or none has, and either all keep all their tokens or none does. A
+    video with floors is a group of its own. A group takes memory for its tokens times those of its
+    largest task, and is given no more of it than a selection in MAX_TOKENS takes.
 
     Args:
         tasks: of at most MAX_TOKENS tokens each.
@@ -32,6 +32,7 @@ def groups_of(tasks: Iterable[Task]) -> list[list[int]]:
     for place, task in enumerate(tasks):
         kind = (
             *(task.mode, task.params, task.backend),
+            *(task.tokens.dtype, task.tokens.shape[1], task.tokens.device),
             *(task.relevance is None, task.keeps_all, task.floors is None),
         )
         group = last.get(kind)

@@ -2,7 +2,7 @@
 
 Each rank selects for itself, from features that are equal on all of them. If ever they were not,
 ranks would work on different prompts, and answers be garbage without an error. So they compare what
-they kept of the first item.
+they kept of the first item, and what code they select with.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import hashlib
 
 import torch
 from vllm.distributed import get_tp_group
+
+from ..kernels import ops_in_torch
 
 
 def check_ranks_agree(kept: torch.Tensor) -> None:
@@ -23,6 +25,8 @@ def check_ranks_agree(kept: torch.Tensor) -> None:
     if group.world_size == 1:
         return
     checksum = hashlib.blake2b(kept.cpu().numpy().tobytes(), digest_size=8).hexdigest()
+    if without_kernels := ops_in_torch(kept.device):
+        checksum += f" without kernels of {' and '.join(without_kernels)}"
     checksums: list[str] = [""] * group.world_size
     torch.distributed.all_gather_object(checksums, checksum, group=group.cpu_group)
     others = [str(rank) for rank, each in enumerate(checksums) if each != checksums[0]]
