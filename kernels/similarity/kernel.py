@@ -51,7 +51,7 @@ def _similarity_kernel(
     # To look at every value costs a GEMM its speed, so only tiles with a marked row do.
     is_marked = tl.min(tl.load(inverse_ptr + row), 0) < 0.0
     if is_marked | (tl.min(tl.load(inverse_ptr + column), 0) < 0.0):
-        products = _products_of_finite(row_ptr, column_ptr, dim, one, BLOCK_M, BLOCK_K)
+        products = _products_of_finite(row_ptr, column_ptr, dim, one, BLOCK_M)
     else:
         products = _products(row_ptr, column_ptr, dim, one, BLOCK_M, BLOCK_K)
 
@@ -87,22 +87,17 @@ def _products(row_ptr, column_ptr, dim, one, BLOCK_M: tl.constexpr, BLOCK_K: tl.
 
 
 @jit
-def _products_of_finite(
-    row_ptr, column_ptr, dim, one, BLOCK_M: tl.constexpr, BLOCK_K: tl.constexpr
-):
-    """`_products`, added up alike; features that are not finite count as 0.
+def _products_of_finite(row_ptr, column_ptr, dim, one, BLOCK_M: tl.constexpr):
+    """`_products`; features that are not finite count as 0.
 
     Rare, so it is not pipelined and takes few features at once: registers are for the other.
     """
     products = tl.zeros([BLOCK_M, BLOCK_M], dtype=tl.float32)
-    for start in range(0, dim, BLOCK_K):
-        early = tl.zeros([BLOCK_M, BLOCK_M], dtype=tl.float32)
-        for part in tl.range(0, BLOCK_K, 16, num_stages=1):
-            k = start + part + tl.arange(0, 16)
-            a = tl.load(row_ptr[:, None] + k[None, :], mask=(k < dim)[None, :], other=0.0)
-            b = tl.load(column_ptr[None, :] + k[:, None], mask=(k < dim)[:, None], other=0.0)
-            early = tl.dot(finite(a), finite(b), early, input_precision="tf32x3")
-        products = tl.fma(early, one, products)
+    for start in tl.range(0, dim, 16, num_stages=1):
+        k = start + tl.arange(0, 16)
+        a = tl.load(row_ptr[:, None] + k[None, :], mask=(k < dim)[None, :], other=0.0)
+        b = tl.load(column_ptr[None, :] + k[:, None], mask=(k < dim)[:, None], other=0.0)
+        products = tl.fma(tl.dot(finite(a), finite(b), input_precision="tf32x3"), one, products)
     return products
 
 
