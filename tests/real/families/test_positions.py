@@ -19,6 +19,7 @@ from vllm.multimodal.inputs import (
 )
 
 from vllm_script.budget import even_shares
+from vllm_script.config import ScriptConfig
 from vllm_script.families import model_class, pruned_name
 from vllm_script.worker.encoded_image import EncodedImage
 
@@ -143,7 +144,7 @@ def both_models(folder):
     config = AutoConfig.from_pretrained(folder)
     name = pruned_name(config.architectures[0])
     ours = object.__new__(model_class(name))
-    ours.__dict__["config"] = config
+    ours.__dict__ |= {"config": config, "_script_config": ScriptConfig()}
     with torch.device("meta"):
         reference = AutoModelForImageTextToText.from_config(config)
     return ours, reference.model
