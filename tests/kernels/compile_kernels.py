@@ -75,14 +75,12 @@ def compile_launch(kernel, signature, constexprs, attrs, options, arch):
 
 def memory_order(ptx):
     """How often the code acquires, releases, and reads what others wrote past its own cache."""
+    release = r"(?:red|atom)\.global\.gpu\.release"  # the same with and without its result
+    behind = rf"bar\.sync\s+0;(?:(?!st\.global|bar\.sync).)*?{release}"
     return {
         "acquires": len(re.findall(r"ld\.global\.gpu\.acquire", ptx)),
-        "releases": len(re.findall(r"red\.global\.gpu\.release", ptx)),
-        "releases_behind_a_barrier": len(
-            re.findall(
-                r"bar\.sync\s+0;(?:(?!st\.global|bar\.sync).)*?red\.global\.gpu\.release", ptx, re.S
-            )
-        ),
+        "releases": len(re.findall(release, ptx)),
+        "releases_behind_a_barrier": len(re.findall(behind, ptx, re.S)),
         "reads_past_l1": len(re.findall(r"ld\.global\.cg", ptx)),
     }
 

@@ -19,9 +19,16 @@ SHARED_LIMIT = {80: 163, 86: 99, 89: 99, 90: 227, 100: 227, 120: 99}
 REGISTERS = 65536
 """32-bit registers of a multiprocessor, of all of them."""
 
-SPILLS = {("_similarity_kernel", arch): 192 for arch in (86, 89, 120)}
-"""Bytes at most that a thread stores or loads for want of registers, where there are any: before
-and after the loops of the products, never in one."""
+SPILLS = {
+    ("_similarity_kernel", 80): 128,
+    ("_similarity_kernel", 86): 192,
+    ("_similarity_kernel", 89): 192,
+    ("_similarity_kernel", 100): 384,
+    ("_similarity_kernel", 120): 192,
+    ("_direction_kernel", 120): 16,
+}
+"""Bytes at most that a thread stores or loads for want of registers, where there are any, with the
+releases of Triton that we know; with 3.9.0 before and after the loops of the products, not in one."""
 
 WAITS = {"_reduce_kernel": (1, 0), "_select_kernel": (2, 7)}
 """Kernels whose programs wait for each other. They acquire in one place. In so many places they
