@@ -28,7 +28,7 @@ SPILLS = {
     ("_direction_kernel", 120): 16,
 }
 """Bytes at most that a thread stores or loads for want of registers, where there are any, with the
-releases of Triton that we know; with 3.9.0 before and after the loops of the products, not in one."""
+releases of Triton that we know; with 3.9.0 before and after the loops of the products, in none."""
 
 WAITS = {"_reduce_kernel": (1, 0), "_select_kernel": (2, 7)}
 """Kernels whose programs wait for each other. They acquire in one place. In so many places they
