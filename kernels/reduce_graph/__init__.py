@@ -30,7 +30,7 @@ from .._triton import triton
 from .._varlen import check_budgets, check_lengths, offsets_of
 from ..similarity import Similarity, TriangleSimilarity
 from ..transfer import to_device
-from .kernel import PHASES_PER_ROUND, _reduce_kernel
+from .kernel import _reduce_kernel
 
 # Largest part of src that one round may drop. Without a bound, the first round of a reduction to
 # half the tokens drops all of src wherever every token has a neighbour, and redundancy, tau and
@@ -232,7 +232,7 @@ def _reduce_graph_triton(
     launch_phases(
         _reduce_kernel,
         num_teams * (num_programs // num_teams),
-        1 + PHASES_PER_ROUND * num_rounds,
+        1 + 3 * num_rounds,
         device,
         similarity_ptr=similarity.values,
         plan_ptr=to_device(plan, device),

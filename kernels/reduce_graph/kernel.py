@@ -12,9 +12,6 @@ from .._triton import jit, tl
 from .drop import drop
 from .edges import count_edges, sum_tile, threshold_of_round
 
-# Phases of a round. The first phase of a launch is its own.
-PHASES_PER_ROUND = 3
-
 
 @jit(
     varying=(

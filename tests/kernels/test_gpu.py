@@ -32,9 +32,10 @@ from .ops import greedy_map, reduce_graph, similarity_of
 
 pytestmark = [
     pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA GPU"),
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU"),
     pytest.mark.skipif(
-        os.environ.get("TRITON_INTERPRET") == "1", reason="TRITON_INTERPRET=1: not on the GPU"
+        os.environ.get("TRITON_INTERPRET") == "1",
+        reason="TRITON_INTERPRET=1 keeps off the GPU",
     ),
 ]
 
@@ -223,7 +224,7 @@ def test_other_kernels_run_beside_waiting_programs():
         assert torch.equal(greedy_map(x, relevance, BUDGET, pool=pool), expected)
 
 
-@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="there is one GPU")
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two NVIDIA GPUs")
 def test_a_device_that_is_not_the_current_one():
     x, relevance = llava_next_inputs()
     pool = reduce_graph(x, NUM_TOKENS // 2, **SETTINGS)

@@ -19,7 +19,7 @@ def run_pytest(*arguments, **env):
     return subprocess.run(command, cwd=HERE.parents[1], env=env, capture_output=True, text=True)
 
 
-@pytest.mark.skipif(not HAS_TRITON, reason="Triton is not installed")
+@pytest.mark.skipif(not HAS_TRITON, reason="without Triton there are no kernels")
 @pytest.mark.skipif(is_interpreted(), reason="this process interprets, and runs all of them itself")
 def test_kernels_in_the_interpreter(request):
     env = {"TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""}
@@ -27,7 +27,7 @@ def test_kernels_in_the_interpreter(request):
     assert run.returncode == 0, run.stdout
 
 
-@pytest.mark.skipif(not HAS_TRITON, reason="Triton is not installed")
+@pytest.mark.skipif(not HAS_TRITON, reason="without Triton there are no kernels")
 def test_interpreter_is_off_where_there_is_a_gpu(tmp_path):
     (tmp_path / "with_a_gpu.py").write_text(WITH_A_GPU)
     env = {"TRITON_INTERPRET": None, "PYTHONPATH": str(tmp_path)}

@@ -36,7 +36,8 @@ from ..frontend.processor import PruningProcessor
 from ..layout import Layout
 from ..patches.probing import members
 from ..vllm_types import ProcessingInfo
-from ..worker.model import PrunedModel, split_flat
+from ..worker.batch import split_flat
+from ..worker.model import PrunedModel
 from .boxes import ONE_TILE, TILES, tiled_boxes, whole_boxes
 
 

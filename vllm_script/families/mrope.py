@@ -33,8 +33,9 @@ from ..positions import (
     prompt_positions,
 )
 from ..vllm_types import EngineArgs, ProcessingInfo
+from ..worker.batch import split_flat
 from ..worker.encoded_image import EncodedImage
-from ..worker.model import PrunedModel, split_flat
+from ..worker.model import PrunedModel
 
 
 def layout_of_runs(runs: Sequence[np.ndarray], num_frames: int) -> Layout:

@@ -25,6 +25,7 @@ from ..plan import Plan, make_plan
 from ..relevance.checkpoint import read
 from ..relevance.clip import ClipRelevance
 from ..wire import PackedItem, take_mark, unpack
+from .batch import one_of, portions
 from .encoded_image import EncodedImage
 from .encoder_work import step_tokens
 from .feature_cache import FeatureCache, default_capacity_gb
@@ -32,10 +33,6 @@ from .ranks import check_ranks_agree
 from .selector import Selection, Selector
 from .timers import Timers
 from .warm_up import are_compiled, compile_kernels
-
-Item = tuple[dict[str, Any], PackedItem | None]
-"""Fields of one item as vLLM batches a single one, and what to do with it: None to leave it
-whole."""
 
 
 class PrunedModel:
@@ -133,7 +130,7 @@ class PrunedModel:
     def split(self, fields: dict[str, Any], num_items: int) -> Iterator[dict[str, Any]]:
         """Yield the fields of a batch item by item; families with shared tensors override it."""
         for index in range(num_items):
-            yield {name: _one(value, index) for name, value in fields.items()}
+            yield {name: one_of(value, index) for name, value in fields.items()}
 
     def embed_whole(self, modality: str, fields: dict[str, Any]) -> Sequence[torch.Tensor]:
         """Return the rows of a batch of items as stock vLLM has them, a tensor for each item."""
@@ -166,7 +163,7 @@ class PrunedModel:
             return rows
         embeddings: list[torch.Tensor] = []
         items = zip(self.split(kwargs, len(packed)), packed, strict=True)
-        for portion in _portions(items, self._step_tokens):
+        for portion in portions(items, self._step_tokens):
             planned = [(fields, item) for fields, item in portion if item is not None]
             kept = iter(self._pruned(modality, planned, are_dummies))
             for fields, item in portion:
@@ -287,53 +284,12 @@ def _clip(vllm_config: Any, config: ScriptConfig) -> ClipRelevance | None:
     return ClipRelevance(clip_config, checkpoint.weights, dtype, device, config.kernels)
 
 
-def split_flat(fields: dict[str, Any], sizes: torch.Tensor) -> Iterator[dict[str, Any]]:
-    """Yield the fields of a batch, item by item, where the pixels of all items are in one tensor.
-
-    Args:
-        sizes: [items] rows of pixels of each item.
-    """
-    ends = sizes.cumsum(0).tolist()
-    for index, (start, end) in enumerate(zip([0, *ends], ends, strict=False)):
-        item = dict(fields)
-        for name, value in fields.items():
-            if name.startswith("pixel"):
-                item[name] = value[start:end]
-            elif not isinstance(value, torch.Tensor) or value.dim() > 0:  # else one for all items
-                item[name] = value[index : index + 1]
-        yield item
-
-
-def _portions(items: Iterable[Item], most: int) -> Iterator[list[Item]]:
-    """Yield the items of a call in portions of at most `most` visual tokens before pruning.
-
-    An item that has more is one alone. What the scheduler puts into a step is one portion, see
-    encoder_work.py; vLLM's dummies may be more, for it counts what stays of them.
-    """
-    portion: list[Item] = []
-    tokens = 0
-    for fields, item in items:
-        own = 0 if item is None else item.total
-        if portion and tokens + own > most:
-            yield portion
-            portion, tokens = [], 0
-        portion.append((fields, item))
-        tokens += own
-    yield portion
-
-
 def _check_count(selection: Selection, count: int) -> None:
     """Raise RuntimeError unless a selection has as many rows as were asked for."""
     if len(selection.kept) != count:
         raise RuntimeError(
             f"pruning selected {len(selection.kept)} rows for an image with {count} placeholders"
         )
-
-
-def _one(values: Any, index: int) -> Any:
-    """A field of one item out of a batch, batched as vLLM batches a single item."""
-    value = values[index]
-    return value[None] if isinstance(value, torch.Tensor) else [value]
 
 
 def input_embeddings(model: Any, token_ids: torch.Tensor) -> torch.Tensor:

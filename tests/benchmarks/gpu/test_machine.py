@@ -15,7 +15,7 @@ from vllm_script.benchmarks.gpu.machine import commit_of, digest_of
 ROOT = Path(__file__).resolve().parents[3]
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="with a GPU the command runs")
 def test_without_a_gpu_one_sentence_says_so(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(sys, "argv", ["benchmarks/gpu_report.py", "--out", str(tmp_path)])
     with pytest.raises(SystemExit) as ended:
@@ -52,7 +52,7 @@ def test_sources(checkout):
     assert digest_of(ROOT) == digest_of(ROOT)
 
 
-@pytest.mark.skipif(shutil.which("git") is None, reason="there is no git")
+@pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 def test_commit(checkout):
     assert commit_of(checkout) == "not known, this is no git checkout"
     git = ["git", "-C", str(checkout), "-c", "user.name=a", "-c", "user.email=a@example.org"]
