@@ -71,7 +71,7 @@ def parameters():
         yield pytest.param(arch, "everything", marks=pytest.mark.slow)
 
 
-@pytest.mark.parametrize(("arch", "what"), parameters())
+@pytest.mark.parametrize(("arch", "what"), list(parameters()))
 def test_kernels_compile_within_limits(arch, what, tmp_path):
     done = builds(tmp_path, arch, what)
     assert {build["kernel"] for build in done} == SERVED

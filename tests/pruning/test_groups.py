@@ -19,9 +19,19 @@ def small_groups(monkeypatch):
     monkeypatch.setattr(groups, "MAX_TOKENS", MOST)
 
 
-def task(num_tokens, budget=None, mode="script", num_frames=1, scored=True, seed=0, **fields):
+def task(
+    num_tokens,
+    budget=None,
+    mode="script",
+    num_frames=1,
+    scored=True,
+    seed=0,
+    width=16,
+    dtype=torch.float32,
+    **fields,
+):
     generator = torch.Generator().manual_seed(seed)
-    tokens = torch.randn(num_tokens, 16, generator=generator)
+    tokens = torch.randn(num_tokens, width, generator=generator).to(dtype)
     relevance = torch.rand(num_tokens, generator=generator) if scored else None
     budget = max(1, num_tokens // 3) if budget is None else budget
     floors = frame_floors(budget, num_frames, even=False) if num_frames > 1 else None
@@ -38,6 +48,8 @@ def task(num_tokens, budget=None, mode="script", num_frames=1, scored=True, seed
         ([task(9), task(9, params=OTHER), task(5, params=OTHER)], [[0], [1, 2]]),
         ([task(9), task(9, scored=False), task(5)], [[0, 2], [1]]),
         ([task(9), task(9, backend="torch"), task(5)], [[0, 2], [1]]),
+        ([task(9), task(9, dtype=torch.bfloat16), task(5)], [[0, 2], [1]]),
+        ([task(9), task(9, width=8), task(5)], [[0, 2], [1]]),
         ([task(9), task(9, budget=9), task(5)], [[0, 2], [1]]),  # one keeps all
         ([task(9), task(9, num_frames=3), task(5), task(9, num_frames=3)], [[0, 2], [1], [3]]),
         ([task(20), task(20), task(20), task(20), task(20)], [[0, 1, 2, 3], [4]]),

@@ -20,8 +20,10 @@ group = SimpleNamespace(world_size=2, cpu_group=torch.distributed.group.WORLD)
 said = []
 with mock.patch.object(ranks, "get_tp_group", lambda: group):
     for kept in cases:
+        own, fallen_back = kept[rank]
+        ranks.ops_in_torch = lambda device, names=fallen_back: names
         try:
-            ranks.check_ranks_agree(torch.tensor(kept[rank]))
+            ranks.check_ranks_agree(torch.tensor(own))
             said.append(None)
         except RuntimeError as error:
             said.append(str(error))
@@ -30,10 +32,15 @@ print(json.dumps(said))
 
 
 def test_every_rank_names_those_that_differ(tmp_path):
-    cases = json.dumps([[[1, 2, 5], [1, 2, 5]], [[1, 2, 5], [1, 2, 6]], [[0], [0]]])
+    cases = [
+        [([1, 2, 5], []), ([1, 2, 5], [])],
+        [([1, 2, 5], []), ([1, 2, 6], [])],
+        [([1, 2, 5], []), ([1, 2, 5], ["greedy_map"])],
+        [([0], ["greedy_map"]), ([0], ["greedy_map"])],
+    ]
     processes = [
         subprocess.Popen(
-            [sys.executable, "-P", "-c", RANK, str(rank), tmp_path / "store", cases],
+            [sys.executable, "-P", "-c", RANK, str(rank), tmp_path / "store", json.dumps(cases)],
             stdout=subprocess.PIPE,
             text=True,
         )
@@ -41,11 +48,15 @@ def test_every_rank_names_those_that_differ(tmp_path):
     ]
     for process in processes:
         lines = process.communicate(timeout=300)[0].splitlines()
-        before, error, after = json.loads(lines[-1])
+        before, error, fallen_back, after = json.loads(lines[-1])
         assert before is None and after is None
         assert error.startswith(
             "of 2 tensor-parallel ranks, 1 kept other visual tokens than rank 0 of the same item"
         )
+        assert fallen_back.startswith(
+            "of 2 tensor-parallel ranks, 1 select by other code than rank 0"
+        )
+        assert "[[], ['greedy_map']]" in fallen_back
 
 
 def test_one_rank_has_nobody_to_ask(monkeypatch):

@@ -8,6 +8,7 @@ they kept of the first item, and what code they select with.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
 import torch
 from vllm.distributed import get_tp_group
@@ -16,7 +17,9 @@ from ..kernels import ops_in_torch
 
 
 def check_ranks_agree(kept: torch.Tensor) -> None:
-    """Raise RuntimeError, on every rank, unless all ranks kept the same; waits for all of them.
+    """Raise RuntimeError, on every rank, unless all ranks kept the same, by the same code.
+
+    It waits for all of them.
 
     Args:
         kept: [K] int64, the rows that this rank keeps of an item.
@@ -25,14 +28,24 @@ def check_ranks_agree(kept: torch.Tensor) -> None:
     if group.world_size == 1:
         return
     checksum = hashlib.blake2b(kept.cpu().numpy().tobytes(), digest_size=8).hexdigest()
-    if without_kernels := ops_in_torch(kept.device):
-        checksum += f" without kernels of {' and '.join(without_kernels)}"
-    checksums: list[str] = [""] * group.world_size
-    torch.distributed.all_gather_object(checksums, checksum, group=group.cpu_group)
-    others = [str(rank) for rank, each in enumerate(checksums) if each != checksums[0]]
-    if others:
+    found: list[tuple[str, list[str]]] = [("", [])] * group.world_size
+    own = checksum, ops_in_torch(kept.device)
+    torch.distributed.all_gather_object(found, own, group=group.cpu_group)
+    checksums, fallen_back = zip(*found, strict=True)
+    if others := _that_differ(checksums):
         raise RuntimeError(
-            f"of {group.world_size} tensor-parallel ranks, {', '.join(others)} kept other visual "
-            f"tokens than rank 0 of the same item (checksums {', '.join(checksums)}): answers "
-            "would be wrong; use GPUs of one kind, or --tensor-parallel-size 1"
+            f"of {group.world_size} tensor-parallel ranks, {others} kept other visual tokens than "
+            f"rank 0 of the same item (checksums {', '.join(checksums)}): answers would be wrong; "
+            "use GPUs of one kind, or --tensor-parallel-size 1"
         )
+    if others := _that_differ(fallen_back):
+        raise RuntimeError(
+            f"of {group.world_size} tensor-parallel ranks, {others} select by other code than rank "
+            f"0, since kernels do not run on some GPUs (in PyTorch run: {list(fallen_back)}): "
+            "answers could be wrong; the log of each rank says why, or use --script-kernels torch"
+        )
+
+
+def _that_differ(found: Sequence[object]) -> str:
+    """The ranks that found something else than rank 0, as words."""
+    return ", ".join(str(rank) for rank, each in enumerate(found) if each != found[0])
