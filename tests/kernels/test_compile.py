@@ -63,9 +63,9 @@ def builds(cache, arch, what):
 
 
 def parameters():
-    """One in every run; the rest takes minutes."""
+    """The GPU with most room and one with least in every run; the rest takes minutes."""
     for arch in SHARED_LIMIT:
-        marks = () if arch == 90 else pytest.mark.slow
+        marks = () if arch in (90, 120) else pytest.mark.slow
         yield pytest.param(arch, "served", marks=marks)
     for arch in 80, 90:
         yield pytest.param(arch, "everything", marks=pytest.mark.slow)

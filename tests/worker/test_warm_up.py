@@ -15,8 +15,6 @@ from vllm_script.worker import warm_up
 
 pytest.importorskip("triton", reason="Triton is not installed: nothing to compile")
 
-REQUESTS = 1000
-
 
 def variants(*arguments):
     script = Path(__file__).with_name("variants.py")
@@ -27,13 +25,14 @@ def variants(*arguments):
     return json.loads(run.stdout.splitlines()[-1])
 
 
-def test_no_request_needs_a_variant_that_is_not_there():
+@pytest.mark.parametrize("num_requests", [1000, pytest.param(3000, marks=pytest.mark.slow)])
+def test_no_request_needs_a_variant_that_is_not_there(num_requests):
     """Random sizes, ratios, modes, sources of relevance, images and videos, of several models.
 
     Without selections in frames the warm-up is not enough for videos, and that is found.
     """
-    found, left_out = variants(REQUESTS, 140)
-    assert len(found) == 6 and sum(each["requests"] for each in found.values()) == REQUESTS
+    found, left_out = variants(num_requests, 140)
+    assert len(found) == 6 and sum(each["requests"] for each in found.values()) == num_requests
     for each in found.values():
         assert 10 < each["warm"] < 40
         assert each["new"] == {}
