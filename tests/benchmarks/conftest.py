@@ -1,7 +1,10 @@
 """Results without servers."""
 
+from pathlib import Path
+
 import pytest
 
+from vllm_script import benchmarks
 from vllm_script.benchmarks.serving.cells import SCRIPT, STOCK, Arm, Cell
 from vllm_script.benchmarks.serving.expected import Expected
 from vllm_script.benchmarks.serving.results import summary
@@ -14,6 +17,18 @@ ABOUT = {
     "machine": "one core",
     "command": "python benchmarks/serve_bench.py",
 }
+
+
+@pytest.fixture(scope="session")
+def committed():
+    """committed("serve") -> the newest DATE-serve.md of benchmarks/results/, beside its .jsonl."""
+    results = Path(benchmarks.__file__).parent / "results"
+    dated = "20[0-9][0-9]-[0-9][0-9]-[0-9][0-9]"
+
+    def newest(name: str) -> Path:
+        return max(results.glob(f"{dated}-{name}.md"))
+
+    return newest
 
 
 @pytest.fixture(scope="session")

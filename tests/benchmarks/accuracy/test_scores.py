@@ -1,10 +1,7 @@
 """From answers to tables, and back from the file."""
 
-from pathlib import Path
-
 import numpy as np
 
-from vllm_script import benchmarks
 from vllm_script.benchmarks.accuracy.questions import Item
 from vllm_script.benchmarks.accuracy.scores import Scores, score
 from vllm_script.benchmarks.accuracy.settings import WHOLE, Setting, grid
@@ -67,6 +64,6 @@ def test_plot(tmp_path):
     assert (tmp_path / "accuracy.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_committed_report_follows_from_its_lines():
-    path = Path(benchmarks.__file__).parent / "results" / "2026-11-23-accuracy.jsonl"
-    assert report(Scores.load(path)) == path.with_suffix(".md").read_text()
+def test_committed_report_follows_from_its_lines(committed):
+    path = committed("accuracy")
+    assert report(Scores.load(path.with_suffix(".jsonl"))) == path.read_text()

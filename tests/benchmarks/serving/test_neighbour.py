@@ -3,12 +3,10 @@
 import asyncio
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import httpx
 import pytest
 
-from vllm_script import benchmarks
 from vllm_script.benchmarks import neighbour_bench
 from vllm_script.benchmarks.common import read_lines
 from vllm_script.benchmarks.serving import neighbour
@@ -114,8 +112,8 @@ def test_the_verdict(lines):
     assert "**more than** 1.05" in neighbour_bench.report(lines, 1.05)
 
 
-def test_the_committed_report_follows_from_its_lines():
-    path = Path(benchmarks.__file__).parent / "results" / "2026-11-25-neighbour.md"
+def test_the_committed_report_follows_from_its_lines(committed):
+    path = committed("neighbour")
     lines = read_lines(path.with_suffix(".jsonl"))
     assert path.read_text() == neighbour_bench.report(lines, 1.2)
     assert neighbour_bench.p99_ratio(lines).high < 1.2

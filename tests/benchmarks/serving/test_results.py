@@ -1,11 +1,9 @@
 """From blocks to the file and the report, and resuming."""
 
 import json
-from pathlib import Path
 
 import pytest
 
-from vllm_script import benchmarks
 from vllm_script.benchmarks.serving.results import Results, throughput_ratio, ttft_ratio
 from vllm_script.benchmarks.serving.tables import plot, report
 
@@ -84,10 +82,10 @@ def test_plot(results, tmp_path):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.parametrize("name", ["2026-11-24-off", "2026-11-24-serve"])
-def test_committed_reports_follow_from_their_lines(name):
-    path = Path(benchmarks.__file__).parent / "results" / f"{name}.md"
+@pytest.mark.parametrize("name", ["off", "serve"])
+def test_committed_reports_follow_from_their_lines(committed, name):
+    path = committed(name)
     written, again = path.read_text(), report(Results(path.with_suffix(".jsonl")), 1.5)
-    if "-serve" in name:  # the notes above its tables have been reworded since
+    if name == "serve":  # the notes above its tables have been reworded since
         written, again = (text[text.index("\n## ") :] for text in (written, again))
     assert again == written
