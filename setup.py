@@ -29,6 +29,7 @@ setup(
         "vllm_script.benchmarks.checkpoints",
         "vllm_script.benchmarks.gpu",
         "vllm_script.benchmarks.kernel",
+        "vllm_script.benchmarks.photos",
         "vllm_script.benchmarks.scenes",
         "vllm_script.benchmarks.serving",
         "vllm_script.benchmarks.soaking",
@@ -52,7 +53,7 @@ setup(
     },
     install_requires=["vllm>=0.32,<0.34", "torch", "triton", "transformers", "fastapi"],
     extras_require={
-        # What the benchmarks need beside what comes with vLLM; scikit-learn has a photograph.
+        # What the benchmarks need beside what comes with vLLM; scikit-learn has a photograph, and AUROC.
         "bench": BENCH,
         "dev": [*BENCH, "pytest", "pytest-xdist", "hypothesis", "ruff==0.17.6", "mypy==2.4.1"],
     },

@@ -13,6 +13,9 @@ CONFIDENCE = 0.95
 PERCENTILES = (50, 90, 99)
 MIN_PAIRS = 3
 """Fewer pairs say nothing about their spread."""
+MIN_GROUPS = 10
+"""Fewer groups are not bootstrapped."""
+RESAMPLES = 1000
 
 
 class Interval(NamedTuple):
@@ -42,6 +45,28 @@ def paired_ratio(above: Sequence[float], below: Sequence[float]) -> Interval:
         bounds = stats.ttest_1samp(logs, 0).confidence_interval(CONFIDENCE)
         low, high = math.exp(bounds.low), math.exp(bounds.high)
     return Interval(math.exp(logs.mean()), low, high)
+
+
+def ratio_of_sums(above: Sequence[float], below: Sequence[float]) -> Interval:
+    """sum(above) / sum(below) over groups, each of which adds to a mean of many things.
+
+    The interval is bootstrapped over groups: what belongs to one is drawn together. It is not
+    known where fewer than MIN_GROUPS have anything below.
+    """
+    value = float(np.sum(above) / np.sum(below)) if np.sum(below) else math.nan
+    if np.count_nonzero(below) < MIN_GROUPS:
+        return Interval(value, math.nan, math.nan)
+    bounds = stats.bootstrap(
+        (np.asarray(above, float), np.asarray(below, float)),
+        lambda above, below, axis: above.sum(axis) / below.sum(axis),
+        n_resamples=RESAMPLES,
+        paired=True,
+        vectorized=True,
+        confidence_level=CONFIDENCE,
+        method="percentile",
+        rng=np.random.default_rng(0),
+    ).confidence_interval
+    return Interval(value, float(bounds.low), float(bounds.high))
 
 
 def share(right: np.ndarray) -> Interval:

@@ -11,6 +11,7 @@ from vllm_script.benchmarks.intervals import (
     paired_difference,
     paired_ratio,
     percentiles,
+    ratio_of_sums,
     share,
 )
 
@@ -76,3 +77,25 @@ def test_interval_of_differences_covers_the_truth_as_often_as_it_says():
         gap = paired_difference(right, other)
         covered += gap.low <= 0.06 <= gap.high
     assert covered / 500 == pytest.approx(0.95, abs=0.03)
+
+
+def test_ratio_of_sums_has_the_spread_of_groups():
+    """Of n groups of one thing each it is a mean: 1.96 standard errors to each side."""
+    values = np.random.default_rng(0).normal(5, 2, 400)
+    found = ratio_of_sums(values, np.ones(400))
+    assert found.value == pytest.approx(values.mean())
+    reach = 1.96 * values.std() / 20
+    assert found.low == pytest.approx(values.mean() - reach, abs=reach / 5)
+    assert found.high == pytest.approx(values.mean() + reach, abs=reach / 5)
+
+
+def test_what_belongs_together_is_drawn_together():
+    """Ten equal things in each of forty groups say no more than one thing in each."""
+    values = np.random.default_rng(1).normal(5, 2, 40)
+    assert ratio_of_sums(10 * values, [10] * 40) == pytest.approx(ratio_of_sums(values, [1] * 40))
+
+
+def test_few_groups_have_no_interval():
+    found = ratio_of_sums([1, 0, 2], [2, 0, 2])
+    assert found.value == 0.75 and math.isnan(found.low)
+    assert math.isnan(ratio_of_sums([0], [0]).value)
