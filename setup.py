@@ -53,7 +53,7 @@ setup(
     },
     install_requires=["vllm>=0.32,<0.34", "torch", "triton", "transformers", "fastapi"],
     extras_require={
-        # What the benchmarks need beside what comes with vLLM; scikit-learn has a photograph, and AUROC.
+        # What the benchmarks need beside what comes with vLLM.
         "bench": BENCH,
         "dev": [*BENCH, "pytest", "pytest-xdist", "hypothesis", "ruff==0.17.6", "mypy==2.4.1"],
     },

@@ -114,12 +114,12 @@ def run(args: argparse.Namespace) -> None:
                 file.write(json.dumps(line) + "\n")
                 file.flush()
     results = Results([lines[photo.id] for photo in photos])
-    publish_all(args, describe(args, photos, results, tower), results)
+    publish_all(args, describe(args, photos, results, tower, text is not None), results)
     draw_some(args.out / "pictures", photos, tower, text, args.pictures)
 
 
 def describe(
-    args: argparse.Namespace, photos: list[Photo], results: Results, tower: Tower
+    args: argparse.Namespace, photos: list[Photo], results: Results, tower: Tower, has_text: bool
 ) -> dict[str, Any]:
     """What a reader needs to judge and to repeat the run."""
     things = [each for line in results.lines for each in line["objects"] if each["thing"]]
@@ -132,7 +132,7 @@ def describe(
         "tower": args.tower,
         "layer": "the last but one, or the only one" if args.layer is None else args.layer,
         "tokens of a photograph": f"{', '.join(map(str, tokens))} ({tower.size}x{tower.size} px)",
-        "text": args.text or "of the tower, where it is a CLIP",
+        "text": args.text or ("the tower's own" if has_text else "none"),
         "machine": f"{machine()}, {args.threads} threads on the CPU, float32",
         **repeatable(("vllm-script", "torch", "transformers")),
     }
@@ -172,13 +172,11 @@ def draw_some(
         relevance = next(iter(sources.values())) if text else sources[noisy(1)]
         budget = max(1, round(0.11 * len(tokens)))
         selections = {
-            f"{mode}, keep ratio 0.11": select_visual_tokens(
-                tokens, budget, relevance=relevance, mode=mode
-            )
+            mode: select_visual_tokens(tokens, budget, relevance=relevance, mode=mode)
             for mode in DRAWN
         }
         name = f"{photo.path.stem}-{thing.category.replace(' ', '-')}.jpg"
-        draw(photo, thing.category, selections, relevance, folder / name)
+        draw(photo, thing, selections, relevance, folder / name)
         drawn += 1
 
 

@@ -13,6 +13,7 @@ from vllm_script.explain.drawing import draw_selection
 from vllm_script.families.boxes import ONE_TILE, whole_boxes
 
 from .folder import Photo
+from .truth import Region
 
 CAPTION = 22
 """Height in pixels of a line of text."""
@@ -20,31 +21,39 @@ CAPTION = 22
 
 def draw(
     photo: Photo,
-    category: str,
+    thing: Region,
     selections: Mapping[str, torch.Tensor],
     relevance: torch.Tensor,
     path: Path,
 ) -> None:
-    """Write one JPEG: a row for each selection, under its name, and the credit below.
+    """Write one JPEG: what each selection keeps, then what is asked for and its relevance.
 
     Args:
-        category: what is asked for.
         selections: kept tokens [K] by name.
         relevance: [N] in [0, 1] of a square grid.
     """
     image = Image.open(photo.path).convert("RGB")
-    side = math.isqrt(len(relevance))
-    views = {ONE_TILE: whole_boxes(side, side, image.height, image.width)}
-    rows = [
-        (f'{name}, asked for: "{category}"', draw_selection(image, views, kept, relevance))
-        for name, kept in selections.items()
-    ]
-    height = sum(row.height + CAPTION for _, row in rows) + CAPTION
-    sheet = Image.new("RGB", (rows[0][1].width, height), "white")
+    num_tokens = len(relevance)
+    side = math.isqrt(num_tokens)
+    boxes = whole_boxes(side, side, image.height, image.width)
+    views = {f"{num_tokens} by {name}": boxes for name in selections}
+    kept = torch.cat([own + i * num_tokens for i, own in enumerate(selections.values())])
+    inside = thing.tokens.nonzero()[:, 0]
+    rows = {
+        f'asked for: "{thing.category}"': draw_selection(image, views, kept, None),
+        "its own tokens, and the relevance": draw_selection(
+            image, {ONE_TILE: boxes}, inside, relevance
+        ),
+        f"photograph, dimmed: {photo.credit}, {photo.licence}": None,
+    }
+    drawn = [row for row in rows.values() if row is not None]
+    height = sum(row.height for row in drawn) + len(rows) * CAPTION
+    sheet = Image.new("RGB", (max(row.width for row in drawn), height), "white")
     pen, top = ImageDraw.Draw(sheet), 0
-    for caption, row in rows:
+    for caption, row in rows.items():
         pen.text((8, top + 6), caption, fill="black")
-        sheet.paste(row, (0, top + CAPTION))
-        top += row.height + CAPTION
-    pen.text((8, top + 4), f"photograph: {photo.credit}, {photo.licence}, dimmed", fill="black")
-    sheet.save(path, quality=80)
+        top += CAPTION
+        if row is not None:
+            sheet.paste(row, (0, top))
+            top += row.height
+    sheet.save(path, quality=60)

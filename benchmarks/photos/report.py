@@ -26,12 +26,14 @@ class Table(NamedTuple):
     rows: Mapping[str, Mapping[str, Interval]]
     """Row -> column -> figure."""
     form: str = ".3f"
+    to: str = "-"
+    """What stands between the bounds of an interval."""
 
     def text(self) -> str:
         """The table in Markdown, under its title."""
         columns = list(next(iter(self.rows.values())))
         rows = [
-            [name, *(own[column].shown(self.form, to="-") for column in columns)]
+            [name, *(own[column].shown(self.form, self.to) for column in columns)]
             for name, own in self.rows.items()
         ]
         return f"## {self.title}\n\n{markdown([self.corner, *columns], rows)}"
@@ -139,7 +141,7 @@ def _paired(results: Results, ratio: str) -> Table:
         }
         for method, other in pairs
     }
-    return Table(f"Differences, at keep ratio {ratio}", "methods", rows, form="+.3f")
+    return Table(f"Differences, at keep ratio {ratio}", "methods", rows, form="+.3f", to=" to ")
 
 
 def _features(results: Results) -> Table:
@@ -162,7 +164,7 @@ def _auroc(results: Results) -> Table:
 def _pool(results: Results) -> list[Table]:
     """What is not in the pool that GSP leaves to QCSP."""
     by_kind = {
-        f"{size} {kind}": results.pool(things, size)
+        f"{size} {kind} ({results.num_segments(things, size)})": results.pool(things, size)
         for kind, things in (("things", True), ("stuff", False))
         for size in SIZES
     }

@@ -131,6 +131,13 @@ class Results:
         """Mean over photographs of one of their values."""
         return ratio_of_sums([line[key] for line in self.lines], [1] * len(self.lines))
 
+    def num_segments(self, things: bool, size: str) -> int:
+        """Segments of one kind and size, where stuff is marked too."""
+        lines = [line for line in self.lines if line["panoptic"]]
+        return sum(
+            s["thing"] == things and s["size"] == size for line in lines for s in line["segments"]
+        )
+
     def pool(self, things: bool, size: str) -> dict[str, Interval]:
         """Of segments of one kind and size: tokens that GSP's pool lacks, and whole segments."""
         lines = [line for line in self.lines if line["panoptic"]]
@@ -145,7 +152,6 @@ class Results:
                 removed, [sum(s["tokens"] for s in segments) for segments in own]
             ),
             "segments without a token": ratio_of_sums(gone, [len(s) for s in own]),
-            "segments": Interval(sum(map(len, own)), float("nan"), float("nan")),
         }
 
     def objects_gone(self, size: str | None = None) -> Interval:

@@ -31,7 +31,13 @@ def test_a_clip_and_its_text(run, capsys, monkeypatch):
     assert about["ratios"] == [0.5, 0.1] and len(lines) == 2
     text = (out / "report.md").read_text()
     assert text in capsys.readouterr().out
-    for row in ("| script, text |", "| script, text, wrong sign |", "| gsp |", "| small stuff |"):
+    for row in (
+        "| script, text |",
+        "| script, text, wrong sign |",
+        "| gsp |",
+        "| small stuff (0) |",
+        "- text: the tower's own",
+    ):
         assert row in text
     figures = read_lines(out / "figures.jsonl")
     assert figures[1].keys() == {"table", "row", "column", "value"}  # of two nobody knows bounds
