@@ -15,6 +15,7 @@ from __future__ import annotations
 import csv
 import json
 import random
+import re
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -112,7 +113,8 @@ def _flickr8k(folder: Path) -> list[Photograph]:
 
 def _tidy(caption: str) -> str:
     """A caption as one writes a sentence, without its full stop."""
-    words = " ".join(caption.replace('"', " ").split()).rstrip(" .").replace(" ,", ",")
+    words = " ".join(caption.replace('"', " ").split()).rstrip(" .")
+    words = re.sub(r" (?=,|'s )", "", words)
     return words[:1].upper() + words[1:]
 
 
