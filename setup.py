@@ -23,7 +23,7 @@ setup(
     },
     packages=[
         "vllm_script",
-        # Not demo_model/: training is done in a checkout.
+        # Not demo_model/, photo_model/ and training/: training is done in a checkout.
         "vllm_script.benchmarks",
         "vllm_script.benchmarks.accuracy",
         "vllm_script.benchmarks.checkpoints",
@@ -55,6 +55,8 @@ setup(
     extras_require={
         # What the benchmarks need beside what comes with vLLM.
         "bench": BENCH,
+        # What reads the trained parts of benchmarks/photo_model/: a GGUF and an ONNX file.
+        "photo-model": ["accelerate", "gguf", "onnx"],
         "dev": [*BENCH, "pytest", "pytest-xdist", "hypothesis", "ruff==0.17.6", "mypy==2.4.1"],
     },
     entry_points={

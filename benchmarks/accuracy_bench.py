@@ -11,8 +11,9 @@ go to that server. FOLDER has a questions.jsonl with lines such as
 
 where answer may be a list of accepted ones and kind may be missing; instead of "image" a "video", a
 file or a folder of frames. An answer is right if it equals an accepted one but for case, articles
-and punctuation. Sources of relevance that the model does not have are left out. Stop it at any
-time: the same command goes on where it was. Writes OUT/answers.jsonl, results.jsonl, report.md and
+and punctuation. Sources of relevance that the model does not have are left out. Every question is
+also asked without its picture, which shows how much can be guessed. Stop it at any time: the same
+command goes on where it was. Writes OUT/answers.jsonl, results.jsonl, report.md and
 accuracy.png.
 """
 
@@ -35,7 +36,7 @@ from vllm_script.benchmarks import common
 from vllm_script.benchmarks.accuracy.asking import Endpoint, ask_all, read_answers
 from vllm_script.benchmarks.accuracy.questions import Item, demo_questions, folder_questions
 from vllm_script.benchmarks.accuracy.scores import Scores, score
-from vllm_script.benchmarks.accuracy.settings import RATIOS, SOURCES, WHOLE, Setting, grid
+from vllm_script.benchmarks.accuracy.settings import BLIND, RATIOS, SOURCES, WHOLE, Setting, grid
 from vllm_script.benchmarks.accuracy.tables import plot, report
 from vllm_script.benchmarks.common import ending_well, machine, parser_of, publish
 from vllm_script.pruning import MODES
@@ -48,7 +49,7 @@ def main() -> None:
     with ending_well(ValueError, OSError, RuntimeError, openai.OpenAIError):
         items = read_questions(args)
         sources = args.sources or SOURCES
-        settings = [WHOLE] if args.stock else grid(args.ratios, args.modes, sources)
+        settings = [WHOLE, BLIND] if args.stock else grid(args.ratios, args.modes, sources)
         args.out.mkdir(parents=True, exist_ok=True)
         about = describe(args, len(items))
         run = {name: about[name] for name in ("model", "questions")}
@@ -58,7 +59,8 @@ def main() -> None:
         scores = measure(args, items, settings, about)
     scores.save(args.out / "results.jsonl")
     if args.stock:
-        print(f"accuracy {scores.whole.mean():.3f} of {len(items)} questions")
+        blind = scores.right[BLIND].mean()
+        print(f"accuracy {scores.whole.mean():.3f} of {len(items)} questions, blind {blind:.3f}")
         return
     check_pruned(scores)
     plot(scores, args.out / "accuracy.png")
@@ -75,6 +77,8 @@ def parse_arguments() -> argparse.Namespace:
     add("--stock", action="store_true", help="it does not prune: send no settings")
     add("--concurrency", type=int, default=8, help="requests at once")
     add("--max-tokens", type=int, default=8, help="length of an answer")
+    compare = "also compare first tokens with those of all tokens, as shadow mode does"
+    add("--first-tokens", action="store_true", help=compare)
     add = parser.add_argument_group("what is asked").add_argument
     add("--questions", type=Path, help="folder; default: script-demo's scenes")
     add("--split", choices=("dev", "test"), default="test", help="of those scenes")
@@ -124,7 +128,9 @@ def measure(
     async def ask(url: str) -> list[Setting]:
         """Ask, and return the settings that the endpoint has, or all if they were chosen."""
         key = os.environ.get("OPENAI_API_KEY", "none")
-        endpoint = Endpoint(url, args.model, key, args.max_tokens, args.stock)
+        endpoint = Endpoint(
+            url, args.model, key, args.max_tokens, args.stock, first_tokens=args.first_tokens
+        )
         asked = settings if args.sources else await endpoint.available(items[0], settings)
         await ask_all(endpoint, items, asked, answers, path, args.concurrency)
         return asked
@@ -143,7 +149,7 @@ def measure(
 def check_pruned(scores: Scores) -> None:
     """Exit if the endpoint did not do what it was asked for."""
     for setting, tokens in scores.prompt_tokens.items():
-        if setting != WHOLE and tokens >= scores.prompt_tokens[WHOLE]:
+        if setting.mode and tokens >= scores.prompt_tokens[WHOLE]:
             sys.exit(
                 f"prompts at {setting} are as long as unpruned ones ({tokens:.0f} tokens): the "
                 "endpoint did not prune. Start it with --plugin script, or give --stock"

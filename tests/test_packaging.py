@@ -166,7 +166,7 @@ def test_wheel(wheel_folder, tmp_path):
     assert all(wheel_folder in origin.parents for origin in found.values())
     for data in ("py.typed", "server/grafana.json", "benchmarks/scene.png"):
         assert (wheel_folder / "vllm_script" / data).exists()
-    for left_out in ("results", "demo_model"):
+    for left_out in ("results", "demo_model", "photo_model", "training"):
         assert not (wheel_folder / "vllm_script" / "benchmarks" / left_out).exists()
     top_level = {path.name for path in wheel_folder.iterdir() if path.suffix != ".dist-info"}
     assert top_level == {"vllm_script", "bin"}

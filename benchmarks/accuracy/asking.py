@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,13 @@ from tqdm import tqdm
 
 from ..common import read_lines
 from .questions import Item
-from .settings import Setting
+from .settings import BLIND, Setting
 
 Answers = dict[tuple[str, str], dict[str, Any]]
-"""(item id, setting) -> {"answer": text, "prompt_tokens": int}."""
+"""(item id, setting) -> {"answer": text, "prompt_tokens": int}, and "first", if it was asked for:
+the probabilities of the likeliest first tokens."""
+TOP_TOKENS = 20
+"""The likeliest first tokens that an answer comes with, as many as vLLM gives by default."""
 
 
 def read_answers(path: Path) -> Answers:
@@ -31,24 +35,45 @@ def read_answers(path: Path) -> Answers:
 class Endpoint:
     """Where to ask, and how."""
 
-    def __init__(self, url: str, model: str, api_key: str, max_tokens: int, stock: bool) -> None:
-        """`stock`: the endpoint is not ours, so requests have no `script` field."""
+    def __init__(
+        self,
+        url: str,
+        model: str,
+        api_key: str,
+        max_tokens: int,
+        stock: bool,
+        first_tokens: bool = False,
+    ) -> None:
+        """How to ask.
+
+        Args:
+            stock: the endpoint is not ours, so requests have no `script` field.
+            first_tokens: ask for the probabilities of the likeliest first tokens too.
+        """
         self.client = openai.AsyncOpenAI(base_url=url, api_key=api_key, max_retries=2, timeout=600)
         self.model, self.max_tokens, self.stock = model, max_tokens, stock
+        self.logprobs: dict[str, Any] = (
+            {"logprobs": True, "top_logprobs": TOP_TOKENS} if first_tokens else {}
+        )
 
     async def ask(self, item: Item, setting: Setting) -> dict[str, Any]:
         """The answer to one question in one setting, and the length of its prompt."""
-        content: Any = [item.part, {"type": "text", "text": item.question}]
+        text = {"type": "text", "text": item.question}
+        content: Any = [text] if setting == BLIND else [item.part, text]
         reply = await self.client.chat.completions.create(
             model=self.model,
             messages=[{"role": "user", "content": content}],
             max_tokens=self.max_tokens,
             temperature=0,
             extra_body=None if self.stock else {"script": setting.request},
+            **self.logprobs,
         )
         answer = reply.choices[0].message.content or ""
         tokens = reply.usage.prompt_tokens if reply.usage else 0
-        return {"answer": answer.strip(), "prompt_tokens": tokens}
+        found: dict[str, Any] = {"answer": answer.strip(), "prompt_tokens": tokens}
+        if self.logprobs and reply.choices[0].logprobs:
+            found["first"] = _probabilities(reply.choices[0].logprobs.content)
+        return found
 
     async def available(self, item: Item, settings: list[Setting]) -> list[Setting]:
         """The settings whose source of relevance the endpoint's model has; asks one question."""
@@ -92,3 +117,11 @@ async def ask_all(
                 bar.update()
 
         await asyncio.gather(*(work() for _ in range(concurrency)))
+
+
+def _probabilities(tokens: Sequence[Any] | None) -> dict[str, float]:
+    """Probabilities of the likeliest first tokens, from the log probabilities of an answer."""
+    found: dict[str, float] = {}
+    for entry in tokens[0].top_logprobs if tokens else ():
+        found[entry.token] = found.get(entry.token, 0.0) + math.exp(entry.logprob)
+    return {token: p for token, value in found.items() if (p := round(value, 5))}

@@ -5,14 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..common import read_lines, write_lines
 from .asking import Answers
 from .questions import Item, is_right
-from .settings import WHOLE, Setting
+from .settings import BLIND, WHOLE, Setting
+
+
+class Shadow(NamedTuple):
+    """What shadow mode measures, in the mean over questions: first tokens pruned and unpruned."""
+
+    distance: float
+    """Total variation of their distributions: 0 equal, 1 disjoint."""
+    agreement: float
+    """Share of questions whose likeliest first token is the same."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +36,8 @@ class Scores:
     """bool [n] for each setting."""
     prompt_tokens: dict[Setting, float] = field(default_factory=dict)
     """Mean length of the prompts."""
+    shadow: dict[Setting, Shadow] = field(default_factory=dict)
+    """How far first tokens are from those of all tokens, where that was asked for."""
 
     @property
     def whole(self) -> np.ndarray:
@@ -34,14 +45,19 @@ class Scores:
         return self.right[WHOLE]
 
     @property
+    def blind(self) -> np.ndarray | None:
+        """Right or wrong [n] without the picture; None if that was not asked."""
+        return self.right.get(BLIND)
+
+    @property
     def methods(self) -> list[str]:
-        """Methods in the order of the grid, without "all tokens"."""
-        return list(dict.fromkeys(s.method for s in self.right if s != WHOLE))
+        """Methods in the order of the grid, without "all tokens" and "no picture"."""
+        return list(dict.fromkeys(s.method for s in self.right if s.mode))
 
     @property
     def ratios(self) -> list[float]:
-        """Keep ratios below 1, descending."""
-        return sorted({s.keep_ratio for s in self.right if s != WHOLE}, reverse=True)
+        """Keep ratios of these methods, descending."""
+        return sorted({s.keep_ratio for s in self.right if s.mode}, reverse=True)
 
     def of_method(self, method: str) -> dict[float, np.ndarray]:
         """Right or wrong of one method at each of its ratios."""
@@ -53,7 +69,10 @@ class Scores:
         for setting, right in self.right.items():
             digits = "".join("01"[int(hit)] for hit in right)
             tokens = round(self.prompt_tokens[setting], 1)
-            lines.append(asdict(setting) | {"prompt_tokens": tokens, "right": digits})
+            line = asdict(setting) | {"prompt_tokens": tokens, "right": digits}
+            if setting in self.shadow:
+                line |= self.shadow[setting]._asdict()
+            lines.append(line)
         write_lines(path, lines)
 
     @classmethod
@@ -65,6 +84,8 @@ class Scores:
             setting = Setting(line["keep_ratio"], line["mode"], line["relevance"])
             scores.right[setting] = np.array([digit == "1" for digit in line["right"]])
             scores.prompt_tokens[setting] = line["prompt_tokens"]
+            if "distance" in line:
+                scores.shadow[setting] = Shadow(line["distance"], line["agreement"])
         return scores
 
 
@@ -78,4 +99,20 @@ def score(
         right = [is_right(r["answer"], i.answers) for r, i in zip(replies, items, strict=True)]
         scores.right[setting] = np.array(right)
         scores.prompt_tokens[setting] = float(np.mean([r["prompt_tokens"] for r in replies]))
+    if all("first" in answers[item.id, str(s)] for item in items for s in settings):
+        for setting in settings:
+            if setting != WHOLE:
+                scores.shadow[setting] = _shadow(items, setting, answers)
     return scores
+
+
+def _shadow(items: Sequence[Item], setting: Setting, answers: Answers) -> Shadow:
+    """Compare first tokens with those of all tokens, by the formula of shadow mode."""
+    from vllm_script.server.shadow import total_variation
+
+    distances, agreements = [], []
+    for item in items:
+        whole, pruned = (answers[item.id, str(s)]["first"] for s in (WHOLE, setting))
+        distances.append(total_variation(whole, pruned))
+        agreements.append(max(whole, key=whole.get) == max(pruned, key=pruned.get))
+    return Shadow(round(float(np.mean(distances)), 4), round(float(np.mean(agreements)), 4))

@@ -15,7 +15,8 @@ SOURCES = ("clip", "embedding", "none")
 
 @dataclass(frozen=True)
 class Setting:
-    """One pruning of one request. Without a mode: nothing is pruned, and keep_ratio is 1."""
+    """One pruning of one request. Without a mode keep_ratio is 1, and nothing is pruned, or 0, and
+    there is no picture."""
 
     keep_ratio: float
     mode: str | None = None
@@ -24,14 +25,16 @@ class Setting:
 
     @property
     def method(self) -> str:
-        """Name of everything but the ratio: "script clip", "uniform", "all tokens"."""
+        """Name of everything but the ratio, such as "script clip", "uniform" or "all tokens"."""
         if self.mode is None:
-            return "all tokens"
+            return "all tokens" if self.keep_ratio else "no picture"
         return self.mode if self.relevance is None else f"{self.mode} {self.relevance}"
 
     @property
     def request(self) -> dict[str, Any]:
         """The `script` field of a request."""
+        if self == BLIND:
+            return {}
         fields = {"keep_ratio": self.keep_ratio, "mode": self.mode, "relevance": self.relevance}
         return {name: value for name, value in fields.items() if value is not None}
 
@@ -39,14 +42,15 @@ class Setting:
         return f"{self.method} @ {self.keep_ratio:g}"
 
 
-WHOLE = Setting(1.0)
+WHOLE, BLIND = Setting(1.0), Setting(0.0)
+"""All tokens; and the question alone, which shows how much can be guessed."""
 
 
 def grid(
     ratios: Sequence[float], modes: Sequence[str] = tuple(MODES), sources: Sequence[str] = SOURCES
 ) -> list[Setting]:
-    """All tokens first, then every method at every ratio below 1."""
-    settings = [WHOLE]
+    """All tokens and no picture first, then every method at every ratio below 1."""
+    settings = [WHOLE, BLIND]
     for mode, ratio in product(modes, sorted(set(ratios) - {1.0}, reverse=True)):
         for source in sources if MODES[mode].reads_query else (None,):
             settings.append(Setting(ratio, mode, source))

@@ -9,7 +9,7 @@ import numpy as np
 from ..common import bullets, figure, markdown
 from ..intervals import mcnemar, paired_difference, share
 from .scores import Scores
-from .settings import WHOLE
+from .settings import BLIND, WHOLE
 
 METHOD, RATIO = "script clip", 0.11
 """What is broken down and compared with the others; the first method if this was not measured."""
@@ -26,6 +26,8 @@ def report(scores: Scores) -> str:
         f"## {method} against the others, on the same questions, at keep ratio {ratio:g}\n\n"
         + _paired(scores, method, ratio),
     ]
+    if scores.shadow:
+        parts.append("## First tokens against those of all tokens\n\n" + _first_tokens(scores))
     return "\n\n".join(parts) + "\n"
 
 
@@ -42,7 +44,7 @@ def ablation(scores: Scores, default: str) -> str:
 
 
 def plot(scores: Scores, path: Path) -> None:
-    """Draw one line a method with 95 % intervals; the dashed line is the accuracy of all tokens."""
+    """Draw one line a method with 95 % intervals; all tokens are dashed, no picture is dotted."""
     with figure(path) as axes:
         for index, method in enumerate(scores.methods):
             points = sorted(scores.of_method(method).items())
@@ -59,6 +61,8 @@ def plot(scores: Scores, path: Path) -> None:
                 elinewidth=0.8,
             )
         axes.axhline(scores.whole.mean(), color="black", linestyle="--", label="all tokens")
+        if scores.blind is not None:
+            axes.axhline(scores.blind.mean(), color="black", linestyle=":", label="no picture")
         axes.set_xscale("log")
         axes.set_xticks(scores.ratios, [f"{ratio:g}" for ratio in scores.ratios])
         axes.minorticks_off()
@@ -70,6 +74,8 @@ def plot(scores: Scores, path: Path) -> None:
 def _head(scores: Scores) -> list[str]:
     """What was measured, and the accuracy of all tokens."""
     whole = f"All tokens: {_share(scores.whole)} of {len(scores.whole)} questions."
+    if scores.blind is not None:
+        whole += f" Without the picture: {_share(scores.blind)}."
     return [bullets(scores.about), whole]
 
 
@@ -87,6 +93,8 @@ def _by_kind(scores: Scores, ratio: float) -> str:
     kinds = list(dict.fromkeys(scores.kinds))
     masks = [np.array([kind == other for other in scores.kinds]) for kind in kinds]
     rows = [["all tokens", *(f"{scores.whole[mask].mean():.3f}" for mask in masks)]]
+    if scores.blind is not None:
+        rows.append(["no picture", *(f"{scores.blind[mask].mean():.3f}" for mask in masks)])
     for method in scores.methods:
         right = scores.of_method(method)[ratio]
         rows.append([method, *(f"{right[mask].mean():.3f}" for mask in masks)])
@@ -102,8 +110,23 @@ def _paired(scores: Scores, method: str, ratio: float) -> str:
     return markdown(["other", "difference (95 %)", "McNemar's p"], rows)
 
 
+def _first_tokens(scores: Scores) -> str:
+    """Mean total variation, and in brackets how often the likeliest token is the same."""
+    header = ["method", *(f"{ratio:g}" for ratio in scores.ratios)]
+    cells = {(s.method, s.keep_ratio): found for s, found in scores.shadow.items()}
+    rows = []
+    for method in scores.methods:
+        found = [cells[method, ratio] for ratio in scores.ratios]
+        rows.append([method, *(f"{f.distance:.3f} ({f.agreement:.3f})" for f in found)])
+    if blind := scores.shadow.get(BLIND):
+        text = f"{blind.distance:.3f} ({blind.agreement:.3f})"
+        rows.append(["no picture", text, *[""] * (len(scores.ratios) - 1)])
+    note = "Mean total variation, 0 equal, 1 disjoint; in brackets how often the likeliest one is "
+    return f"{note}the same.\n\n" + markdown(header, rows)
+
+
 def _tokens(scores: Scores, ratio: float) -> str:
-    pruned = [n for s, n in scores.prompt_tokens.items() if s != WHOLE and s.keep_ratio == ratio]
+    pruned = [n for s, n in scores.prompt_tokens.items() if s.mode and s.keep_ratio == ratio]
     return f"{np.mean(pruned):.0f} of {scores.prompt_tokens[WHOLE]:.0f}"
 
 

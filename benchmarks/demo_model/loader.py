@@ -1,14 +1,55 @@
-"""Batches made in worker processes. Batch i of a stage is the same whoever makes it, and when."""
+"""The stages as the training loop takes them. Batch i of one is the same whoever makes it."""
+
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from ..scenes.scene import scene_of
 from ..scenes.splits import SPLITS, seed_of
-from .stage import Batch, Stage, Tools
+from ..training import loop
+from ..training.loader import in_order
+from ..training.loop import Batch
+from .model import Demo
+from .stage import Stage, Tools
+from .stages import STAGES
 
 SEEDS_PER_STAGE = 400_000_000
-PREFETCH = 2
+
+
+@dataclass(frozen=True)
+class Load:
+    """How much of a stage's data there is at a time; see train.py for the meaning of each."""
+
+    batch: int
+    scale: float
+    workers: int
+    dev_scenes: int
+
+
+def prepared(demo: Demo, tools: Tools, load: Load, device: str) -> list[loop.Stage]:
+    """Return all stages, to be trained with `loop.run`."""
+    return [_prepared(demo, tools, load, device, order) for order in range(len(STAGES))]
+
+
+def _prepared(demo: Demo, tools: Tools, load: Load, device: str, order: int) -> loop.Stage:
+    """Return stage number `order`."""
+    stage = STAGES[order]
+    batch = load.batch * stage.batch_factor
+    scenes = max(1, round(stage.scenes * load.scale / batch)) * batch
+    source = BatchSource(stage, order, tools, batch, scenes)
+    return loop.Stage(
+        name=stage.name,
+        samples=scenes,
+        batch=batch,
+        cost=stage.cost,
+        rates=stage.rates,
+        batches=partial(in_order, source, workers=load.workers, pin=device == "cuda"),
+        judges=partial(dev_batches, stage, tools, batch, max(load.dev_scenes, batch)),
+        loss=partial(stage.loss, demo, tools),
+        measure=partial(stage.measure, demo, tools),
+    )
 
 
 class BatchSource(Dataset):
@@ -27,21 +68,6 @@ class BatchSource(Dataset):
         scenes = [scene_of(seed_of("train", first + i)) for i in range(self.batch)]
         rng = np.random.default_rng((first, self.batch))
         return self.stage.make(self.tools, scenes, number * self.batch / self.total, rng)
-
-
-def train_batches(
-    source: BatchSource, start: int, stop: int, workers: int, pin: bool
-) -> DataLoader:
-    """Return batches `start` to `stop`, in order; 0 workers makes them in this process."""
-    return DataLoader(
-        source,
-        batch_size=None,
-        sampler=range(start, stop),
-        num_workers=workers,
-        prefetch_factor=PREFETCH if workers else None,
-        multiprocessing_context="fork" if workers else None,
-        pin_memory=pin,
-    )
 
 
 def dev_batches(stage: Stage, tools: Tools, batch: int, num_scenes: int) -> list[Batch]:

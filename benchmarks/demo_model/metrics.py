@@ -3,12 +3,11 @@
 import torch
 
 from ..scenes.words import COLORS, NAMES, TYPES
+from ..training.loop import Metrics
 from .batches import Pictures, Texts
 from .model import Demo
 from .objectives import pairs_of, similarity_of
 from .prompts import Prompts
-
-Metrics = dict[str, list[float]]
 
 
 def dense_metrics(demo: Demo, pictures: Pictures, states: torch.Tensor) -> Metrics:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -10,13 +9,10 @@ from tokenizers import Tokenizer
 
 from ..scenes.questions import Question, questions_of
 from ..scenes.scene import Scene
-from .metrics import Metrics
+from ..training.loop import Batch, Metrics
 from .model import Demo
 from .objectives import TAUGHT_WORDS
 from .text import for_clip, word_id
-
-Batch = tuple[Any, ...]
-"""NamedTuples of tensors: Pictures, then Texts or Prompts as the stage needs them."""
 
 
 class Tools:
@@ -42,7 +38,8 @@ class Stage:
     rates: dict[str, float]
     """Peak learning rate of each part in PARTS; a part not named stays as it is."""
     make: Callable[[Tools, list[Scene], float, np.random.Generator], Batch]
-    """Build a batch; the third argument is the share of the stage that is done."""
+    """Build a batch: Pictures, then Texts or Prompts as the stage needs them. The third argument is
+    the share of the stage that is done."""
     loss: Callable[[Demo, Tools, Batch], torch.Tensor]
     measure: Callable[[Demo, Tools, Batch], Metrics]
 

@@ -18,9 +18,10 @@ from torch.nn import functional as F
 from ..scenes.scene import Scene
 from ..scenes.tiling import PATCHES
 from ..scenes.words import COLORS, NAMES, TYPES
+from ..training.loop import Batch, Metrics
 from .batches import Pictures, pictures_of, texts_of
 from .forward import answer_logits, patch_states, visual_rows
-from .metrics import Metrics, answer_metrics, dense_metrics, naming_metrics, phrase_metrics
+from .metrics import answer_metrics, dense_metrics, naming_metrics, phrase_metrics
 from .model import Demo
 from .objectives import (
     CAPTION_WEIGHT,
@@ -31,7 +32,7 @@ from .objectives import (
     phrase_loss,
 )
 from .prompts import EVERYTHING, Keep, prompts_of
-from .stage import Batch, Stage, Tools, choose_questions
+from .stage import Stage, Tools, choose_questions
 
 QUESTIONS = 10
 """Questions about a picture that share one prompt, in symbols and joint."""

@@ -16,17 +16,14 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import torch
 from tokenizers import Tokenizer
 
-from vllm_script.benchmarks.demo_model.checkpoint import load_progress, load_stage, load_weights
 from vllm_script.benchmarks.demo_model.export import export
 from vllm_script.benchmarks.demo_model.initialise import initialise
-from vllm_script.benchmarks.demo_model.loop import Options, run_stage
+from vllm_script.benchmarks.demo_model.loader import Load, prepared
 from vllm_script.benchmarks.demo_model.model import Demo
-from vllm_script.benchmarks.demo_model.stage import Tools
+from vllm_script.benchmarks.demo_model.stage import PARTS, Tools
 from vllm_script.benchmarks.demo_model.stages import STAGES
 from vllm_script.benchmarks.demo_model.text import train_tokenizer
-
-UNFINISHED = 3
-"""Exit status when the time is up before the training is over."""
+from vllm_script.benchmarks.training.loop import UNFINISHED, Options, run
 
 
 def main() -> int:
@@ -36,10 +33,8 @@ def main() -> int:
     cuda = args.device == "cuda"
     torch.set_num_threads(args.threads)
     torch.set_float32_matmul_precision("high")
-    deadline = time.time() + args.minutes * 60
-    options = Options(
-        folder=args.out,
-        device=args.device,
+    options = Options(args.out, args.device, deadline=time.time() + args.minutes * 60)
+    load = Load(
         batch=args.batch or (64 if cuda else 8),
         scale=args.scale,
         workers=args.workers,
@@ -49,22 +44,7 @@ def main() -> int:
     demo = Demo("sdpa" if cuda else "eager")
     initialise(demo, args.seed)
     demo.to(args.device)
-    names = [stage.name for stage in STAGES]
-    progress = None if args.stage else load_progress(args.out)
-    first = 0
-    if progress is not None:
-        load_weights(demo, progress["model"])
-        first = names.index(progress["stage"])
-    elif args.stage and args.stage != names[0]:
-        first = names.index(args.stage)
-        load_stage(args.out, demo, names[first - 1])
-    finished = True
-    for order in range(first, len(STAGES)):
-        finished = run_stage(demo, tools, order, options, deadline, progress)
-        progress = None
-        if not finished:
-            print("time is up; the same command goes on from here", flush=True)
-            break
+    finished = run(demo, PARTS, prepared(demo, tools, load, args.device), options, args.stage)
     print("wrote", export(demo, tools.tokenizer, args.out / "script-demo"), flush=True)
     return 0 if finished else UNFINISHED
 

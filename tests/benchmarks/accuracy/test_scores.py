@@ -4,37 +4,46 @@ import numpy as np
 
 from vllm_script.benchmarks.accuracy.questions import Item
 from vllm_script.benchmarks.accuracy.scores import Scores, score
-from vllm_script.benchmarks.accuracy.settings import WHOLE, Setting, grid
+from vllm_script.benchmarks.accuracy.settings import BLIND, WHOLE, Setting, grid
 from vllm_script.benchmarks.accuracy.tables import ablation, plot, report
 
 ITEMS = [Item(str(i), "?", ("red",), "color" if i % 2 else "count", b"") for i in range(20)]
 
 
-def scores():
-    """Everything right unpruned; script loses one question at 0.11, uniform half."""
+def scores(first_tokens=False):
+    """Everything right unpruned; script loses one question at 0.11, uniform half, no picture all.
+
+    A wrong answer begins with "blue", of which the model is sure to 0.7, a right one with "red".
+    """
     settings = grid((1.0, 0.11), ("script", "uniform"), ("clip",))
     answers = {}
     for item in ITEMS:
         for setting in settings:
-            wrong = (setting.mode == "uniform" and int(item.id) < 10) or (
-                setting.mode == "script" and item.id == "3"
-            )
+            wrong = {
+                "uniform": int(item.id) < 10,
+                "script": item.id == "3",
+                None: setting == BLIND,
+            }[setting.mode]
             tokens = 900 if setting == WHOLE else 100
             answers[item.id, str(setting)] = {
                 "answer": "blue" if wrong else "Red.",
                 "prompt_tokens": tokens,
             }
+            if first_tokens:
+                first = {"blue": 0.7, "red": 0.2} if wrong else {"red": 0.9}
+                answers[item.id, str(setting)]["first"] = first
     return score({"model": "tiny"}, ITEMS, settings, answers)
 
 
 def test_grid_asks_sources_only_of_modes_that_read_them():
     settings = grid((1.0, 0.5, 0.11), ("cdpruner", "gsp"), ("clip", "none"))
-    assert settings[0] == WHOLE and WHOLE.request == {"keep_ratio": 1.0}
-    assert [str(s) for s in settings[1:]] == [
+    assert settings[:2] == [WHOLE, BLIND]
+    assert WHOLE.request == {"keep_ratio": 1.0} and BLIND.request == {}
+    assert [str(s) for s in settings[2:]] == [
         "cdpruner clip @ 0.5", "cdpruner none @ 0.5", "cdpruner clip @ 0.11",
         "cdpruner none @ 0.11", "gsp @ 0.5", "gsp @ 0.11",
     ]  # fmt: skip
-    assert settings[1].request == {"keep_ratio": 0.5, "mode": "cdpruner", "relevance": "clip"}
+    assert settings[2].request == {"keep_ratio": 0.5, "mode": "cdpruner", "relevance": "clip"}
 
 
 def test_scores():
@@ -44,12 +53,30 @@ def test_scores():
     assert found.of_method("uniform")[0.11].sum() == 10
 
 
-def test_file_keeps_everything(tmp_path):
+def test_blind():
     found = scores()
+    assert not found.blind.any()
+    assert found.methods == ["script clip", "uniform"] and found.ratios == [0.11]
+    text = report(found)
+    assert "Without the picture: 0.000" in text
+    assert "| no picture | 0.000 | 0.000 |" in text
+
+
+def test_first_tokens():
+    found = scores(first_tokens=True)
+    # 0.7 lies on another token where the answer is wrong.
+    assert found.shadow[Setting(0.11, "uniform")] == (0.35, 0.5)
+    assert found.shadow[BLIND] == (0.7, 0.0)
+    assert "| script clip | 0.035 (0.950) |" in report(found)
+
+
+def test_file_keeps_everything(tmp_path):
+    found = scores(first_tokens=True)
     found.save(tmp_path / "results.jsonl")
     again = Scores.load(tmp_path / "results.jsonl")
     assert again.about == found.about and again.kinds == found.kinds
     assert again.prompt_tokens == found.prompt_tokens
+    assert again.shadow == found.shadow
     for setting, right in found.right.items():
         assert np.array_equal(again.right[setting], right)
 

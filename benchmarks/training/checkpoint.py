@@ -6,14 +6,12 @@ from typing import Any
 
 import torch
 
-from .model import Demo
-
 MOMENTS = ("exp_avg", "exp_avg_sq")
 """Stored in bfloat16, which nearly halves the file."""
 
 
 def save_progress(
-    folder: Path, demo: Demo, optimizer: torch.optim.Optimizer, stage: str, done: int
+    folder: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, stage: str, done: int
 ) -> None:
     """Replace the rolling checkpoint; a run that is killed meanwhile keeps the old one."""
     state = optimizer.state_dict()
@@ -21,7 +19,7 @@ def save_progress(
         key: {k: v.to(torch.bfloat16) if k in MOMENTS else v for k, v in entry.items()}
         for key, entry in state["state"].items()
     }
-    record = {"stage": stage, "done": done, "model": weights_of(demo), "optimizer": state}
+    record = {"stage": stage, "done": done, "model": weights_of(model), "optimizer": state}
     _write(record, folder / "progress.pt")
 
 
@@ -37,28 +35,28 @@ def load_progress(folder: Path) -> dict[str, Any] | None:
     return record
 
 
-def save_stage(folder: Path, demo: Demo, stage: str) -> None:
+def save_stage(folder: Path, model: torch.nn.Module, stage: str) -> None:
     """Write the weights at the end of a stage."""
-    _write(weights_of(demo), folder / f"{stage}.pt")
+    _write(weights_of(model), folder / f"{stage}.pt")
 
 
-def load_stage(folder: Path, demo: Demo, stage: str) -> None:
+def load_stage(folder: Path, model: torch.nn.Module, stage: str) -> None:
     """Read the weights from the end of a stage."""
-    load_weights(demo, torch.load(folder / f"{stage}.pt", map_location="cpu", weights_only=True))
+    load_weights(model, torch.load(folder / f"{stage}.pt", map_location="cpu", weights_only=True))
 
 
-def weights_of(demo: Demo) -> dict[str, torch.Tensor]:
-    """Return all parameters, the shared tower and the tied embeddings once."""
-    return {name: value.detach() for name, value in demo.named_parameters()}
+def weights_of(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Return all parameters by name; those that are shared or tied come once."""
+    return {name: value.detach() for name, value in model.named_parameters()}
 
 
-def load_weights(demo: Demo, weights: dict[str, torch.Tensor]) -> None:
+def load_weights(model: torch.nn.Module, weights: dict[str, torch.Tensor]) -> None:
     """Fill all parameters.
 
     Raises:
         ValueError: the names are not those of this model.
     """
-    parameters = dict(demo.named_parameters())
+    parameters = dict(model.named_parameters())
     if parameters.keys() != weights.keys():
         odd = sorted(parameters.keys() ^ weights.keys())
         raise ValueError(f"the checkpoint is of another model, {len(odd)} names differ: {odd[:3]}")
