@@ -11,27 +11,35 @@ import numpy as np
 
 from ..common import read_lines, write_lines
 from .asking import Answers
-from .questions import Item, is_right
+from .questions import Item
+from .scoring import IN_PARTS, YES_NO, points
 from .settings import WHOLE, Setting
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Right or wrong, for every question in every setting."""
+    """Right or wrong, or points, for every question in every setting."""
 
     about: dict[str, Any]
     """What was measured, on what, when, by which command."""
     kinds: list[str]
     """Kind of each question [n]."""
     right: dict[Setting, np.ndarray]
-    """bool [n] for each setting."""
+    """bool [n] for each setting; float [n] in [0, 1] where some rule gives parts of a point."""
     prompt_tokens: dict[Setting, float] = field(default_factory=dict)
     """Mean length of the prompts."""
+    yes: list[bool | None] = field(default_factory=list)
+    """Whether each question's right answer is yes; None if it has another rule than yes-no."""
 
     @property
     def whole(self) -> np.ndarray:
         """Right or wrong [n] with all tokens."""
         return self.right[WHOLE]
+
+    @property
+    def asks_yes_no(self) -> bool:
+        """Whether there are questions by the rule yes-no."""
+        return any(truth is not None for truth in self.yes)
 
     @property
     def methods(self) -> list[str]:
@@ -49,21 +57,21 @@ class Scores:
 
     def save(self, path: Path) -> None:
         """Write one line about the run, one with the kinds, and one for each setting."""
-        lines: list[dict[str, Any]] = [self.about, {"kinds": self.kinds}]
+        of_questions = {"kinds": self.kinds} | ({"yes": self.yes} if self.asks_yes_no else {})
+        lines: list[dict[str, Any]] = [self.about, of_questions]
         for setting, right in self.right.items():
-            digits = "".join("01"[int(hit)] for hit in right)
             tokens = round(self.prompt_tokens[setting], 1)
-            lines.append(asdict(setting) | {"prompt_tokens": tokens, "right": digits})
+            lines.append(asdict(setting) | {"prompt_tokens": tokens} | _line_of(right))
         write_lines(path, lines)
 
     @classmethod
     def load(cls, path: Path) -> Scores:
         """Read what `save` has written."""
         about, kinds, *lines = read_lines(path)
-        scores = cls(about, kinds["kinds"], {})
+        scores = cls(about, kinds["kinds"], {}, yes=kinds.get("yes", []))
         for line in lines:
             setting = Setting(line["keep_ratio"], line["mode"], line["relevance"])
-            scores.right[setting] = np.array([digit == "1" for digit in line["right"]])
+            scores.right[setting] = _of_line(line)
             scores.prompt_tokens[setting] = line["prompt_tokens"]
         return scores
 
@@ -72,10 +80,26 @@ def score(
     about: dict[str, Any], items: Sequence[Item], settings: Sequence[Setting], answers: Answers
 ) -> Scores:
     """Score the answers; every item has one in every setting."""
-    scores = Scores(about, [item.kind for item in items], {})
+    yes = [item.answers[0].lower() == "yes" if item.rule == YES_NO else None for item in items]
+    scores = Scores(about, [item.kind for item in items], {}, yes=yes)
+    parts = any(item.rule in IN_PARTS for item in items)
     for setting in settings:
         replies = [answers[item.id, str(setting)] for item in items]
-        right = [is_right(r["answer"], i.answers) for r, i in zip(replies, items, strict=True)]
-        scores.right[setting] = np.array(right)
+        pairs = zip(items, replies, strict=True)
+        gained = np.array([points(i.rule, reply["answer"], i.answers) for i, reply in pairs])
+        scores.right[setting] = gained if parts else gained == 1
         scores.prompt_tokens[setting] = float(np.mean([r["prompt_tokens"] for r in replies]))
     return scores
+
+
+def _line_of(right: np.ndarray) -> dict[str, Any]:
+    """Right or wrong as a text of digits, points as numbers."""
+    if right.dtype == bool:
+        return {"right": "".join("01"[int(hit)] for hit in right)}
+    return {"points": [round(float(value), 4) for value in right]}
+
+
+def _of_line(line: dict[str, Any]) -> np.ndarray:
+    if "points" in line:
+        return np.array(line["points"])
+    return np.array([digit == "1" for digit in line["right"]])

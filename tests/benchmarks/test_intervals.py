@@ -4,10 +4,12 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from vllm_script.benchmarks.intervals import (
     Interval,
     mcnemar,
+    mean,
     paired_difference,
     paired_ratio,
     percentiles,
@@ -76,3 +78,11 @@ def test_interval_of_differences_covers_the_truth_as_often_as_it_says():
         gap = paired_difference(right, other)
         covered += gap.low <= 0.06 <= gap.high
     assert covered / 500 == pytest.approx(0.95, abs=0.03)
+
+
+def test_mean_of_points_has_students_interval():
+    points = np.array([0.0, 0.5, 1.0, 0.5])
+    bounds = stats.ttest_1samp(points, 0).confidence_interval(0.95)
+    assert mean(points) == pytest.approx((0.5, bounds.low, bounds.high))
+    assert mean(np.ones(5)) == (1, 1, 1)
+    assert math.isnan(mean(np.ones(2)).low)
