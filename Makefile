@@ -9,7 +9,7 @@ KEEP_RATIO ?= 0.11
 VLLM ?= 0.33.0
 PART ?= all
 
-.PHONY: install demo test test-fast test-all test-gpu test-triton test-vllm gpu check docs serve
+.PHONY: install demo test test-fast test-all test-gpu test-triton test-vllm gpu lmms check docs serve
 
 install:
 	python3 .ci/install.py
@@ -65,6 +65,10 @@ endif
 # All that only an NVIDIA GPU can show; for a part of it, make gpu GPU="--only kernels".
 gpu: install
 	$(VENV)/python benchmarks/gpu_report.py $(GPU)
+
+# The papers' benchmarks; which of them, and of which model: make lmms LMMS="--tasks gqa pope"
+lmms: install
+	$(VENV)/python benchmarks/lmms_bench.py $(LMMS)
 
 check: install
 	$(VENV)/ruff check .

@@ -29,6 +29,7 @@ setup(
         "vllm_script.benchmarks.checkpoints",
         "vllm_script.benchmarks.gpu",
         "vllm_script.benchmarks.kernel",
+        "vllm_script.benchmarks.lmms_eval",
         "vllm_script.benchmarks.photos",
         "vllm_script.benchmarks.scenes",
         "vllm_script.benchmarks.serving",
@@ -49,6 +50,8 @@ setup(
     package_data={
         "vllm_script": ["py.typed", "script_demo/*", "script_demo/clip/*"],
         "vllm_script.benchmarks": ["scene.png"],
+        # Installed into lmms-eval's environment, not into this one.
+        "vllm_script.benchmarks.lmms_eval": ["plugin/*.toml", "plugin/*/*.py"],
         "vllm_script.server": ["grafana.json"],
     },
     install_requires=["vllm>=0.32,<0.34", "torch", "triton", "transformers", "fastapi"],

@@ -10,11 +10,19 @@ go to that server. FOLDER has a questions.jsonl with lines such as
     {"image": "a.jpg", "question": "What color is the bus?", "answer": "red", "kind": "color"}
 
 where answer may be a list of accepted ones and kind may be missing; instead of "image" a "video", a
-file or a folder of frames. An answer is right if it equals an accepted one but for case, articles
-and punctuation. Sources of relevance that the model does not have are left out. Every question is
-also asked without its picture, which shows how much can be guessed. Stop it at any time: the same
-command goes on where it was. Writes OUT/answers.jsonl, results.jsonl, report.md and
-accuracy.png.
+file or a folder of frames. With "then": [{"question": ..., "answer": ...}, ...] a line goes on as a
+chat: each is asked about the same picture after those before it and their right answers.
+
+How an answer is scored says "rule" in a line, or --rule for lines that do not:
+  exact    right if it equals an accepted answer but for case, articles and punctuation
+  choice   right if it names the letter of an accepted choice, or is its text
+  yes-no   right if its first yes or no is the accepted one; POPE's figures are reported
+  vqa      VQA accuracy; the answers are those of all humans, the same ones repeated
+  anls     likeness to the nearest accepted answer in letters, 0 below a half; for documents
+
+Sources of relevance that the model does not have are left out. Every question is also asked
+without its picture, which shows how much can be guessed. Stop it at any time: the same command goes
+on where it was. Writes OUT/answers.jsonl, results.jsonl, report.md and accuracy.png.
 """
 
 from __future__ import annotations
@@ -36,6 +44,7 @@ from vllm_script.benchmarks import common
 from vllm_script.benchmarks.accuracy.asking import Endpoint, ask_all, read_answers
 from vllm_script.benchmarks.accuracy.questions import Item, demo_questions, folder_questions
 from vllm_script.benchmarks.accuracy.scores import Scores, score
+from vllm_script.benchmarks.accuracy.scoring import RULES, check
 from vllm_script.benchmarks.accuracy.settings import BLIND, RATIOS, SOURCES, WHOLE, Setting, grid
 from vllm_script.benchmarks.accuracy.tables import plot, report
 from vllm_script.benchmarks.common import ending_well, machine, parser_of, publish
@@ -81,6 +90,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--first-tokens", action="store_true", help=compare)
     add = parser.add_argument_group("what is asked").add_argument
     add("--questions", type=Path, help="folder; default: script-demo's scenes")
+    add("--rule", choices=list(RULES), default="exact", help="of questions that name none")
     add("--split", choices=("dev", "test"), default="test", help="of those scenes")
     add("--limit", type=int, default=1200, help="questions at most")
     add = parser.add_argument_group("how it is pruned").add_argument
@@ -100,9 +110,11 @@ def read_questions(args: argparse.Namespace) -> list[Item]:
         ValueError: there are none, or one is malformed.
     """
     own = args.questions
-    source = folder_questions(own) if own else demo_questions(args.split, args.limit)
+    source = folder_questions(own, args.rule) if own else demo_questions(args.split, args.limit)
     bar = tqdm(source, desc="questions", total=None if own else args.limit)
     if items := list(itertools.islice(bar, args.limit)):
+        for item in items:
+            check(item)
         return items
     raise ValueError(f"no questions in {own}")
 

@@ -76,6 +76,14 @@ def share(right: np.ndarray) -> Interval:
     return Interval(float(right.mean()), float(low), float(high))
 
 
+def mean(points: np.ndarray) -> Interval:
+    """Mean of points [n], with Student's interval."""
+    value, reach = float(points.mean()), math.nan
+    if (n := len(points)) >= MIN_PAIRS:
+        reach = stats.t.ppf((1 + CONFIDENCE) / 2, n - 1) * points.std(ddof=1) / math.sqrt(n)
+    return Interval(value, value - reach, value + reach)
+
+
 def paired_difference(right: np.ndarray, other: np.ndarray) -> Interval:
     """mean(right) - mean(other) of bool arrays [n] about the same questions.
 

@@ -20,6 +20,7 @@ from packaging.specifiers import SpecifierSet
 from vllm_script.patches.probing import SUPPORTED_VLLM
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
+PLUGIN = "benchmarks/lmms_eval/plugin/vllm_script_lmms_eval/model.py"
 REPORT = """
 import importlib.util, sys
 sys.path[:0] = sys.argv[1:]
@@ -164,7 +165,7 @@ def test_wheel(wheel_folder, tmp_path):
     found = importable(tmp_path, wheel_folder)
     assert found.keys() == PACKAGES
     assert all(wheel_folder in origin.parents for origin in found.values())
-    for data in ("py.typed", "server/grafana.json", "benchmarks/scene.png"):
+    for data in ("py.typed", "server/grafana.json", "benchmarks/scene.png", PLUGIN):
         assert (wheel_folder / "vllm_script" / data).exists()
     for left_out in ("results", "demo_model", "photo_model", "training"):
         assert not (wheel_folder / "vllm_script" / "benchmarks" / left_out).exists()

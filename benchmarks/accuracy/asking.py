@@ -58,11 +58,10 @@ class Endpoint:
 
     async def ask(self, item: Item, setting: Setting) -> dict[str, Any]:
         """The answer to one question in one setting, and the length of its prompt."""
-        text = {"type": "text", "text": item.question}
-        content: Any = [text] if setting == BLIND else [item.part, text]
+        messages: Any = item.messages(with_picture=setting != BLIND)
         reply = await self.client.chat.completions.create(
             model=self.model,
-            messages=[{"role": "user", "content": content}],
+            messages=messages,
             max_tokens=self.max_tokens,
             temperature=0,
             extra_body=None if self.stock else {"script": setting.request},

@@ -8,6 +8,7 @@ import json
 import mimetypes
 import re
 import string
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -38,6 +39,26 @@ class Item:
     """A PNG, or a file that is read when it is asked about; a folder has the frames of a video."""
     modality: str = "image"
     """image or video."""
+    rule: str = "exact"
+    """By which its answer is scored, one of scoring.RULES."""
+    earlier: tuple[tuple[str, str], ...] = ()
+    """(question, right answer) of the turns before it, for the follow-up of a chat."""
+
+    @property
+    def request(self) -> dict[str, Any]:
+        """Body of the chat request that asks it, the earlier turns before it."""
+        return {"messages": self.messages()}
+
+    def messages(self, *, with_picture: bool = True) -> list[dict[str, Any]]:
+        """The chat whose last message asks it; the first one has the picture or video."""
+        texts = [text for turn in self.earlier for text in turn] + [self.question]
+        messages: list[dict[str, Any]] = [
+            {"role": ("user", "assistant")[place % 2], "content": [{"type": "text", "text": text}]}
+            for place, text in enumerate(texts)
+        ]
+        if with_picture:
+            messages[0]["content"].insert(0, self.part)
+        return messages
 
     @cached_property
     def part(self) -> dict[str, Any]:
@@ -79,12 +100,16 @@ def demo_questions(split: str, num_questions: int) -> Iterator[Item]:
         )
 
 
-def folder_questions(folder: Path) -> Iterator[Item]:
+def folder_questions(folder: Path, rule: str = "exact") -> Iterator[Item]:
     """Yield the questions of a folder: lines of questions.jsonl, pictures and videos beside it.
 
     A line: {"image": "a.jpg", "question": "...", "answer": "..." or ["...", ...]}, and, if wanted,
-    a "kind". Instead of "image" a "video", a file or a folder of frames in the order of their
-    names. Paths are relative to the folder.
+    a "kind", and a "rule" of scoring.RULES. Instead of "image" a "video", a file or a folder of
+    frames in the order of their names. Paths are relative to the folder. "then" is a list of such
+    questions about the same picture, without one of their own: the later turns of a chat.
+
+    Args:
+        rule: of lines that name none.
 
     Raises:
         ValueError: a line lacks something, or its picture is not there; names the line.
@@ -95,24 +120,37 @@ def folder_questions(folder: Path) -> Iterator[Item]:
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         if line.strip():
             try:
-                yield _item(folder, str(number), json.loads(line))
+                yield from _conversation(folder, str(number), json.loads(line), rule)
             except KeyError as error:
                 raise ValueError(f"{path}:{number}: no {error}; see --help for the form") from None
             except (TypeError, ValueError) as error:
                 raise ValueError(f"{path}:{number}: {error}; see --help for the form") from None
 
 
-def _item(folder: Path, name: str, entry: dict) -> Item:
+def _conversation(folder: Path, name: str, line: dict, rule: str) -> Iterator[Item]:
+    """The question of a line, and those that follow it in the same chat."""
+    modality = "video" if "video" in line else "image"
+    picture = folder / line[modality]
+    frames = modality == "video" and picture.is_dir() and any(picture.iterdir())
+    if not (picture.is_file() or frames):
+        raise ValueError(f"no {'picture' if modality == 'image' else 'video'} {picture}")
+    earlier: tuple[tuple[str, str], ...] = ()
+    for turn, entry in enumerate([line, *line.get("then", ())]):
+        kind = entry.get("kind", "follow-up" if turn else "all")
+        answers, by = _accepted(entry), entry.get("rule", rule)
+        item_name = f"{name}.{turn}" if turn else name
+        question = entry["question"]
+        yield Item(item_name, question, answers, kind, picture, modality, by, earlier)
+        (usual, _), *_ = Counter(answers).most_common(1)
+        earlier += ((question, usual),)
+
+
+def _accepted(entry: dict) -> tuple[str, ...]:
+    """The accepted answers of a question."""
     answers = entry["answer"]
     if isinstance(answers, str):
         answers = [answers]
     texts = isinstance(answers, list) and all(isinstance(answer, str) for answer in answers)
     if not texts or not answers:
         raise ValueError(f"answer must be a text or a list of texts, got {answers!r}")
-    modality = "video" if "video" in entry else "image"
-    picture = folder / entry[modality]
-    frames = modality == "video" and picture.is_dir() and any(picture.iterdir())
-    if not (picture.is_file() or frames):
-        raise ValueError(f"no {'picture' if modality == 'image' else 'video'} {picture}")
-    kind = entry.get("kind", "all")
-    return Item(name, entry["question"], tuple(answers), kind, picture, modality)
+    return tuple(answers)

@@ -11,7 +11,8 @@ import numpy as np
 
 from ..common import read_lines, write_lines
 from .asking import Answers
-from .questions import Item, is_right
+from .questions import Item
+from .scoring import IN_PARTS, YES_NO, points
 from .settings import BLIND, WHOLE, Setting
 
 
@@ -26,18 +27,20 @@ class Shadow(NamedTuple):
 
 @dataclass(frozen=True)
 class Scores:
-    """Right or wrong, for every question in every setting."""
+    """Right or wrong, or points, for every question in every setting."""
 
     about: dict[str, Any]
     """What was measured, on what, when, by which command."""
     kinds: list[str]
     """Kind of each question [n]."""
     right: dict[Setting, np.ndarray]
-    """bool [n] for each setting."""
+    """bool [n] for each setting; float [n] in [0, 1] where some rule gives parts of a point."""
     prompt_tokens: dict[Setting, float] = field(default_factory=dict)
     """Mean length of the prompts."""
     shadow: dict[Setting, Shadow] = field(default_factory=dict)
     """How far first tokens are from those of all tokens, where that was asked for."""
+    yes: list[bool | None] = field(default_factory=list)
+    """Whether each question's right answer is yes; None if it has another rule than yes-no."""
 
     @property
     def whole(self) -> np.ndarray:
@@ -48,6 +51,11 @@ class Scores:
     def blind(self) -> np.ndarray | None:
         """Right or wrong [n] without the picture; None if that was not asked."""
         return self.right.get(BLIND)
+
+    @property
+    def asks_yes_no(self) -> bool:
+        """Whether there are questions by the rule yes-no."""
+        return any(truth is not None for truth in self.yes)
 
     @property
     def methods(self) -> list[str]:
@@ -65,11 +73,11 @@ class Scores:
 
     def save(self, path: Path) -> None:
         """Write one line about the run, one with the kinds, and one for each setting."""
-        lines: list[dict[str, Any]] = [self.about, {"kinds": self.kinds}]
+        of_questions = {"kinds": self.kinds} | ({"yes": self.yes} if self.asks_yes_no else {})
+        lines: list[dict[str, Any]] = [self.about, of_questions]
         for setting, right in self.right.items():
-            digits = "".join("01"[int(hit)] for hit in right)
             tokens = round(self.prompt_tokens[setting], 1)
-            line = asdict(setting) | {"prompt_tokens": tokens, "right": digits}
+            line = asdict(setting) | {"prompt_tokens": tokens} | _line_of(right)
             if setting in self.shadow:
                 line |= self.shadow[setting]._asdict()
             lines.append(line)
@@ -79,10 +87,10 @@ class Scores:
     def load(cls, path: Path) -> Scores:
         """Read what `save` has written."""
         about, kinds, *lines = read_lines(path)
-        scores = cls(about, kinds["kinds"], {})
+        scores = cls(about, kinds["kinds"], {}, yes=kinds.get("yes", []))
         for line in lines:
             setting = Setting(line["keep_ratio"], line["mode"], line["relevance"])
-            scores.right[setting] = np.array([digit == "1" for digit in line["right"]])
+            scores.right[setting] = _of_line(line)
             scores.prompt_tokens[setting] = line["prompt_tokens"]
             if "distance" in line:
                 scores.shadow[setting] = Shadow(line["distance"], line["agreement"])
@@ -93,11 +101,14 @@ def score(
     about: dict[str, Any], items: Sequence[Item], settings: Sequence[Setting], answers: Answers
 ) -> Scores:
     """Score the answers; every item has one in every setting."""
-    scores = Scores(about, [item.kind for item in items], {})
+    yes = [item.answers[0].lower() == "yes" if item.rule == YES_NO else None for item in items]
+    scores = Scores(about, [item.kind for item in items], {}, yes=yes)
+    parts = any(item.rule in IN_PARTS for item in items)
     for setting in settings:
         replies = [answers[item.id, str(setting)] for item in items]
-        right = [is_right(r["answer"], i.answers) for r, i in zip(replies, items, strict=True)]
-        scores.right[setting] = np.array(right)
+        pairs = zip(items, replies, strict=True)
+        gained = np.array([points(i.rule, reply["answer"], i.answers) for i, reply in pairs])
+        scores.right[setting] = gained if parts else gained == 1
         scores.prompt_tokens[setting] = float(np.mean([r["prompt_tokens"] for r in replies]))
     if all("first" in answers[item.id, str(s)] for item in items for s in settings):
         for setting in settings:
@@ -116,3 +127,16 @@ def _shadow(items: Sequence[Item], setting: Setting, answers: Answers) -> Shadow
         distances.append(total_variation(whole, pruned))
         agreements.append(max(whole, key=whole.get) == max(pruned, key=pruned.get))
     return Shadow(round(float(np.mean(distances)), 4), round(float(np.mean(agreements)), 4))
+
+
+def _line_of(right: np.ndarray) -> dict[str, Any]:
+    """Right or wrong as a text of digits, points as numbers."""
+    if right.dtype == bool:
+        return {"right": "".join("01"[int(hit)] for hit in right)}
+    return {"points": [round(float(value), 4) for value in right]}
+
+
+def _of_line(line: dict[str, Any]) -> np.ndarray:
+    if "points" in line:
+        return np.array(line["points"])
+    return np.array([digit == "1" for digit in line["right"]])

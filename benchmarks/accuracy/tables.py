@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ..common import bullets, figure, markdown
-from ..intervals import mcnemar, paired_difference, share
+from ..intervals import Interval, mcnemar, mean, paired_difference, share
 from .scores import Scores
 from .settings import BLIND, WHOLE
 
@@ -28,6 +28,8 @@ def report(scores: Scores) -> str:
     ]
     if scores.shadow:
         parts.append("## First tokens against those of all tokens\n\n" + _first_tokens(scores))
+    if scores.asks_yes_no:
+        parts.append(f"## Yes or no, at keep ratio {ratio:g}\n\n" + _yes_no(scores, ratio))
     return "\n\n".join(parts) + "\n"
 
 
@@ -48,7 +50,7 @@ def plot(scores: Scores, path: Path) -> None:
     with figure(path) as axes:
         for index, method in enumerate(scores.methods):
             points = sorted(scores.of_method(method).items())
-            shares = [share(right) for _, right in points]
+            shares = [_share_of(right) for _, right in points]
             shift = 1 + 0.008 * (index - len(scores.methods) / 2)  # intervals beside each other
             axes.errorbar(
                 [ratio * shift for ratio, _ in points],
@@ -106,8 +108,36 @@ def _paired(scores: Scores, method: str, ratio: float) -> str:
     right = scores.of_method(method)[ratio]
     others = {"all tokens": scores.whole}
     others |= {m: scores.of_method(m)[ratio] for m in scores.methods if m != method}
-    rows = [[n, _gap(right, o), f"{mcnemar(right, o):.2g}"] for n, o in others.items()]
-    return markdown(["other", "difference (95 %)", "McNemar's p"], rows)
+    header = ["other", "difference (95 %)"]
+    rows = [[name, _gap(right, other)] for name, other in others.items()]
+    if right.dtype == bool:
+        header.append("McNemar's p")
+        rows = [[*row, f"{mcnemar(right, others[row[0]]):.2g}"] for row in rows]
+    return markdown(header, rows)
+
+
+def _yes_no(scores: Scores, ratio: float) -> str:
+    """What POPE reports: yes to what is not there is a hallucination, and lowers the precision.
+
+    An answer that is neither yes nor no counts as the wrong one of both.
+    """
+    asked = np.array([truth is not None for truth in scores.yes])
+    truth = np.array([bool(truth) for truth in scores.yes])[asked]
+    of_methods = {method: scores.of_method(method)[ratio] for method in scores.methods}
+    rows = []
+    for name, right in ({"all tokens": scores.whole} | of_methods).items():
+        hit = right[asked] == 1
+        said_yes = hit == truth
+        true_yes = (said_yes & truth).sum()
+        precision = true_yes / said_yes.sum() if said_yes.any() else np.nan
+        recall = true_yes / truth.sum() if truth.any() else np.nan
+        f1 = 2 * precision * recall / (precision + recall) if true_yes else np.nan
+        values = (hit.mean(), precision, recall, f1, said_yes.mean())
+        rows.append([name, *(f"{value:.3f}" for value in values)])
+    header = ["method", "accuracy", "precision", "recall", "F1", "share of yes"]
+    return markdown(
+        header, [*rows, ["(questions)", str(asked.sum()), "", "", "", f"{truth.mean():.3f}"]]
+    )
 
 
 def _first_tokens(scores: Scores) -> str:
@@ -131,8 +161,16 @@ def _tokens(scores: Scores, ratio: float) -> str:
 
 
 def _share(right: np.ndarray) -> str:
-    return share(right).shown(".3f", to="-")
+    return _share_of(right).shown(".3f", to="-")
+
+
+def _share_of(right: np.ndarray) -> Interval:
+    return share(right) if right.dtype == bool else mean(right)
 
 
 def _gap(right: np.ndarray, other: np.ndarray) -> str:
-    return paired_difference(right, other).shown("+.3f")
+    return _difference(right, other).shown("+.3f")
+
+
+def _difference(right: np.ndarray, other: np.ndarray) -> Interval:
+    return paired_difference(right, other) if right.dtype == bool else mean(right - other)

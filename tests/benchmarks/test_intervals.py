@@ -4,10 +4,12 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from vllm_script.benchmarks.intervals import (
     Interval,
     mcnemar,
+    mean,
     paired_difference,
     paired_ratio,
     percentiles,
@@ -99,3 +101,11 @@ def test_few_groups_have_no_interval():
     found = ratio_of_sums([1, 0, 2], [2, 0, 2])
     assert found.value == 0.75 and math.isnan(found.low)
     assert math.isnan(ratio_of_sums([0], [0]).value)
+
+
+def test_mean_of_points_has_students_interval():
+    points = np.array([0.0, 0.5, 1.0, 0.5])
+    bounds = stats.ttest_1samp(points, 0).confidence_interval(0.95)
+    assert mean(points) == pytest.approx((0.5, bounds.low, bounds.high))
+    assert mean(np.ones(5)) == (1, 1, 1)
+    assert math.isnan(mean(np.ones(2)).low)

@@ -1,6 +1,8 @@
 """What is asked of an endpoint."""
 
 import asyncio
+import json
+from dataclasses import replace
 
 import httpx
 import openai
@@ -8,9 +10,30 @@ import pytest
 
 from vllm_script.benchmarks.accuracy.asking import Endpoint
 from vllm_script.benchmarks.accuracy.questions import Item
-from vllm_script.benchmarks.accuracy.settings import grid
+from vllm_script.benchmarks.accuracy.settings import WHOLE, grid
 
 ITEM = Item("1", "?", ("red",), "all", b"")
+
+
+def test_a_follow_up_is_asked_as_a_chat():
+    seen = {}
+
+    def handler(request):
+        seen.update(json.loads(request.content))
+        message = {"role": "assistant", "content": " red "}
+        usage = {"prompt_tokens": 5, "completion_tokens": 1, "total_tokens": 6}
+        return httpx.Response(200, json={"choices": [{"message": message}], "usage": usage})
+
+    endpoint = Endpoint("http://host", "m", "none", 8, False)
+    transport = httpx.MockTransport(handler)
+    endpoint.client = endpoint.client.with_options(
+        http_client=httpx.AsyncClient(transport=transport)
+    )
+    item = replace(ITEM, earlier=(("What is it?", "a bus"),))
+    answer = asyncio.run(endpoint.ask(item, WHOLE))
+    assert answer == {"answer": "red", "prompt_tokens": 5}
+    assert seen["messages"] == item.request["messages"] and len(seen["messages"]) == 3
+    assert seen["script"] == {"keep_ratio": 1.0}
 
 
 def available(monkeypatch, message):

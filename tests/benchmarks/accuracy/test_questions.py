@@ -26,6 +26,30 @@ def test_folder(tmp_path):
     assert first.id != second.id
 
 
+def test_follow_ups_are_later_turns_of_a_chat_about_the_same_picture(tmp_path):
+    then = [
+        {"question": "Is it full?", "answer": ["no", "yes", "yes"], "rule": "vqa"},
+        {"question": "Where is it?", "answer": "here", "kind": "place"},
+    ]
+    first, second, third = folder_questions(folder(tmp_path, LINE | {"then": then}))
+    assert [item.id for item in (first, second, third)] == ["1", "1.1", "1.2"]
+    assert [item.kind for item in (first, second, third)] == ["all", "follow-up", "place"]
+    assert [item.rule for item in (first, second, third)] == ["exact", "vqa", "exact"]
+    (turn,) = first.request["messages"]
+    assert turn["content"] == [first.part, {"type": "text", "text": LINE["question"]}]
+    turns = third.request["messages"]
+    assert [turn["role"] for turn in turns] == ["user", "assistant"] * 2 + ["user"]
+    texts = [turn["content"][-1]["text"] for turn in turns]
+    assert texts == [LINE["question"], "red", "Is it full?", "yes", "Where is it?"]
+    assert [len(turn["content"]) for turn in turns] == [2, 1, 1, 1, 1]  # one picture, at first
+
+
+def test_the_rule_of_lines_that_name_none(tmp_path):
+    lines = (LINE, LINE | {"rule": "choice", "answer": "B"})
+    assert [i.rule for i in folder_questions(folder(tmp_path, *lines))] == ["exact", "choice"]
+    assert [i.rule for i in folder_questions(tmp_path, "anls")] == ["anls", "choice"]
+
+
 def test_videos_are_files_or_folders_of_frames(tmp_path):
     (tmp_path / "b.mp4").write_bytes(b"video")
     (tmp_path / "c").mkdir()
@@ -47,6 +71,7 @@ def test_videos_are_files_or_folders_of_frames(tmp_path):
         (LINE | {"video": "b.mp4"}, "no video"),
         (LINE | {"answer": 3}, "answer"),
         (LINE | {"answer": []}, "answer must be"),
+        (LINE | {"then": [{"question": "?"}]}, "answer"),
     ],
 )
 def test_malformed_line_is_named(tmp_path, line, words):

@@ -86,6 +86,55 @@ def test_ablation():
     assert "| script clip | 0.950" in text and "| uniform | -0.450" in text
 
 
+RULED = [
+    *(
+        Item(str(i), "?", ("yes" if i < 5 else "no",), "pope", b"", rule="yes-no")
+        for i in range(10)
+    ),
+    *(Item(str(i), "?", ("hello",), "words", b"", rule="anls") for i in range(10, 15)),
+]
+
+
+def ruled(items):
+    """Unpruned all is right; pruned, three of five are said to be there that are not."""
+    settings = grid((1.0, 0.11), ("uniform",))
+    answers = {}
+    for item in items:
+        for setting in settings:
+            wrong = setting != WHOLE and item.id in ("6", "7", "8", "11")
+            given = {
+                "pope": "Yes." if wrong else item.answers[0],
+                "words": "hell" if wrong else "hello",
+            }
+            answers[item.id, str(setting)] = {"answer": given[item.kind], "prompt_tokens": 9}
+    return score({"model": "tiny"}, items, settings, answers)
+
+
+def test_yes_no_questions_are_reported_as_pope_does():
+    text = report(ruled(RULED[:10]))
+    assert "| all tokens | 1.000 | 1.000 | 1.000 | 1.000 | 0.500 |" in text
+    # 8 said to be there, 5 are, all of them found: hallucination is a low precision.
+    assert "| uniform | 0.700 | 0.625 | 1.000 | 0.769 | 0.800 |" in text
+    assert "McNemar" in text
+    assert "Yes or no" not in report(scores())
+
+
+def test_points_are_kept_and_reported_with_an_interval(tmp_path):
+    found = ruled(RULED)
+    pruned = found.right[Setting(0.11, "uniform")]
+    assert pruned[10:].tolist() == [1, 0.8, 1, 1, 1] and pruned[:10].sum() == 7
+    found.save(tmp_path / "results.jsonl")
+    again = Scores.load(tmp_path / "results.jsonl")
+    assert np.array_equal(again.right[Setting(0.11, "uniform")], pruned)
+    assert again.yes == [True] * 5 + [False] * 5 + [None] * 5
+    text = report(again)
+    assert text == report(found)
+    mean, reach = pruned.mean(), 2.1448 * pruned.std(ddof=1) / 15**0.5
+    assert f"| uniform | {mean:.3f} ({mean - reach:.3f}-{mean + reach:.3f}) |" in text
+    assert "McNemar" not in text  # it counts right and wrong alone
+    plot(again, tmp_path / "accuracy.png")
+
+
 def test_plot(tmp_path):
     plot(scores(), tmp_path / "accuracy.png")
     assert (tmp_path / "accuracy.png").read_bytes().startswith(b"\x89PNG")
