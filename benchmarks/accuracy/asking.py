@@ -7,20 +7,30 @@ equally often, and what drifts on a machine drifts for all of them.
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import openai
 from tqdm import tqdm
 
-from ..common import read_lines
-from .questions import Item
+from ..common import appended_lines, read_lines
 from .settings import Setting
 
 Answers = dict[tuple[str, str], dict[str, Any]]
 """(item id, setting) -> {"answer": text, "prompt_tokens": int}."""
+
+
+class Asked(Protocol):
+    """What can be asked: a question about a picture, or a request that somebody once made."""
+
+    @property
+    def id(self) -> str:
+        """Its name, of which there is one."""
+
+    @property
+    def request(self) -> dict[str, Any]:
+        """Body of the chat request: `messages`, and what else goes with them."""
 
 
 def read_answers(path: Path) -> Answers:
@@ -36,21 +46,25 @@ class Endpoint:
         self.client = openai.AsyncOpenAI(base_url=url, api_key=api_key, max_retries=2, timeout=600)
         self.model, self.max_tokens, self.stock = model, max_tokens, stock
 
-    async def ask(self, item: Item, setting: Setting) -> dict[str, Any]:
+    async def ask(self, item: Asked, setting: Setting) -> dict[str, Any]:
         """The answer to one question in one setting, and the length of its prompt."""
-        content: Any = [item.part, {"type": "text", "text": item.question}]
-        reply = await self.client.chat.completions.create(
-            model=self.model,
-            messages=[{"role": "user", "content": content}],
-            max_tokens=self.max_tokens,
-            temperature=0,
-            extra_body=None if self.stock else {"script": setting.request},
-        )
+        reply = await self.client.chat.completions.create(**self.arguments(item, setting))
         answer = reply.choices[0].message.content or ""
         tokens = reply.usage.prompt_tokens if reply.usage else 0
         return {"answer": answer.strip(), "prompt_tokens": tokens}
 
-    async def available(self, item: Item, settings: list[Setting]) -> list[Setting]:
+    def arguments(self, item: Asked, setting: Setting) -> dict[str, Any]:
+        """What the client is called with for one question in one setting."""
+        others = {name: value for name, value in item.request.items() if name != "messages"}
+        return {
+            "model": self.model,
+            "messages": item.request["messages"],
+            "max_tokens": self.max_tokens,
+            "temperature": 0,
+            "extra_body": others if self.stock else others | {"script": setting.request},
+        }
+
+    async def available(self, item: Asked, settings: list[Setting]) -> list[Setting]:
         """The settings whose source of relevance the endpoint's model has; asks one question."""
         sources = dict.fromkeys(s.relevance for s in settings if s.relevance is not None)
         for source in list(sources):
@@ -65,30 +79,53 @@ class Endpoint:
 
 async def ask_all(
     endpoint: Endpoint,
-    items: Sequence[Item],
+    items: Sequence[Asked],
     settings: Sequence[Setting],
     answers: Answers,
     path: Path,
     concurrency: int,
 ) -> None:
+    """Ask every question in every setting, under a progress bar; see `ask_missing`."""
+    pairs = [(item, setting) for item in items for setting in settings]
+    with tqdm(total=len(pairs), initial=len(answers), unit="answer", mininterval=1) as bar:
+        await ask_missing(endpoint, pairs, answers, path, concurrency, bar.update)
+
+
+async def ask_missing(
+    endpoint: Endpoint,
+    pairs: Iterable[tuple[Asked, Setting]],
+    answers: Answers,
+    path: Path,
+    concurrency: int,
+    answered: Callable[[], object],
+) -> None:
     """Ask what `answers` does not have yet, and add it there and to the end of the file.
 
+    Args:
+        answered: called after each answer.
+
     Raises:
-        openai.OpenAIError: a request failed; what was answered before is in the file.
+        ValueError: a question was refused; names it. What was answered before is in the file.
+        openai.OpenAIError: the endpoint does not answer.
     """
-    pairs = [(item, setting) for item in items for setting in settings]
     left = iter([(i, setting) for i, setting in pairs if (i.id, str(setting)) not in answers])
-    with (
-        path.open("a", encoding="utf-8") as out,
-        tqdm(total=len(pairs), initial=len(answers), unit="answer", mininterval=1) as bar,
-    ):
+    with appended_lines(path) as append:
 
         async def work() -> None:
             for item, setting in left:
-                reply = await endpoint.ask(item, setting)
+                try:
+                    reply = await endpoint.ask(item, setting)
+                except openai.BadRequestError as error:
+                    raise ValueError(f"question {item.id} at {setting}: {said(error)}") from None
                 entry = {"item": item.id, "setting": str(setting)} | reply
                 answers[item.id, str(setting)] = entry
-                print(json.dumps(entry), file=out, flush=True)
-                bar.update()
+                append(entry)
+                answered()
 
         await asyncio.gather(*(work() for _ in range(concurrency)))
+
+
+def said(error: openai.APIStatusError) -> str:
+    """The server's own words about why it refuses a request."""
+    words = error.body.get("message") if isinstance(error.body, dict) else None
+    return str(words or error.message)

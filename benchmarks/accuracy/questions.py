@@ -45,6 +45,12 @@ class Item:
         kind = f"{self.modality}_url"
         return {"type": kind, kind: {"url": self._data_url()}}
 
+    @property
+    def request(self) -> dict[str, Any]:
+        """Body of the chat request that asks it."""
+        content = [self.part, {"type": "text", "text": self.question}]
+        return {"messages": [{"role": "user", "content": content}]}
+
     def _data_url(self) -> str:
         if isinstance(self.picture, bytes):
             files, media = [self.picture], "image/png"
