@@ -50,6 +50,8 @@ from .launch import VllmServer
 
 RATIOS = (0.5, 0.35, 0.22, 0.16, 0.11, 0.08, 0.056, 0.04, 0.028, 0.02)
 DEMO_QUESTIONS = 300
+FIRST_LOOK = 16
+"""Questions of which one at least must be answered right unpruned."""
 PAIRS = 12
 """Requests whose time to the first token is measured, unpruned and pruned."""
 NOTHING_SHOWN, WRONG_INPUT, STOPPED = 1, 2, 130
@@ -116,10 +118,14 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _tune(args: argparse.Namespace) -> int:
+    for name in ("concurrency", "max_tokens", "limit"):
+        if (number := getattr(args, name)) is not None and number < 1:
+            flag = name.replace("_", "-")
+            raise ValueError(f"--{flag} must be at least 1, got {number}")
     limit, error = _accepted(args)
     questions, run = _questions(args)
     check_enough(len(questions), limit, error)
-    settings = grid(args.ratios, args.modes, args.sources)[1:]
+    settings = _settings(args)
     args.out.mkdir(parents=True, exist_ok=True)
     with _server(args) as url:
         search, times = asyncio.run(_search(args, url, questions, settings, run))
@@ -129,6 +135,7 @@ def _tune(args: argparse.Namespace) -> int:
         f"{len(questions) * (len(search.settings) + 1)}",
         "machine": "a server" if args.url else common.machine(),
         **common.repeatable(),
+        "command": shlex.join(["vllm-script", *sys.argv[1:]]),
     }
     common.write_lines(args.out / "settings.jsonl", findings.lines(search, about, times))
     findings.plot(search, args.out / "tune.png")
@@ -159,6 +166,7 @@ async def _search(
             print(f"left out: {words}", file=sys.stderr)
         with Progress(losses) as progress:
             search = Search(losses, questions, settings, *_accepted(args), progress.show)
+            await losses.check_truth(search.testing[:FIRST_LOOK])
             await search.run()
             return search, await _times(args, search, progress)
     except openai.OpenAIError as error:
@@ -185,6 +193,14 @@ async def _times(args: argparse.Namespace, search: Search, progress: Progress) -
             append({"setting": name, "seconds": pairs[-1]})
         progress.show("timing the first token")
     return Times(*zip(*pairs, strict=True))
+
+
+def _settings(args: argparse.Namespace) -> list[Setting]:
+    """What is tried."""
+    for ratio in args.ratios:
+        if not 0 < ratio < 1:
+            raise ValueError(f"--ratios must be above 0 and below 1, got {ratio:g}")
+    return grid(args.ratios, args.modes, args.sources)[1:]
 
 
 def _accepted(args: argparse.Namespace) -> tuple[float, float]:

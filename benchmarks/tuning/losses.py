@@ -68,6 +68,22 @@ class Losses:
         refused: str | None = self.known[key].get("refused")
         return refused
 
+    async def check_truth(self, questions: Sequence[Question]) -> None:
+        """Raise ValueError if not one of the unpruned answers is right: nothing could be lost."""
+        await self.ask(questions, [])
+        if not self.right(questions):
+            first = questions[0]
+            answer = self.known[first.id, str(WHOLE)]["answer"]
+            raise ValueError(
+                f"not one of {len(questions)} unpruned answers is right, so pruning could lose "
+                f"nothing. Question {first.id} is answered {answer!r}, where "
+                f"{first.answers[0]!r} is right; ask for answers in the form of the right ones"
+            )
+
+    def right(self, questions: Sequence[Question]) -> float:
+        """The share of questions that are answered right unpruned."""
+        return float(np.mean([self._score(question, WHOLE) for question in questions]))
+
     def of(self, questions: Sequence[Question], setting: Setting) -> np.ndarray:
         """The losses [n] of questions that have been asked unpruned and in the setting."""
         return np.array([self._score(q, WHOLE) - self._score(q, setting) for q in questions])

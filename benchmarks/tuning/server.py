@@ -42,12 +42,17 @@ async def allowed(
             f"unpruned answers are what is compared with, and the server gives none: {refused}"
         )
     left, said_no = list(settings), []
-    for setting in _examples(settings):
-        if setting in left and (refused := await losses.refusal(question, setting)):
-            key = "relevance" if refused.startswith("relevance") else "keep_ratio"
-            value = getattr(setting, key)
-            left = [other for other in left if getattr(other, key) != value]
+    for source in dict.fromkeys(s.relevance for s in settings if s.relevance is not None):
+        example = next(setting for setting in left if setting.relevance == source)
+        if refused := await losses.refusal(question, example):
+            left = [setting for setting in left if setting.relevance != source]
             said_no.append(refused)
+    while left:
+        example = min(left, key=lambda setting: setting.keep_ratio)
+        if not (refused := await losses.refusal(question, example)):
+            break
+        left = [setting for setting in left if setting.keep_ratio != example.keep_ratio]
+        said_no.append(refused)
     if not left:
         raise Unusable(f"the server takes none of these settings: {said_no[-1]}")
     smallest = min(left, key=lambda setting: setting.keep_ratio)
@@ -59,13 +64,6 @@ async def allowed(
             f"{smallest.keep_ratio:g}. Start it as vllm serve ... --plugin script"
         )
     return left, said_no
-
-
-def _examples(settings: Sequence[Setting]) -> list[Setting]:
-    """A setting for each source of relevance, and one for each keep ratio."""
-    by_source = {s.relevance: s for s in settings if s.relevance is not None}
-    by_ratio = {s.keep_ratio: s for s in reversed(settings)}
-    return [*by_source.values(), *by_ratio.values()]
 
 
 async def first_token_seconds(endpoint: Endpoint, question: Question, setting: Setting) -> float:
