@@ -1,12 +1,13 @@
 """Look for the smallest keep ratio that is shown to lose no more than a limit.
 
-A part of the questions compares the methods. It settles which method is tried, and no more: from
-the smallest keep ratio up, methods that are clearly worse than the best are dropped, until the best
-one seems to keep to the limit. The other questions test that method, from the largest keep ratio
-down, each with the bet of evidence.py, and end with the first that does not win it.
+A part of the questions compares the methods. It settles which method is tried in which order, and
+no more: from the smallest keep ratio up, methods that are clearly worse than the best are dropped,
+until the first that is left seems to keep to the limit. The other questions test that method, from
+the largest keep ratio down, each with the bet of evidence.py, and end with the first that does not
+win it.
 
-So a setting is tested only where all larger keep ratios were shown, and the method does not depend
-on the questions that test it. Then each bet may be wrong with the whole error, and the probability
+So a setting is tested only where those before it were shown, and the order does not depend on the
+questions that test it. Then each bet may be wrong with the whole error, and the probability
 that any setting is shown which loses more than the limit is still at most `error`. This is the
 fixed-sequence testing of Angelopoulos et al., "Learn then Test", 2021 (arXiv 2110.01052).
 """
@@ -92,52 +93,56 @@ class Search:
         """The smallest keep ratio that was shown; None while there is none."""
         return next((tried for tried in reversed(self.tested) if tried.shown), None)
 
+    @property
+    def forgiven(self) -> float:
+        """The most that a method may lose of the comparing questions to seem within the limit."""
+        return self.limit * len(self.comparing)
+
     async def run(self) -> None:
         """Compare the methods, and test the best."""
-        method = await self._best_method()
-        for setting in self._by_ratio(method)[::-1]:
+        for setting in await self._order_of_tests():
             tried = await self._test(setting)
             self.tested.append(tried)
             if not tried.shown:
                 return
 
     def _by_ratio(self, method: str) -> list[Setting]:
-        """The settings of a method, from the smallest keep ratio up."""
+        """The settings of a method, from the largest keep ratio down."""
         own = [setting for setting in self.settings if setting.method == method]
-        return sorted(own, key=lambda setting: setting.keep_ratio)
+        return sorted(own, key=lambda setting: -setting.keep_ratio)
 
-    async def _best_method(self) -> str:
-        """The method that seems to keep to the limit at the smallest keep ratio."""
+    async def _order_of_tests(self) -> list[Setting]:
+        """The settings of the method to test, in the order of the tests.
+
+        It is the first method that is not clearly worse than another one. The order goes down in
+        steps that halve the way to the keep ratio where the method seems to keep to the limit, and
+        from there through every one.
+        """
         left = self.methods
         if not self.comparing:
-            return left[0]
-        for settings in zip(*map(self._by_ratio, self.methods), strict=True):
-            left = await self._compare([s for s in settings if s.method in left])
-            best = self.compared[next(s for s in settings if s.method == left[0])]
-            if len(left) == 1 or len(best.losses) == len(self.comparing):
+            return self._by_ratio(left[0])
+        for place in reversed(range(len(self._by_ratio(left[0])))):
+            left = await self._compare([self._by_ratio(method)[place] for method in left])
+            own = self._by_ratio(left[0])
+            if self.compared[own[place]].losses.sum() <= self.forgiven:
                 break
-        return left[0]
+        return [own[step] for step in _halving_steps(place)] + own[place:]
 
     async def _compare(self, settings: list[Setting]) -> list[str]:
-        """Compare methods at one keep ratio until the best one is known to lose too much, or alone.
-
-        Returns:
-            the methods that are not clearly worse than the best, which is the first.
-        """
+        """Compare methods at one keep ratio, and return those not clearly worse than the best."""
         asked: list[Question] = []
         lost = ""
         for block in _blocks(self.comparing):
             line = f"comparing {len(settings)} methods at {settings[0].keep_ratio:g}{lost}"
             await self.losses.ask(block, settings, partial(self.looked, line))
             asked += block
-            found = {s: self.losses.of(asked, s) for s in settings}
-            self.compared |= {s: Tried(s, losses) for s, losses in found.items()}
-            settings = sorted(settings, key=lambda s: found[s].sum())
-            best = found[settings[0]]
-            lost = f", {settings[0]}: {self.in_points(self.compared[settings[0]])}"
-            settings = [s for s in settings if not is_clearly_worse(found[s], best)]
-            if len(settings) == 1 or best.sum() > self.limit * len(self.comparing):
-                break
+            found = {setting: self.losses.of(asked, setting) for setting in settings}
+            self.compared |= {setting: Tried(setting, own) for setting, own in found.items()}
+            best = min(settings, key=lambda setting: found[setting].sum())
+            lost = f", {best}: {self.in_points(self.compared[best])}"
+            settings = [s for s in settings if not is_clearly_worse(found[s], found[best])]
+            if found[best].sum() > self.forgiven:
+                break  # at this keep ratio they all lose too much
         return [setting.method for setting in settings]
 
     async def _test(self, setting: Setting) -> Tried:
@@ -187,6 +192,14 @@ def is_clearly_worse(losses: np.ndarray, best: np.ndarray) -> bool:
     differing = int((losses != best).sum())
     ways = sum(math.comb(differing, more) for more in range(worse, differing + 1))
     return bool(ways < CLEARLY * 2**differing)
+
+
+def _halving_steps(end: int) -> Iterator[int]:
+    """Places from 0 on whose distance to `end` is halved each time, without `end`."""
+    place = 0
+    while place < end:
+        yield place
+        place += max(1, (end - place) // 2)
 
 
 def _blocks(questions: Sequence[Question]) -> Iterator[Sequence[Question]]:

@@ -96,7 +96,7 @@ class Known:
 @pytest.mark.parametrize("gained", [0, 0.05], ids=["losses", "losses and gains"])
 def test_a_setting_that_loses_too_much_is_seldom_shown(gained):
     """Every method loses the limit at 0.11 and more below, and methods share half their losses."""
-    limit, number, runs, wrong = 0.05, 100, 200, 0
+    limit, number, runs, wrong, right = 0.05, 100, 200, 0, 0
     rng = np.random.default_rng(0)
     for _ in range(runs):
         shared, losses = rng.random(number), {}
@@ -106,8 +106,11 @@ def test_a_setting_that_loses_too_much_is_seldom_shown(gained):
             losses[setting] = 1.0 * (own < lost) - (own > 1 - gained)
         search = Search(Known(losses), range(number), SETTINGS, limit, 0.05)
         asyncio.run(search.run())
-        wrong += search.chosen is not None and search.chosen.setting.keep_ratio <= 0.11
-    assert 0 < wrong / runs <= 0.05
+        found = search.chosen and search.chosen.setting.keep_ratio
+        wrong += found is not None and found <= 0.11
+        right += found is not None and found > 0.11
+    assert wrong / runs <= 0.05
+    assert right / runs > (0.2 if gained else 0.9)
 
 
 @pytest.mark.parametrize(
