@@ -34,6 +34,7 @@ setup(
         "vllm_script.benchmarks.scenes",
         "vllm_script.benchmarks.serving",
         "vllm_script.benchmarks.soaking",
+        "vllm_script.benchmarks.tuning",
         "vllm_script.kernels",
         "vllm_script.kernels.greedy_map",
         "vllm_script.kernels.reduce_graph",

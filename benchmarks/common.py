@@ -127,6 +127,25 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return found
 
 
+@contextmanager
+def appended_lines(path: Path) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+    """A function that adds an object to the end of a file of JSON lines, at once.
+
+    A line that a killed run has cut short is ended first, so that the next one stands alone.
+    """
+    with path.open("a+b") as out:
+        if out.tell():
+            out.seek(-1, os.SEEK_END)
+            if out.read() != b"\n":
+                out.write(b"\n")
+
+        def append(line: Mapping[str, Any]) -> None:
+            out.write(json.dumps(line).encode() + b"\n")
+            out.flush()
+
+        yield append
+
+
 def write_lines(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
     """Replace a file of JSON lines; it is never seen half written."""
     draft = path.with_name(f"{path.name}.part")

@@ -7,17 +7,15 @@ equally often, and what drifts on a machine drifts for all of them.
 from __future__ import annotations
 
 import asyncio
-import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import openai
 from tqdm import tqdm
 
-from ..common import read_lines
-from .questions import Item
+from ..common import appended_lines, read_lines
 from .settings import BLIND, Setting
 
 Answers = dict[tuple[str, str], dict[str, Any]]
@@ -25,6 +23,18 @@ Answers = dict[tuple[str, str], dict[str, Any]]
 the probabilities of the likeliest first tokens."""
 TOP_TOKENS = 20
 """The likeliest first tokens that an answer comes with, as many as vLLM gives by default."""
+
+
+class Asked(Protocol):
+    """What can be asked: a question about a picture, or a request that somebody once made."""
+
+    @property
+    def id(self) -> str:
+        """Its name, of which there is one."""
+
+    @property
+    def request(self) -> dict[str, Any]:
+        """Body of the chat request: `messages`, and what else goes with them."""
 
 
 def read_answers(path: Path) -> Answers:
@@ -56,17 +66,9 @@ class Endpoint:
             {"logprobs": True, "top_logprobs": TOP_TOKENS} if first_tokens else {}
         )
 
-    async def ask(self, item: Item, setting: Setting) -> dict[str, Any]:
+    async def ask(self, item: Asked, setting: Setting) -> dict[str, Any]:
         """The answer to one question in one setting, and the length of its prompt."""
-        messages: Any = item.messages(with_picture=setting != BLIND)
-        reply = await self.client.chat.completions.create(
-            model=self.model,
-            messages=messages,
-            max_tokens=self.max_tokens,
-            temperature=0,
-            extra_body=None if self.stock else {"script": setting.request},
-            **self.logprobs,
-        )
+        reply = await self.client.chat.completions.create(**self.arguments(item, setting))
         answer = reply.choices[0].message.content or ""
         tokens = reply.usage.prompt_tokens if reply.usage else 0
         found: dict[str, Any] = {"answer": answer.strip(), "prompt_tokens": tokens}
@@ -74,7 +76,20 @@ class Endpoint:
             found["first"] = _probabilities(reply.choices[0].logprobs.content)
         return found
 
-    async def available(self, item: Item, settings: list[Setting]) -> list[Setting]:
+    def arguments(self, item: Asked, setting: Setting) -> dict[str, Any]:
+        """What the client is called with for one question in one setting."""
+        others = dict(item.request)
+        messages = others.pop("messages")
+        return {
+            "model": self.model,
+            "messages": _without_media(messages) if setting == BLIND else messages,
+            "max_tokens": self.max_tokens,
+            "temperature": 0,
+            "extra_body": others if self.stock else others | {"script": setting.request},
+            **self.logprobs,
+        }
+
+    async def available(self, item: Asked, settings: list[Setting]) -> list[Setting]:
         """The settings whose source of relevance the endpoint's model has; asks one question."""
         sources = dict.fromkeys(s.relevance for s in settings if s.relevance is not None)
         for source in list(sources):
@@ -89,33 +104,65 @@ class Endpoint:
 
 async def ask_all(
     endpoint: Endpoint,
-    items: Sequence[Item],
+    items: Sequence[Asked],
     settings: Sequence[Setting],
     answers: Answers,
     path: Path,
     concurrency: int,
 ) -> None:
+    """Ask every question in every setting, under a progress bar; see `ask_missing`."""
+    pairs = [(item, setting) for item in items for setting in settings]
+    with tqdm(total=len(pairs), initial=len(answers), unit="answer", mininterval=1) as bar:
+        await ask_missing(endpoint, pairs, answers, path, concurrency, bar.update)
+
+
+async def ask_missing(
+    endpoint: Endpoint,
+    pairs: Iterable[tuple[Asked, Setting]],
+    answers: Answers,
+    path: Path,
+    concurrency: int,
+    answered: Callable[[], object],
+) -> None:
     """Ask what `answers` does not have yet, and add it there and to the end of the file.
 
+    Args:
+        answered: called after each answer.
+
     Raises:
-        openai.OpenAIError: a request failed; what was answered before is in the file.
+        ValueError: a question was refused; names it. What was answered before is in the file.
+        openai.OpenAIError: the endpoint does not answer.
     """
-    pairs = [(item, setting) for item in items for setting in settings]
     left = iter([(i, setting) for i, setting in pairs if (i.id, str(setting)) not in answers])
-    with (
-        path.open("a", encoding="utf-8") as out,
-        tqdm(total=len(pairs), initial=len(answers), unit="answer", mininterval=1) as bar,
-    ):
+    with appended_lines(path) as append:
 
         async def work() -> None:
             for item, setting in left:
-                reply = await endpoint.ask(item, setting)
+                try:
+                    reply = await endpoint.ask(item, setting)
+                except openai.BadRequestError as error:
+                    raise ValueError(f"question {item.id} at {setting}: {said(error)}") from None
                 entry = {"item": item.id, "setting": str(setting)} | reply
                 answers[item.id, str(setting)] = entry
-                print(json.dumps(entry), file=out, flush=True)
-                bar.update()
+                append(entry)
+                answered()
 
         await asyncio.gather(*(work() for _ in range(concurrency)))
+
+
+def said(error: openai.APIStatusError) -> str:
+    """The server's own words about why it refuses a request."""
+    words = error.body.get("message") if isinstance(error.body, dict) else None
+    return str(words or error.message)
+
+
+def _without_media(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A chat of which the texts alone are left."""
+
+    def texts(content: Any) -> Any:
+        return content if isinstance(content, str) else [p for p in content if p["type"] == "text"]
+
+    return [message | {"content": texts(message["content"])} for message in messages]
 
 
 def _probabilities(tokens: Sequence[Any] | None) -> dict[str, float]:

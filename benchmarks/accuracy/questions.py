@@ -47,18 +47,13 @@ class Item:
     @property
     def request(self) -> dict[str, Any]:
         """Body of the chat request that asks it, the earlier turns before it."""
-        return {"messages": self.messages()}
-
-    def messages(self, *, with_picture: bool = True) -> list[dict[str, Any]]:
-        """The chat whose last message asks it; the first one has the picture or video."""
         texts = [text for turn in self.earlier for text in turn] + [self.question]
         messages: list[dict[str, Any]] = [
             {"role": ("user", "assistant")[place % 2], "content": [{"type": "text", "text": text}]}
             for place, text in enumerate(texts)
         ]
-        if with_picture:
-            messages[0]["content"].insert(0, self.part)
-        return messages
+        messages[0]["content"].insert(0, self.part)
+        return {"messages": messages}
 
     @cached_property
     def part(self) -> dict[str, Any]:

@@ -26,6 +26,10 @@ def test_line_that_was_cut_short_is_left_out(tmp_path):
         file.write('{"c": 3')
     assert common.read_lines(path) == [{"a": 1}, {"b": 2}]
     assert list(tmp_path.iterdir()) == [path]
+    for line in ({"d": 4}, {"e": 5}):
+        with common.appended_lines(path) as append:
+            append(line)
+    assert common.read_lines(path) == [{"a": 1}, {"b": 2}, {"d": 4}, {"e": 5}]
 
 
 def test_arguments_after_two_dashes_are_the_servers(monkeypatch):

@@ -1,0 +1,53 @@
+"""`vllm-script tune` on a log of requests: of a server that prunes, and of one that does not."""
+
+import json
+import sys
+
+import pytest
+
+from vllm_script.server import command as shell
+
+
+@pytest.fixture
+def tune(monkeypatch, capsys, picture, tmp_path):
+    """tune(server) -> status, what it prints, what it says on stderr; nearly any loss will do."""
+    with (tmp_path / "log.jsonl").open("w") as out:
+        for seed in range(12):
+            content = [picture(112, 112, seed), {"type": "text", "text": "What is shown?"}]
+            print(json.dumps({"messages": [{"role": "user", "content": content}]}), file=out)
+
+    def tune(server):
+        words = ["vllm-script", "tune", "--url", server.url, "--log", str(tmp_path / "log.jsonl")]
+        words += ["--loss", "90", "--max-tokens", "1", "--ratios", "0.5", "0.22", "--api-key", "x"]
+        words += ["--modes", "script", "random", "--out", str(tmp_path / "out")]
+        monkeypatch.setattr(sys, "argv", words)
+        status = 0
+        try:
+            shell.main()
+        except SystemExit as ended:
+            status = ended.code
+        return status, *capsys.readouterr()
+
+    return tune
+
+
+def test_of_a_server_that_prunes(tune, pruning_server, metric, tmp_path):
+    encoded = metric(pruning_server, "script_encoder_seconds_count")
+    status, shown, error = tune(pruning_server)
+    assert status == 0, error
+    assert shown.strip().startswith("vllm serve tiny --plugin script --keep-ratio 0.22")
+    answers = [json.loads(line) for line in (tmp_path / "out" / "answers.jsonl").open()]
+    tokens = {}
+    for answer in answers:
+        if "refused" not in answer:
+            tokens.setdefault(answer["setting"].split("@ ")[1], set()).add(answer["prompt_tokens"])
+    (whole,), (half,), (fifth,) = tokens["1"], tokens["0.5"], tokens["0.22"]
+    assert whole > half > fifth
+    # Each picture is encoded once, and anew whenever it is timed.
+    assert metric(pruning_server, "script_encoder_seconds_count") - encoded >= 12 + 13
+
+
+def test_of_a_server_without_the_plugin(tune, stock_server):
+    status, shown, error = tune(stock_server)
+    assert status == 2 and not shown
+    assert "does not prune" in error and "--plugin script" in error and error.count("\n") == 1
