@@ -57,11 +57,11 @@ class Reader:
 
     def question(self, texts: Iterable[str]) -> str:
         """Return what these texts ask for; "" where they ask for nothing."""
-        text = "\n".join(filter(None, map(self.phrases.taken_out_of, texts)))
-        if len(text) <= MAX_QUERY_CHARS:
-            return text
-        half = MAX_QUERY_CHARS // 2  # of a very long text the beginning and the end
-        return text[:half] + text[-half:]
+        text = "\n".join(text.strip() for text in texts if text.strip())
+        if len(text) > MAX_QUERY_CHARS:  # the beginning and the end count
+            half = MAX_QUERY_CHARS // 2
+            text = text[:half] + text[-half:]
+        return self.phrases.taken_out_of(text)
 
 
 @dataclass
