@@ -3,9 +3,9 @@
 In the order of the method: what the query asks for (relevance), how alike the tokens of an image
 are (similarity), which of them others can stand for (reduce_graph), which to keep of the rest
 (greedy_map), and their copy (gather_rows). Each op has a float32 PyTorch reference and Triton
-kernels; scores are float32 whatever the dtype of the rows. unit_rows and normalize_relevance are
-PyTorch alone; to_device copies values of the host without a wait, ops_in_torch says what has fallen
-back to PyTorch.
+kernels; scores are float32 whatever the dtype of the rows. unit_rows, normalize_relevance and
+largest_relevance are PyTorch alone; to_device copies values of the host without a wait,
+ops_in_torch says what has fallen back to PyTorch.
 """
 
 from ._launch import ops_in_torch
@@ -15,7 +15,7 @@ from .gather import gather_rows
 from .greedy_map import greedy_map
 from .norms import inverse_norms, unit_rows
 from .reduce_graph import Pool, reduce_graph
-from .relevance import normalize_relevance, query_relevance
+from .relevance import largest_relevance, normalize_relevance, query_relevance
 from .similarity import Similarity, cosine_similarity
 from .transfer import to_device
 
@@ -28,6 +28,7 @@ __all__ = [
     "gather_rows",
     "greedy_map",
     "inverse_norms",
+    "largest_relevance",
     "normalize_relevance",
     "ops_in_torch",
     "query_relevance",

@@ -106,6 +106,20 @@ def normalize_relevance(scores: torch.Tensor) -> torch.Tensor:
     return torch.where(spread < EPSILON, 1.0, (scores - low + EPSILON) / spread)
 
 
+def largest_relevance(relevances: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Relevance [N] to several queries: of each visual token the largest.
+
+    Args:
+        relevances: [N] float32 to each query, at least one, as `normalize_relevance` scales them.
+            One that is constant says nothing and takes no part, unless all are.
+    """
+    if len(relevances) == 1:
+        return relevances[0]
+    each = torch.stack(list(relevances))  # [queries, N]
+    says_something = each.amin(1, keepdim=True) < each.amax(1, keepdim=True)
+    return torch.where(says_something | ~says_something.any(), each, 0.0).amax(0)
+
+
 def _query_relevance_triton(
     visual: torch.Tensor,
     query: torch.Tensor,

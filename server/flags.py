@@ -12,11 +12,12 @@ import argparse
 import contextlib
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 from vllm_script.config import AMOUNTS, SETTINGS, ScriptConfig
 from vllm_script.patches.engine_args import tell_who_asks, wrap_flags
-from vllm_script.setting import Choice, Number, Setting, Switch
+from vllm_script.setting import Choice, Lines, Number, Setting, Switch
 
 from .aliases import repository_of, served_names
 
@@ -79,6 +80,8 @@ def _add_setting(group: Any, setting: Setting, flag: str) -> None:
             group.add_argument(name, type=check, metavar=metavar, help=text)
         case Choice(names=names):
             group.add_argument(name, choices=list(names), metavar=metavar, help=text)
+        case Lines():
+            group.add_argument(name, type=_lines, metavar=metavar, help=text)
         case _:
             group.add_argument(name, metavar=metavar, help=text)
 
@@ -98,6 +101,15 @@ def _checked(key: str, convert: Callable[[str], Any]) -> Callable[[str], Any]:
         return value
 
     return parse
+
+
+def _lines(path: str) -> list[str]:
+    """An argparse type: the lines of a file that are not empty."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise argparse.ArgumentTypeError(f"cannot read {path}: {error}") from None
+    return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 def given_settings(args: Any) -> dict[str, Any]:

@@ -39,7 +39,7 @@ def test_every_setting_is_checked(each):
 
 
 def test_what_a_request_may_change():
-    assert (*AMOUNTS, "mode", "relevance", "query") == REQUEST_KEYS
+    assert (*AMOUNTS, "mode", "relevance", "conversation", "query") == REQUEST_KEYS
 
 
 def test_of_a_model():

@@ -14,15 +14,16 @@ from vllm_script.plan import Plan, identifier, image_key, make_plan
 with_explain_id = Explanation().mark
 
 
-def plan(query=((5, 6),), clip_digest=None, **settings):
+def plan(query=(((5, 6),),), clip_digest=None, **settings):
     config = ScriptConfig.from_dict({"relevance": "embedding"} | settings)
     return make_plan(replace(config, clip_digest=clip_digest), query)
 
 
 DIFFERENT = [
     plan(),
-    plan(query=((5, 7),)),
-    plan(query=((5,), (6,))),
+    plan(query=(((5, 7),),)),
+    plan(query=(((5,), (6,)),)),  # one question in two windows
+    plan(query=(((5,),), ((6,),))),
     plan(query=()),
     plan(keep_ratio=0.5),
     plan(visual_token_budget=64),
@@ -43,8 +44,8 @@ DIFFERENT = [
 ]
 
 EQUAL = {
-    "a mode that reads no query": (plan(mode="gsp"), plan(mode="gsp", query=((9,),))),
-    "no relevance": (plan(relevance="none"), plan(relevance="none", query=((9,),))),
+    "a mode that reads no query": (plan(mode="gsp"), plan(mode="gsp", query=(((9,),),))),
+    "no relevance": (plan(relevance="none"), plan(relevance="none", query=(((9,),),))),
     "no relevance or no query": (plan(relevance="none"), plan(query=())),
     "a parameter the mode does not read": (plan(mode="cdpruner"), plan(mode="cdpruner", tau=0.9)),
     "a CLIP that is not asked": (plan(), plan(clip_model="a", clip_digest="a")),
@@ -55,6 +56,10 @@ EQUAL = {
     "bounds on requests": (plan(), plan(max_keep_ratio=0.5)),
     "sizes of caches": (plan(), plan(cache_gb=0)),
     "kernels": (plan(kernels="triton"), plan(kernels="torch")),
+    "policies of conversations, by which queries are made": (
+        plan(),
+        plan(conversation="all", system_prompt=True, answer_phrases=["Be brief"]),
+    ),
     "routes of the server": (plan(), plan(explain=True)),
     "1 and 1.0": (plan(keep_ratio=1), plan(keep_ratio=1.0)),
 }
@@ -84,7 +89,7 @@ def test_a_plan_that_nobody_explains_is_as_it_was():
     """What is cached elsewhere under its bytes stays valid."""
     assert plan(mode="cdpruner").encode() == (
         b'{"clip_digest":null,"keep_ratio":0.11,"mode":"cdpruner","params":{"gamma":1.0,'
-        b'"pool_ratio":0.5,"seed":0,"tau":0.1,"tau_relative":true},"query":[[5,6]],'
+        b'"pool_ratio":0.5,"seed":0,"tau":0.1,"tau_relative":true},"query":[[[5,6]]],'
         b'"relevance":"embedding","version":4,"visual_token_budget":null}'
     )
     assert with_explain_id(None) is None
@@ -99,7 +104,7 @@ def test_identifiers_are_hexadecimal_digits(stock, one):
 def test_every_digit_depends_on_image_and_plan():
     """Some that read identifiers take the last four digits."""
     of_images = {identifier(f"{number}", plan())[-4:] for number in range(64)}
-    of_plans = {identifier("h", plan(query=((number,),)))[-4:] for number in range(64)}
+    of_plans = {identifier("h", plan(query=(((number,),),)))[-4:] for number in range(64)}
     assert len(of_images) > 60 and len(of_plans) > 60
 
 

@@ -19,7 +19,7 @@ from vllm_script.wire import (
     unpack,
 )
 
-PLAN = make_plan(ScriptConfig(relevance="embedding"), ((1, 2),))
+PLAN = make_plan(ScriptConfig(relevance="embedding"), (((1, 2),),))
 ITEM = PackedItem(PLAN, 3, 20, b"0123456789abcdef")
 
 

@@ -9,7 +9,7 @@ HTTP 400.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, get_args
 
@@ -17,6 +17,7 @@ from .kernels import Backend
 from .pruning import MODES, PruningParams
 from .setting import (
     Choice,
+    Lines,
     Name,
     Number,
     Prose,
@@ -32,7 +33,9 @@ DEFAULT_KEEP_RATIO = 0.11
 DEFAULT_CACHE_GB = 1.0
 AMOUNTS = ("keep_ratio", "visual_token_budget")  # how much is kept: at most one of them is given
 MAX_QUERY_CHARS = 8_192
+MAX_QUESTIONS = 8  # of a conversation, that condition one image
 RELEVANCE_SOURCES = ("auto", "clip", "embedding", "none")
+CONVERSATIONS = ("turn", "latest", "all")
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,32 @@ class ScriptConfig:
         "embedding.",
         flag="--script-relevance SOURCE",
         per_request=True,
+    )
+    conversation: str = setting(
+        "turn",
+        Choice(CONVERSATIONS),
+        "The questions of a conversation that an image is conditioned on. The policy turn takes "
+        "that of the image's own turn, for ever; latest takes the newest; all takes the image's "
+        f"own and what was asked since, the newest {MAX_QUESTIONS - 1} at most. With latest and "
+        "all a new question selects anew: the image is not encoded again, and from the first "
+        "image on the pruned prompt is computed again.",
+        flag="--script-conversation POLICY",
+        per_request=True,
+    )
+    system_prompt: bool = setting(
+        False,
+        Switch(),
+        "Whether system prompts are part of every question, as where they say what to read from "
+        "documents.",
+        flag="--script-system-prompt",
+    )
+    answer_phrases: Sequence[str] | None = setting(
+        None,
+        Lines(),
+        "The phrases that say how to answer, and not what to look for. They are left out of "
+        "questions, whatever their case.",
+        flag="--script-answer-phrases FILE",
+        unset="a short list, see vllm_script/frontend/phrases.py; an empty file leaves nothing out",
     )
     clip_model: str | None = setting(
         None,

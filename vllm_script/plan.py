@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from .budget import num_kept
 from .config import ScriptConfig
 from .pruning import MODES, PruningParams
+
+Query = tuple[tuple[tuple[int, ...], ...], ...]
+"""Token ids of questions: of each one, those of its windows, which are scored one by one."""
 
 # Raise it whenever the same plan would select other tokens than before.
 ALGORITHM_VERSION = 4
@@ -32,8 +34,8 @@ class Plan:
     """Source of relevance; `none` where the mode does not read any or there is no query."""
     clip_digest: str | None
     """Digest of the content of the CLIP checkpoint that scores, where relevance is `clip`."""
-    query: tuple[tuple[int, ...], ...]
-    """Token ids of the query, in the windows that are scored one by one."""
+    query: Query
+    """The questions; what one of them finds relevant is."""
     params: PruningParams
     """Parameters that the mode reads; the others at their defaults."""
     explain_id: str | None = None
@@ -65,7 +67,7 @@ class Plan:
         values = json.loads(data)
         version = values.pop("version")
         assert version == ALGORITHM_VERSION, f"plan version {version}, not {ALGORITHM_VERSION}"
-        values["query"] = tuple(map(tuple, values["query"]))
+        values["query"] = tuple(tuple(map(tuple, windows)) for windows in values["query"])
         values["params"] = PruningParams(**values["params"])
         return cls(**values)
 
@@ -75,8 +77,8 @@ def reads_query(config: ScriptConfig) -> bool:
     return MODES[config.mode].reads_query and config.relevance != "none"
 
 
-def make_plan(config: ScriptConfig, query: Sequence[tuple[int, ...]]) -> Plan:
-    """The plan for an image conditioned on these windows of token ids (none: no query)."""
+def make_plan(config: ScriptConfig, query: Query) -> Plan:
+    """The plan for an image that is conditioned on these questions, if there are any."""
     conditioned = reads_query(config) and len(query) > 0
     params = {name: getattr(config.params, name) for name in MODES[config.mode].reads}
     return Plan(
@@ -85,7 +87,7 @@ def make_plan(config: ScriptConfig, query: Sequence[tuple[int, ...]]) -> Plan:
         mode=config.mode,
         relevance=config.relevance if conditioned else "none",
         clip_digest=config.clip_digest if conditioned and config.relevance == "clip" else None,
-        query=tuple(query) if conditioned else (),
+        query=query if conditioned else (),
         params=PruningParams(**params),
     )
 

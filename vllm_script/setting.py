@@ -88,6 +88,17 @@ class Name(Values):
 
 
 @dataclass(frozen=True)
+class Lines(Values):
+    """A few texts, such as the lines of a file."""
+
+    def __contains__(self, value: object) -> bool:
+        return isinstance(value, list | tuple) and all(isinstance(each, str) for each in value)
+
+    def __str__(self) -> str:
+        return "a list of texts"
+
+
+@dataclass(frozen=True)
 class Prose(Values):
     """Text that people write, of at most `longest` characters."""
 

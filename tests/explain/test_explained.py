@@ -10,7 +10,7 @@ from vllm_script.explain.explained import Explanation
 from vllm_script.layout import Layout
 from vllm_script.plan import make_plan
 
-PLAN = make_plan(ScriptConfig(relevance="embedding"), ((1, 2),))
+PLAN = make_plan(ScriptConfig(relevance="embedding"), (((1, 2),),))
 LAYOUT = Layout(torch.arange(4))
 
 
@@ -24,13 +24,13 @@ def test_every_plan_gets_a_name_of_its_own():
 def test_images_in_prompt_order():
     explanation = Explanation()
     for side in (1, 2):
-        explanation.see(Image.new("RGB", (side, side)), LAYOUT, PLAN, "What?", "turn")
+        explanation.see(Image.new("RGB", (side, side)), LAYOUT, PLAN, ["What?"], "turn")
     assert [image.picture.width for image in explanation.images] == [1, 2]
     assert explanation.images[0].all_read(None)
 
 
 def test_an_image_that_was_not_sent():
     explanation = Explanation()
-    explanation.see(Image.new("RGB", (1, 1)), LAYOUT, None, "", "none")
+    explanation.see(Image.new("RGB", (1, 1)), LAYOUT, None, (), "none")
     with pytest.raises(VLLMValidationError, match="image 1 cannot be shown: send the picture"):
-        explanation.see(None, None, PLAN, "", "none")
+        explanation.see(None, None, PLAN, (), "none")

@@ -15,7 +15,7 @@ from vllm_script.layout import Layout
 from vllm_script.plan import make_plan
 
 CONFIG = ScriptConfig(relevance="embedding")
-PLAN = make_plan(CONFIG, ((1, 2),))
+PLAN = make_plan(CONFIG, (((1, 2),),))
 
 
 def layout(num_rows):

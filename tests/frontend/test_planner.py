@@ -35,6 +35,22 @@ def test_left_whole(overrides):
     assert planned({}, overrides) is None
 
 
+@pytest.mark.parametrize(
+    "policy, texts", [("turn", ["a"]), ("latest", ["c"]), ("all", ["a", "b", "c"])]
+)
+def test_a_request_chooses_the_questions_of_a_conversation(policy, texts):
+    config, _ = ScriptConfig().for_request({"conversation": policy})
+    request = ScriptRequest(queries={"image": [("a", "b", "c")]}, config=config)
+    assert request.queries_of("image", 1) == [tuple(texts)]
+
+
+@pytest.mark.parametrize("policy", ["turn", "latest", "all"])
+def test_a_text_that_the_client_chose_conditions_every_item(policy):
+    config, query = ScriptConfig().for_request({"conversation": policy, "query": "a bird"})
+    request = ScriptRequest(queries=query, config=config)
+    assert request.queries_of("image", 2) == [("a bird",)] * 2
+
+
 def test_more_than_the_server_allows():
     with pytest.raises(VLLMValidationError, match="image 0 would keep 51 .* allows 50 of its 100"):
         planned({"max_keep_ratio": 0.5}, {"visual_token_budget": 51})

@@ -1,17 +1,23 @@
 """Which text conditions which image."""
 
+from dataclasses import replace
+
 import pytest
 
-from vllm_script.config import MAX_QUERY_CHARS
+from vllm_script.config import CONVERSATIONS, MAX_QUERY_CHARS, MAX_QUESTIONS
+from vllm_script.frontend.phrases import ANSWER_PHRASES, AnswerPhrases
 from vllm_script.frontend.queries import (
     MARKS,
+    Reader,
     Scaffolding,
+    conditioning,
     item_queries,
     learn_scaffolding,
     materialize,
     raw_item_queries,
 )
 
+READER = Reader(AnswerPhrases(ANSWER_PHRASES))
 IMAGE = {"type": "image_url", "image_url": {"url": "x"}}
 
 
@@ -27,6 +33,15 @@ def assistant(words):
     return {"role": "assistant", "content": words}
 
 
+def tool(*parts):
+    return {"role": "tool", "tool_call_id": "1", "content": list(parts)}
+
+
+CALLS = {"role": "assistant", "content": None, "tool_calls": [{"id": "1", "type": "function"}]}
+SYSTEM = {"role": "system", "content": "Read the totals of invoices."}
+BRIEFLY = "Answer the question using a single word or phrase."
+
+
 @pytest.mark.parametrize(
     "messages, queries",
     [
@@ -35,7 +50,7 @@ def assistant(words):
         pytest.param([user(IMAGE, text("a"), IMAGE)], ["a", "a"], id="two images"),
         pytest.param([user(text("a"))], [], id="no image"),
         pytest.param([user(IMAGE)], [""], id="no text"),
-        pytest.param([user(IMAGE), user(text("a"))], ["a"], id="next message of the run"),
+        pytest.param([user(IMAGE), user(text("a"))], ["a"], id="next message of the stretch"),
         pytest.param(
             [user(IMAGE, text("a")), assistant("x"), user(text("b"))], ["a"], id="later turn"
         ),
@@ -44,16 +59,7 @@ def assistant(words):
             ["a", "b"],
             id="image in each turn",
         ),
-        pytest.param(
-            [{"role": "system", "content": "be brief"}, user(IMAGE, text("a"))],
-            ["a"],
-            id="system prompt",
-        ),
-        pytest.param(
-            [user(text("a")), {"role": "tool", "content": [IMAGE, text("t")]}],
-            ["a"],
-            id="image in tool output",
-        ),
+        pytest.param([SYSTEM, user(IMAGE, text("a"))], ["a"], id="system prompt"),
         pytest.param([user("plain", IMAGE)], ["plain"], id="part that is a string"),
         pytest.param(
             [user({"type": "input_image", "image_url": "x"}, {"type": "input_text", "text": "a"})],
@@ -72,20 +78,124 @@ def assistant(words):
             [{"role": "user", "content": "a"}, user(IMAGE)], ["a"], id="content that is a string"
         ),
         pytest.param([user(IMAGE), {"role": "assistant", "content": None}], [""], id="no content"),
+        # What is sent without words.
+        pytest.param(
+            [user(IMAGE), assistant("?"), user(text("a")), assistant("x"), user(text("b"))],
+            ["a"],
+            id="asked about later",
+        ),
+        pytest.param(
+            [user(text("a")), assistant("x"), user(IMAGE)], ["a"], id="nothing more said yet"
+        ),
+        pytest.param(
+            [user(text("a")), assistant("x"), user(IMAGE), assistant("y"), user(text("b"))],
+            ["b"],
+            id="the next words, once there are any",
+        ),
+        pytest.param(
+            [user(IMAGE, text(BRIEFLY)), assistant("?"), user(text("a"))],
+            ["a"],
+            id="words that say how to answer",
+        ),
+        # What tools and assistants show.
+        pytest.param([user(text("a")), tool(IMAGE, text("t"))], ["a"], id="a tool's image"),
+        pytest.param([user(text("a")), CALLS, tool(IMAGE)], ["a"], id="after a call"),
+        pytest.param(
+            [user(text("a")), CALLS, tool(IMAGE), tool(IMAGE)], ["a", "a"], id="parallel calls"
+        ),
+        pytest.param(
+            [user(text("a")), CALLS, tool(IMAGE), CALLS, tool(IMAGE), assistant("done")],
+            ["a", "a"],
+            id="step after step",
+        ),
+        pytest.param(
+            [user(text("a")), CALLS, tool(IMAGE), assistant("x"), user(text("b")), CALLS]
+            + [tool(IMAGE)],
+            ["a", "b"],
+            id="a new task",
+        ),
+        pytest.param(
+            [user(text("a")), CALLS, tool(IMAGE), user(text("b"))],
+            ["a\nb"],
+            id="and what follows in its turn",
+        ),
+        pytest.param(
+            [user(text("a")), CALLS, tool(text("done")), user(IMAGE), CALLS, tool(text("done"))]
+            + [user(IMAGE), assistant("x"), user(text("b"))],
+            ["a", "a"],
+            id="a screenshot behind a tool's words",
+        ),
+        pytest.param(
+            [user(text("a")), CALLS, tool(text("done")), user(IMAGE, text("b"))],
+            ["b"],
+            id="a user's own image behind a tool's words",
+        ),
+        pytest.param(
+            [user(text("a")), {"role": "assistant", "content": [IMAGE]}, user(text("b"))],
+            ["a"],
+            id="an assistant's image",
+        ),
+        pytest.param([CALLS, tool(IMAGE)], [""], id="nobody said anything"),
+        pytest.param(
+            [CALLS, tool(IMAGE), assistant("x"), user(text("a"))], ["a"], id="said only later"
+        ),
     ],
 )
-def test_item_queries(messages, queries):
-    assert item_queries(messages)["image"] == queries
+def test_own_questions(messages, queries):
+    found = item_queries(messages, READER)["image"]
+    assert [conditioning(each, "turn") for each in found] == [(q,) if q else () for q in queries]
+
+
+CHAT = [
+    user(IMAGE, text("a")),
+    assistant("x"),
+    user(text("b"), IMAGE),
+    assistant("y"),
+    user(text("a")),
+]
+
+
+@pytest.mark.parametrize(
+    "policy, first, second",
+    [
+        ("turn", ("a",), ("b",)),
+        ("latest", ("a",), ("a",)),
+        ("all", ("a", "b"), ("b", "a")),
+    ],
+)
+def test_policies(policy, first, second):
+    queries = item_queries(CHAT, READER)["image"]
+    assert [conditioning(each, policy) for each in queries] == [first, second]
+
+
+@pytest.mark.parametrize("policy", CONVERSATIONS)
+def test_an_image_that_nobody_asked_about(policy):
+    assert conditioning((), policy) == ()
+
+
+def test_a_long_conversation_counts_by_its_first_and_newest_questions():
+    questions = [str(number) for number in range(20)]
+    assert conditioning(questions, "all") == ("0", *questions[-(MAX_QUESTIONS - 1) :])
+
+
+def test_a_system_prompt_counts_where_the_operator_says_so():
+    reader = replace(READER, system_prompt=True)
+    messages = [SYSTEM, user(IMAGE, text("a")), assistant("x"), user(text("b"))]
+    (questions,) = item_queries(messages, reader)["image"]
+    assert questions == ("Read the totals of invoices.\na", "Read the totals of invoices.\nb")
+    (alone,) = item_queries([SYSTEM, user(IMAGE)], reader)["image"]
+    assert alone == ("Read the totals of invoices.",)
 
 
 def test_contents_that_can_be_read_once():
     messages = materialize([{"role": "user", "content": iter([IMAGE, text("a")])}])
-    assert item_queries(messages)["image"] == ["a"]
+    assert item_queries(messages, READER)["image"] == [("a",)]
     assert messages[0]["content"] == [IMAGE, text("a")]
 
 
 def test_a_document_is_cut_to_its_ends():
-    (query,) = item_queries([user(IMAGE, text("begin " + "x" * 100_000 + " end?"))])["image"]
+    messages = [user(IMAGE, text("begin " + "x" * 100_000 + " end?"))]
+    ((query,),) = item_queries(messages, READER)["image"]
     assert len(query) == MAX_QUERY_CHARS
     assert query.startswith("begin ") and query.endswith(" end?")
 
@@ -128,4 +238,11 @@ def test_learn_scaffolding(template, expected):
     ],
 )
 def test_raw_item_queries(text, scaffolding, queries):
-    assert raw_item_queries(text, {"image": "<image>"}, scaffolding) == {"image": queries}
+    found = raw_item_queries(text, {"image": "<image>"}, scaffolding, READER)
+    assert [conditioning(each, "turn") for each in found["image"]] == [(q,) for q in queries]
+
+
+def test_later_questions_of_a_raw_prompt():
+    text = "USER: <image>\nWhat? ASSISTANT: A cat.</s>USER: Why? ASSISTANT:"
+    found = raw_item_queries(text, {"image": "<image>"}, VICUNA, READER)
+    assert found["image"] == [("What?", "Why?")]

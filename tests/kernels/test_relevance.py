@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from vllm_script.kernels import normalize_relevance, query_relevance
+from vllm_script.kernels import largest_relevance, normalize_relevance, query_relevance
 from vllm_script.kernels.relevance import EPSILON
 
 VISUAL = torch.tensor([[2.0, 0.0], [0.0, 3.0], [-1.0, 0.0], [0.0, 0.0]])
@@ -29,6 +29,18 @@ def test_query_relevance_by_hand(query, polarity, expected, dtype):
 @pytest.mark.parametrize("query", [torch.zeros(1, 2), torch.full((1, 2), torch.nan)])
 def test_query_relevance_without_direction_is_one(query):
     assert torch.equal(query_relevance(VISUAL, query), torch.ones(4))
+
+
+def test_relevance_to_several_queries_is_the_largest():
+    one, other = torch.tensor([[1.0, 0.2, 0.5], [0.0, 0.9, 0.6]])
+    assert torch.equal(largest_relevance([one]), one)
+    assert torch.equal(largest_relevance([one, other]), torch.tensor([1.0, 0.9, 0.6]))
+
+
+def test_a_query_that_says_nothing_takes_no_part():
+    says, constant = torch.tensor([1.0, 0.2, 0.5]), torch.ones(3)
+    assert torch.equal(largest_relevance([constant, says]), says)
+    assert torch.equal(largest_relevance([constant, constant]), constant)
 
 
 def test_query_relevance_polarity_error():

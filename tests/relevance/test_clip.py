@@ -21,7 +21,7 @@ from vllm.v1.worker.gpu_worker import Worker
 from vllm_script.relevance.checkpoint import read
 from vllm_script.relevance.clip import ClipRelevance
 
-QUERY = ((5, 20, 21, 6),)
+QUERY = (((5, 20, 21, 6),),)
 
 
 @pytest.fixture(scope="module")
@@ -186,3 +186,13 @@ def test_a_checkpoint_that_is_not_whole(folder, change):
     config = AutoConfig.from_pretrained(folder)
     with pytest.raises(ValueError, match=r"lacks 1 of \d+ weights.*text_projection.weight"):
         ClipRelevance(config, weights, torch.float32, "cpu")
+
+
+@torch.no_grad()
+def test_what_one_of_several_questions_asks_for_is_relevant(folder):
+    clip = clip_of(folder)
+    clip = clip_of(folder)
+    states = torch.randn(9, clip.post_layernorm.normalized_shape[0])
+    one, other = ((5, 20, 21, 6),), ((5, 40, 6), (5, 41, 6))
+    alone = [clip(states, (question,)) for question in (one, other)]
+    assert torch.equal(clip(states, (one, other)), torch.maximum(*alone))

@@ -11,7 +11,7 @@ from vllm_script import plugin
 from vllm_script.config import SETTINGS, ScriptConfig
 from vllm_script.plugin import ENCODER_CACHE_MANAGER
 from vllm_script.server.flags import PLUGIN_MEANING
-from vllm_script.setting import Choice, Number, Switch
+from vllm_script.setting import Choice, Lines, Number, Switch
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +94,8 @@ def test_yaml(parser, checkpoint, tmp_path):
         ),
         (["--script-mode", "best"], ["argument --script-mode", "cdpruner"]),
         (["--script-kernels", "cuda"], ["argument --script-kernels", "triton"]),
+        (["--script-answer-phrases", "gone"], ["argument --script-answer-phrases", "read gone"]),
+        (["--script-conversation", "last"], ["argument --script-conversation", "latest"]),
         (["--plugin", "scrip"], ["argument --plugin", "script"]),
         (["--additional-config", '{"script": {"keep": 1}}'], ["unknown key 'keep' in script"]),
         (["--additional-config", '{"script": 0.5}'], ["script must be a dictionary"]),
@@ -128,7 +130,7 @@ WITH_FLAG = [setting for setting in SETTINGS if setting.flag is not None]
 
 
 @pytest.mark.parametrize("setting", WITH_FLAG, ids=lambda setting: setting.key)
-def test_every_flag_reaches_its_setting(parser, setting):
+def test_every_flag_reaches_its_setting(parser, setting, tmp_path):
     """From the command line to the settings in force, with a value that is not the default."""
     match setting.values:
         case Switch():
@@ -139,6 +141,10 @@ def test_every_flag_reaches_its_setting(parser, setting):
         case Choice(names=names):
             value = [name for name in names if name != setting.default][-1]
             arguments = [value]
+        case Lines():
+            lines = tmp_path / "lines.txt"
+            lines.write_text("Be brief\n\n  Mind the gap \n")
+            value, arguments = ["Be brief", "Mind the gap"], [str(lines)]
         case _:
             value, arguments = "some/name", ["some/name"]
     flags = [setting.flag.split()[0], *arguments]

@@ -249,7 +249,7 @@ def clip(machine, backend):
 
 def pack_item(model, modality, fields, query=(3, 9), key=b"", **changes):
     """What the worker is told of an item, with these changes of the server's settings."""
-    plan = make_plan(replace(ScriptConfig.of(model.config), **changes), (query,))
+    plan = make_plan(replace(ScriptConfig.of(model.config), **changes), ((query,),))
     layout = model.family.item_layout(model.config, modality, fields)
     return PackedItem(plan, plan.num_kept(*layout.counts), layout.num_placeholders, key)
 

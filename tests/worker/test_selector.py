@@ -11,7 +11,7 @@ from vllm_script.worker.encoded_image import EncodedImage
 from vllm_script.worker.selector import Selector
 
 WIDTH = 8
-QUERY = ((3, 4),)
+QUERY = (((3, 4),),)
 
 
 @pytest.fixture
@@ -23,8 +23,8 @@ def image():
     return EncodedImage(torch.randn(12, 3, generator=generator), features, Layout(rows))
 
 
-def plan(**settings):
-    return make_plan(ScriptConfig(visual_token_budget=4, **settings), QUERY)
+def plan(query=QUERY, **settings):
+    return make_plan(ScriptConfig(visual_token_budget=4, **settings), query)
 
 
 def test_rows_of_the_features_are_selected_by_what_enters_the_first_layer(image):
@@ -41,8 +41,20 @@ def test_embedding_relevance_reads_the_query(image):
     selector = Selector(WIDTH, embed=lambda token_ids: table[token_ids], clip=None)
     (selection,) = selector.select([image], [plan(relevance="embedding")])
     tokens = torch.nn.functional.normalize(image.features[image.layout.candidates][:, :WIDTH])
-    cosine = tokens[:, list(QUERY[0])].mean(1)
+    cosine = tokens[:, [3, 4]].mean(1)
     assert selection.relevance.argsort().tolist() == cosine.argsort().tolist()
+
+
+def test_what_one_of_several_questions_asks_for_is_relevant(image):
+    table = torch.eye(WIDTH)
+    selector = Selector(WIDTH, embed=lambda token_ids: table[token_ids], clip=None)
+    one, other = ((3, 4),), ((6,),)
+    alone = [
+        selector.select([image], [plan((question,), relevance="embedding")])[0].relevance
+        for question in (one, other)
+    ]
+    (both,) = selector.select([image], [plan((one, other), relevance="embedding")])
+    assert torch.equal(both.relevance, torch.maximum(*alone))
 
 
 def test_clip_relevance_reads_the_states_of_the_candidates(image):

@@ -119,7 +119,10 @@ def plan_of(rng, layout, clip):
         ),
     )
     windows = rng.randint(1, 4) if config.relevance == "clip" else 1
-    query = tuple(tuple(range(rng.randint(1, 60))) for _ in range(windows))
+    query = tuple(
+        tuple(tuple(range(rng.randint(1, 60))) for _ in range(windows))
+        for _ in range(rng.choice([1, 1, 3]))
+    )
     return make_plan(config, rng.choice([query, query, ()]))
 
 

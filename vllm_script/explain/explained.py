@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,10 +23,10 @@ class ExplainedImage:
     layout: Layout
     plan: Plan | None
     """How it is pruned; None where it is left whole."""
-    text: str
-    """The text that its selection depends on, "" where it depends on none."""
+    questions: Sequence[str]
+    """The questions that its selection depends on, if it does."""
     source: str
-    """Where the conditioning text came from: `turn`, `request`, `none`."""
+    """Where the questions came from: `turn`, `request`, `none`."""
 
     def all_read(self, clip_model: str | None) -> bool:
         """Whether all of the text counted; of a very long one CLIP reads the two ends.
@@ -36,7 +37,9 @@ class ExplainedImage:
         if self.plan is None or self.plan.relevance != "clip":
             return True
         assert clip_model is not None, "a plan with relevance clip has a CLIP"
-        return self.plan.query == tuple(clip_windows(clip_model, self.text))
+        return self.plan.query == tuple(
+            tuple(clip_windows(clip_model, question)) for question in self.questions
+        )
 
 
 class Explanation:
@@ -50,7 +53,12 @@ class Explanation:
         return None if plan is None else replace(plan, explain_id=secrets.token_hex(16))
 
     def see(
-        self, picture: Any, layout: Layout | None, plan: Plan | None, text: str, source: str
+        self,
+        picture: Any,
+        layout: Layout | None,
+        plan: Plan | None,
+        questions: Sequence[str],
+        source: str,
     ) -> None:
         """Keep an image, in prompt order.
 
@@ -63,4 +71,4 @@ class Explanation:
                 "alone and not image_embeds",
                 parameter="messages",
             )
-        self.images.append(ExplainedImage(picture, layout, plan, text, source))
+        self.images.append(ExplainedImage(picture, layout, plan, questions, source))

@@ -5,7 +5,8 @@ The life of a request, in the order in which vLLM calls us:
 1. Over HTTP, vLLM's request class drops what it does not know, so server/script_field.py carries
    the field `script` on. Offline it stands in `mm_processor_kwargs`.
 2. renderer.py, `render_messages`: the messages are still messages. queries.py notes for each image
-   and video the text that conditions it, and a `ScriptRequest` (request.py) lies beside the prompt.
+   and video the questions that may condition it, and a `ScriptRequest` (request.py) lies beside the
+   prompt.
 3. renderer.py, `_process_tokens`: the server's settings with the request's overrides are put into
    the `ScriptRequest`. A wrong setting ends here, as an HTTP 400; what depends on the item, such as
    the server's bound on keep ratios, in the next two steps.

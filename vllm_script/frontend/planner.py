@@ -15,18 +15,18 @@ from vllm.multimodal.processing.processor import cached_encode
 
 from ..config import ScriptConfig
 from ..layout import Layout
-from ..plan import Plan, make_plan, reads_query
+from ..plan import Plan, Query, make_plan, reads_query
 from ..relevance.windows import MAX_WINDOWS, clip_windows, first_and_last
 from .request import ScriptRequest, refusal
 
 
 def plan_item(
-    request: ScriptRequest, query: Sequence[tuple[int, ...]], layout: Layout | None, name: str
+    request: ScriptRequest, query: Query, layout: Layout | None, name: str
 ) -> Plan | None:
     """The plan of one item; None to leave it whole.
 
     Args:
-        query: windows of token ids, as `query_windows` returns them.
+        query: as `query_windows` returns it.
         layout: None where the item's size is not known: the plan then decides when it is.
         name: of the item, for the message of an error.
 
@@ -45,32 +45,45 @@ def plan_item(
 
 
 def query_windows(
-    request: ScriptRequest, text: str, tokenizer: Any, vocab_size: int
-) -> list[tuple[int, ...]]:
-    """The query in windows of token ids, for the request's source of relevance.
+    request: ScriptRequest, questions: Sequence[str], tokenizer: Any, vocab_size: int
+) -> Query:
+    """The questions in windows of token ids, for the request's source of relevance.
 
     Args:
+        questions: none of them empty.
         tokenizer, vocab_size: of the language model.
 
     Raises:
         VLLMValidationError: the client chose a text that is too long.
     """
     config = request.settings
-    if not text or not reads_query(config):
-        return []
+    if not reads_query(config):
+        return ()
     if config.relevance == "clip":
-        assert config.clip_model is not None
-        windows = clip_windows(config.clip_model, text)
-        if len(windows) > MAX_WINDOWS and isinstance(request.queries, str):
-            raise refusal(
-                "query",
-                f"query must fit in {MAX_WINDOWS} windows of CLIP's text tower, got "
-                f"{len(windows)}; shorten it to what to look for in the image",
-            )
-        return first_and_last(windows)
+        found = [_clip_windows(request, text) for text in questions]
+    else:
+        found = [_token_ids(text, tokenizer, vocab_size) for text in questions]
+    return tuple(filter(None, found))
+
+
+def _clip_windows(request: ScriptRequest, text: str) -> tuple[tuple[int, ...], ...]:
+    """A question as CLIP reads it; none where CLIP knows nothing of it."""
+    assert request.settings.clip_model is not None
+    windows = clip_windows(request.settings.clip_model, text)
+    if len(windows) > MAX_WINDOWS and isinstance(request.queries, str):
+        raise refusal(
+            "query",
+            f"query must fit in {MAX_WINDOWS} windows of CLIP's text tower, got "
+            f"{len(windows)}; shorten it to what to look for in the image",
+        )
+    return tuple(first_and_last(windows))
+
+
+def _token_ids(text: str, tokenizer: Any, vocab_size: int) -> tuple[tuple[int, ...], ...]:
+    """A question in one window of the language model's tokens; none where it knows no token."""
     token_ids = cached_encode(tokenizer, text, add_special_tokens=False)
     known = tuple(token_id for token_id in token_ids if token_id < vocab_size)
-    return [known] if known else []
+    return (known,) if known else ()
 
 
 def num_rows(plan: Plan, layout: Layout) -> int:

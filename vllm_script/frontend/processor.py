@@ -240,10 +240,10 @@ class PruningProcessor(BaseMultiModalProcessor):
         tokenizer = self.info.get_tokenizer()
         vocab_size = self.info.get_hf_config().get_text_config().vocab_size
         plans = []
-        for index, query in enumerate(queries):
-            windows = query_windows(request, query, tokenizer, vocab_size)
+        for index, questions in enumerate(queries):
+            query = query_windows(request, questions, tokenizer, vocab_size)
             layout = self._image_layout(items, index, kwargs)
-            plans.append(plan_item(request, windows, layout, f"{modality} {index}"))
+            plans.append(plan_item(request, query, layout, f"{modality} {index}"))
         return plans
 
     def _process(
@@ -352,8 +352,8 @@ class PruningProcessor(BaseMultiModalProcessor):
         """Show the request's watcher what is done to each image."""
         assert request.watcher is not None, "called where somebody watches"
         queries = request.queries_of("image", len(plans))
-        for index, (plan, query) in enumerate(zip(plans, queries, strict=True)):
+        for index, (plan, questions) in enumerate(zip(plans, queries, strict=True)):
             layout = self._image_layout(images, index, kwargs)
             reads = plan is not None and len(plan.query) > 0
-            text, source = (query, request.query_source) if reads else ("", "none")
-            request.watcher.see(images.get(index), layout, plan, text, source)
+            read, source = (questions, request.query_source) if reads else ((), "none")
+            request.watcher.see(images.get(index), layout, plan, read, source)

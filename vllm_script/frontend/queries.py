@@ -1,23 +1,34 @@
-"""Which text conditions which image or video.
+"""Which text conditions which image or video, as a person would say.
 
-An image belongs to the run of messages between two assistant messages, and all user text of that
-run conditions it, for ever: later turns never change it, so a conversation keeps its prefix cache.
-System prompts, tool output and the chat template's own words are not query text.
+A conversation falls into stretches that end with an assistant's message. What users say in a
+stretch is one question. An item's own question is
 
-A prompt that was never messages (`LLM.generate` with text or token ids) is cut into the same runs:
-the chat template is rendered once around marks, and what it wrote between them are the words that
-open a user's and an assistant's turn.
+- of an item that a user sends, that of its stretch. If nothing is said there, the next one, once
+  there is any; until then the one before;
+- of an item in a tool's result or an assistant's message, what users last said before it, and what
+  they say behind it in its stretch.
+
+Whether what is asked later counts too is the policy of the conversation, see `conditioning`. System
+prompts count where the operator says so. Tool output, the chat template's own words, and phrases
+that say how to answer (phrases.py) never do.
+
+A prompt that was never messages (`LLM.generate` with text or token ids) is cut into the same
+stretches: the chat template is rendered once around marks, and what it wrote between them are the
+words that open a user's and an assistant's turn.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from ..config import MAX_QUERY_CHARS
+from ..config import MAX_QUERY_CHARS, MAX_QUESTIONS
+from .phrases import AnswerPhrases
 
+_SYSTEM_ROLES = ("system", "developer")
+_TOOL_ROLES = ("tool", "function")
 _TEXT_PARTS = ("text", "input_text")
 _MEDIA_PARTS = {
     "image": ("image_url", "input_image", "image_pil", "image_embeds"),
@@ -34,36 +45,120 @@ def materialize(messages: Sequence[Any]) -> list[Any]:
     ]
 
 
-def item_queries(messages: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
-    """Return the conditioning texts by modality, in prompt order; "" where there is none.
+@dataclass(frozen=True)
+class Reader:
+    """What counts as a question."""
+
+    phrases: AnswerPhrases
+    """Phrases that say how to answer, and do not count."""
+
+    system_prompt: bool = False
+    """Whether system prompts are part of every question."""
+
+    def question(self, texts: Iterable[str]) -> str:
+        """Return what these texts ask for; "" where they ask for nothing."""
+        text = "\n".join(text.strip() for text in texts if text.strip())
+        if len(text) > MAX_QUERY_CHARS:  # the beginning and the end count
+            half = MAX_QUERY_CHARS // 2
+            text = text[:half] + text[-half:]
+        return self.phrases.taken_out_of(text)
+
+
+@dataclass
+class _Stretch:
+    """What users said, and the items, between two assistant messages; the second one included."""
+
+    words: list[str] = field(default_factory=list)
+    """Texts of the user's messages."""
+
+    items: list[tuple[str, bool]] = field(default_factory=list)
+    """Modality of each item, and whether it answers words from before this stretch: it came from a
+    tool or the assistant, and no user has said anything in this stretch before it."""
+
+
+def item_queries(
+    messages: Sequence[Mapping[str, Any]], reader: Reader
+) -> dict[str, list[tuple[str, ...]]]:
+    """Return the questions that may condition each item, by modality, in prompt order.
+
+    The first one is the item's own, the others are what users asked later, in their order; none is
+    empty, and an item may have none at all.
 
     Args:
         messages: OpenAI-style messages, `materialize`d.
+        reader: what counts as a question.
     """
-    queries: dict[str, list[str]] = {modality: [] for modality in _MEDIA_PARTS}
-    for run in _runs(messages):
-        texts: list[str] = []
-        items: list[str] = []
-        for message in run:
-            for kind, text in _parts(message):
-                if kind in _MEDIA_PARTS:
-                    items.append(kind)
-                elif message.get("role") == "user":
-                    texts.append(text)
-        query = _bounded("\n".join(texts).strip())
-        for modality in items:
-            queries[modality].append(query)
+    system = [
+        text
+        for message in messages
+        if message.get("role") in _SYSTEM_ROLES
+        for kind, text in _parts(message)
+        if kind == "text"
+    ]
+    return _queries(_stretches(messages), reader, "\n".join(system) if reader.system_prompt else "")
+
+
+def _stretches(messages: Sequence[Mapping[str, Any]]) -> list[_Stretch]:
+    stretch = _Stretch()
+    stretches = [stretch]
+    from_tool = False  # whether a tool has answered, and nobody has said anything since
+    for message in messages:
+        role = message.get("role")
+        parts = list(_parts(message))
+        words = [text for kind, text in parts if kind == "text" and text.strip()]
+        if role in _TOOL_ROLES:
+            from_tool = True
+        elif role != "user" or words:
+            from_tool = False
+        # Where a tool's message cannot hold images, clients send them as the user, without words.
+        returned = role != "user" or from_tool
+        stretch.items += [
+            (kind, returned and not stretch.words) for kind, _ in parts if kind in _MEDIA_PARTS
+        ]
+        if role == "user":
+            stretch.words += words
+        elif role == "assistant":
+            stretch = _Stretch()
+            stretches.append(stretch)
+    return stretches
+
+
+def _queries(
+    stretches: Sequence[_Stretch], reader: Reader, system: str = ""
+) -> dict[str, list[tuple[str, ...]]]:
+    """`item_queries` of what users said and showed.
+
+    Args:
+        system: text that is part of every question.
+    """
+    asked = [reader.question(stretch.words) for stretch in stretches]
+    queries: dict[str, list[tuple[str, ...]]] = {modality: [] for modality in _MEDIA_PARTS}
+    for index, stretch in enumerate(stretches):
+        before = next(filter(None, reversed(asked[:index])), "")
+        later = [question for question in asked[index + 1 :] if question]
+        for modality, is_answer in stretch.items:
+            if is_answer:
+                own = reader.question([before, asked[index]])
+            else:
+                own = asked[index] or next(iter(later), before)
+            questions = [reader.question([system, q]) for q in filter(None, (own, *later))]
+            queries[modality].append(tuple(questions or filter(None, [reader.question([system])])))
     return queries
 
 
-def _runs(messages: Sequence[Mapping[str, Any]]) -> Iterator[list[Mapping[str, Any]]]:
-    run: list[Mapping[str, Any]] = []
-    for message in messages:
-        run.append(message)
-        if message.get("role") == "assistant":
-            yield run
-            run = []
-    yield run
+def conditioning(questions: Sequence[str], policy: str) -> tuple[str, ...]:
+    """Return those of an item's questions that condition it.
+
+    Args:
+        questions: as `item_queries` returns them.
+        policy: `turn`, `latest` or `all`, see the setting `conversation`.
+    """
+    if policy == "turn":
+        return tuple(questions[:1])
+    if policy == "latest":
+        return tuple(questions[-1:])
+    own, *later = dict.fromkeys(questions) or [""]
+    return tuple(filter(None, (own, *later[len(later) - MAX_QUESTIONS + 1 :])))
 
 
 def _parts(message: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -123,40 +218,31 @@ def learn_scaffolding(rendered: str, token: str) -> Scaffolding:
 
 
 def raw_item_queries(
-    text: str, tokens: Mapping[str, str], scaffolding: Scaffolding
-) -> dict[str, list[str]]:
-    """Return the conditioning texts by modality, in prompt order.
+    text: str, tokens: Mapping[str, str], scaffolding: Scaffolding, reader: Reader
+) -> dict[str, list[tuple[str, ...]]]:
+    """Return what `item_queries` does, of a prompt that was never messages.
 
-    A prompt that does not follow the template is one run: all of its text counts.
+    A prompt that does not follow the template is one stretch: all of its text counts.
 
     Args:
         text: the prompt, with one token an item.
         tokens: what stands for an item, by modality.
     """
-    queries: dict[str, list[str]] = {modality: [] for modality in tokens}
-    for run in _raw_runs(text, scaffolding):
-        query = run
+    stretches = []
+    for said in _raw_stretches(text, scaffolding):
+        words = said
         for token in tokens.values():
-            query = query.replace(token, "")
-        query = _bounded(query.strip())
-        for modality, token in tokens.items():
-            queries[modality] += [query] * run.count(token)
-    return queries
+            words = words.replace(token, "")
+        items = [(m, False) for m, token in tokens.items() for _ in range(said.count(token))]
+        stretches.append(_Stretch([words], items))
+    return _queries(stretches, reader)
 
 
-def _raw_runs(text: str, scaffolding: Scaffolding) -> list[str]:
+def _raw_stretches(text: str, scaffolding: Scaffolding) -> list[str]:
     """What users said between assistants' turns."""
     opening, answer = scaffolding.user, scaffolding.assistant
     if not answer or not opening or opening not in text:
         return [text]
     # An assistant's words run until the next user's turn; so does a system prompt.
-    stretches = [stretch.partition(opening)[2] for stretch in text.split(answer)]
-    return [stretch.replace(opening, "\n") for stretch in stretches]
-
-
-def _bounded(text: str) -> str:
-    """The beginning and the end of a text that is longer than MAX_QUERY_CHARS."""
-    if len(text) <= MAX_QUERY_CHARS:
-        return text
-    half = MAX_QUERY_CHARS // 2
-    return text[:half] + text[-half:]
+    pieces = [piece.partition(opening)[2] for piece in text.split(answer)]
+    return [piece.replace(opening, "\n") for piece in pieces]

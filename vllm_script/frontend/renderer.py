@@ -17,8 +17,10 @@ from vllm.renderers.params import ChatParams
 
 from ..config import ScriptConfig
 from ..setting import SettingError
+from .phrases import ANSWER_PHRASES, AnswerPhrases
 from .queries import (
     MARKS,
+    Reader,
     Scaffolding,
     item_queries,
     learn_scaffolding,
@@ -43,15 +45,19 @@ class ScriptRenderer(HfRenderer):
 
     def __init__(self, config: Any, tokenizer: Any) -> None:
         super().__init__(config, tokenizer)
-        self._script_config = ScriptConfig.of(config.model_config)
+        settings = self._script_config = ScriptConfig.of(config.model_config)
+        phrases = settings.answer_phrases
+        self._reader = Reader(
+            AnswerPhrases(ANSWER_PHRASES if phrases is None else phrases), settings.system_prompt
+        )
 
     def render_messages(self, messages: Any, params: Any) -> Any:
-        messages, params, request = _take_request(messages, params)
+        messages, params, request = _take_request(messages, params, self._reader)
         conversation, prompt = super().render_messages(messages, params)
         return conversation, {**prompt, NOTE_KEY: request}
 
     async def render_messages_async(self, messages: Any, params: Any) -> Any:
-        messages, params, request = _take_request(messages, params)
+        messages, params, request = _take_request(messages, params, self._reader)
         conversation, prompt = await super().render_messages_async(messages, params)
         return conversation, {**prompt, NOTE_KEY: request}
 
@@ -97,12 +103,12 @@ class ScriptRenderer(HfRenderer):
             prompt["mm_processor_kwargs"] = kwargs
         return prompt
 
-    def _raw_queries(self, prompt: Any) -> Mapping[str, Sequence[str]]:
-        """Conditioning texts in a prompt that came as text or token ids."""
+    def _raw_queries(self, prompt: Any) -> Mapping[str, Sequence[Sequence[str]]]:
+        """Questions in a prompt that came as text or token ids."""
         text = prompt.get("prompt")
         if not isinstance(text, str):
             text = self.get_tokenizer().decode(prompt["prompt_token_ids"])
-        return raw_item_queries(self._bare(text), self._tokens, self._scaffolding)
+        return raw_item_queries(self._bare(text), self._tokens, self._scaffolding, self._reader)
 
     @cached_property
     def _tokens(self) -> dict[str, str]:
@@ -137,11 +143,11 @@ class ScriptRenderer(HfRenderer):
         return learn_scaffolding(self._bare(prompt["prompt"]), token)
 
 
-def _take_request(messages: Any, params: Any) -> tuple[Any, Any, ScriptRequest]:
+def _take_request(messages: Any, params: Any, reader: Reader) -> tuple[Any, Any, ScriptRequest]:
     """Messages that can be read twice, what the chat template may see, and the request in them."""
     messages = materialize(messages)
     template_kwargs = dict(params.chat_template_kwargs)
     asked = template_kwargs.pop(REQUEST_KEY, None)
     request = asked if isinstance(asked, ScriptRequest) else ScriptRequest(asked)
-    request = replace(request, queries=item_queries(messages))
+    request = replace(request, queries=item_queries(messages, reader))
     return messages, replace(params, chat_template_kwargs=template_kwargs), request

@@ -18,6 +18,7 @@ from ..config import ScriptConfig
 from ..layout import Layout
 from ..plan import Plan
 from .metrics import metrics
+from .queries import conditioning
 
 REQUEST_KEY = "script"
 """Key of what a request asks for: in `chat_template_kwargs` the client's value or a `ScriptRequest`
@@ -32,7 +33,12 @@ class ItemWatcher(Protocol):
         """Return the plan to carry out instead, so that its selection can be found again."""
 
     def see(
-        self, picture: Any, layout: Layout | None, plan: Plan | None, text: str, source: str
+        self,
+        picture: Any,
+        layout: Layout | None,
+        plan: Plan | None,
+        questions: Sequence[str],
+        source: str,
     ) -> None:
         """Take note of an image, in prompt order.
 
@@ -40,8 +46,8 @@ class ItemWatcher(Protocol):
             picture: the decoded image; None of one that came as its uuid alone.
             layout: None where the image's size is not known.
             plan: how it is pruned; None where it is left whole.
-            text: what its selection is conditioned on, "" where it is on nothing.
-            source: where that text came from: `turn`, `request`, `none`.
+            questions: what its selection is conditioned on; none where it is on nothing.
+            source: where these came from: `turn`, `request`, `none`.
         """
 
 
@@ -52,9 +58,9 @@ class ScriptRequest:
     overrides: Any = None
     """The request's `script` field as the client sent it; None where there is none."""
 
-    queries: Mapping[str, Sequence[str]] | str = field(default_factory=dict)
-    """Conditioning text of each item in prompt order, by modality; or one text for all items, that
-    the client chose."""
+    queries: Mapping[str, Sequence[Sequence[str]]] | str = field(default_factory=dict)
+    """Questions of each item in prompt order, by modality, as `item_queries` returns them; or one
+    text for all items, that the client chose."""
 
     config: ScriptConfig | None = None
     """Settings in force, the server's with the request's overrides; None until they are merged."""
@@ -85,11 +91,11 @@ class ScriptRequest:
         """Where the request's conditioning texts come from: `request` or `turn`."""
         return "request" if isinstance(self.queries, str) else "turn"
 
-    def queries_of(self, modality: str, num_items: int) -> Sequence[str]:
-        """Return the conditioning texts of the items of one modality."""
+    def queries_of(self, modality: str, num_items: int) -> Sequence[tuple[str, ...]]:
+        """Return the questions that condition each item of one modality."""
         if isinstance(self.queries, str):
-            return [self.queries] * num_items
-        return self.queries[modality]
+            return [(self.queries,) if self.queries else ()] * num_items
+        return [conditioning(each, self.settings.conversation) for each in self.queries[modality]]
 
 
 def refusal(reason: str, message: str) -> VLLMValidationError:

@@ -13,7 +13,7 @@ import torch
 from cachetools import LRUCache
 from torch import nn
 
-from ..kernels import Backend, query_relevance, to_device
+from ..kernels import Backend, largest_relevance, query_relevance, to_device
 
 CACHED_QUERIES = 1024
 _INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -107,13 +107,13 @@ class ClipRelevance(nn.Module):
             )
 
     def forward(
-        self, patch_states: torch.Tensor, windows: Sequence[tuple[int, ...]]
+        self, patch_states: torch.Tensor, query: Sequence[Sequence[tuple[int, ...]]]
     ) -> torch.Tensor:
-        """Score the patches of one image against the windows of a query.
+        """Score the patches of one image against some questions: what one finds relevant is.
 
         Args:
             patch_states: [N, H] of the tower, all tiles of the image: they are scaled together.
-            windows: token ids of each window, with BOS and EOS.
+            query: of each question the token ids of its windows, with BOS and EOS.
 
         Returns:
             relevance [N] float32, high = keep, as `vllm_script.kernels.normalize_relevance` scales
@@ -122,8 +122,10 @@ class ClipRelevance(nn.Module):
         Source: TRIM and CDPruner found the sign; Theia-4869/CDPruner@9541616 has the formula.
         """
         image_embeds = self.visual_projection(self.post_layernorm(patch_states))
-        text_embeds = self.text_embeds(windows)
-        return query_relevance(image_embeds, text_embeds, self.polarity, backend=self._backend)
+        embeds = map(self.text_embeds, query)
+        return largest_relevance(
+            [query_relevance(image_embeds, e, self.polarity, backend=self._backend) for e in embeds]
+        )
 
     def text_embeds(self, windows: Sequence[tuple[int, ...]]) -> torch.Tensor:
         """Projected text embeddings [M, C], one row a window; the last queries are remembered."""

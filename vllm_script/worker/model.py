@@ -231,7 +231,7 @@ class PrunedModel:
         layout = image.layout
         if (fewest := int(layout.rows.max()) + 1) > len(image.features):
             raise self._unknown(len(image.features), fewest)
-        plan = make_plan(self._script_config, query=((0, 1),))
+        plan = make_plan(self._script_config, query=(((0, 1),),))
         count = plan.num_kept(*layout.counts)
         if count is not None:
             images = self._as_in_a_step(image)

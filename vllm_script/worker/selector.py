@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import torch
 
-from ..kernels import Backend, query_relevance, to_device
-from ..plan import Plan
+from ..kernels import Backend, largest_relevance, query_relevance, to_device
+from ..plan import Plan, Query
 from ..pruning import run_modes
 from ..pruning.frames import frame_floors
 from ..pruning.task import Task
@@ -77,25 +77,27 @@ class Selector:
         visual_tokens = _rows(image.features[:, : self._hidden_size], candidates)  # [P, D]
         relevance = None
         if plan.relevance == "clip":
-            relevance = self._clip_relevance(_rows(image.states, candidates), plan)
+            relevance = self._clip_relevance(_rows(image.states, candidates), plan.query)
         elif plan.relevance == "embedding":
-            relevance = self._embedding_relevance(visual_tokens, plan)
+            relevance = self._embedding_relevance(visual_tokens, plan.query)
         floors = None
         if layout.num_frames > 1:
             floors = frame_floors(budget, layout.num_frames, layout.even)
         return Task(visual_tokens, budget, relevance, plan.mode, plan.params, floors, self._backend)
 
-    def _clip_relevance(self, states: torch.Tensor, plan: Plan) -> torch.Tensor:
+    def _clip_relevance(self, states: torch.Tensor, query: Query) -> torch.Tensor:
         """Relevance [P] of the candidates from their states [P, H] in the vision tower."""
         assert self._clip is not None, "a plan with relevance clip names a CLIP that is loaded"
-        relevance: torch.Tensor = self._clip(states, plan.query)
-        return relevance
+        return self._clip(states, query)  # type: ignore[no-any-return]
 
-    def _embedding_relevance(self, visual_tokens: torch.Tensor, plan: Plan) -> torch.Tensor:
+    def _embedding_relevance(self, visual_tokens: torch.Tensor, query: Query) -> torch.Tensor:
         """Relevance [P] of the candidates from what enters the language model, [P, D]."""
-        (query,) = plan.query
-        token_ids = to_device(torch.tensor(query), visual_tokens.device)
-        return query_relevance(visual_tokens, self._embed(token_ids), 1, backend=self._backend)
+        found = []
+        for (question,) in query:
+            token_ids = to_device(torch.tensor(question), visual_tokens.device)
+            embeds = self._embed(token_ids)
+            found.append(query_relevance(visual_tokens, embeds, 1, backend=self._backend))
+        return largest_relevance(found)
 
 
 def _candidates(image: EncodedImage) -> torch.Tensor | None:

@@ -87,7 +87,7 @@ def test_a_uuid_is_shared_by_sizes_and_never_with_a_question(mix):
     assert len({content[1]["text"] for content in contents}) == len(contents)
     for script in READING_SCRIPTS:
         config, _ = CONFIG.for_request(script)
-        assert make_plan(config, ((1,),)).query == ((1,),)
+        assert make_plan(config, (((1,),),)).query == (((1,),),)
 
 
 def test_pictures_of_a_request_differ(mix):

@@ -73,7 +73,8 @@ def test_relevance_equals_transformers(name, engine, worker_model, folder):
         rows = image.layout.candidates
         relevance = worker_model.script_clip(image.states[rows], plan.query)
     expected, num_windows = expected_relevance(folder, fields["pixel_values"][0], rows, query)
-    assert num_windows == len(plan.query) == {"one window": 1, "three windows": 3}[name]
+    (windows,) = plan.query
+    assert num_windows == len(windows) == {"one window": 1, "three windows": 3}[name]
     assert (relevance - expected).abs().max() < 1e-4
     assert relevance.std() > 0.05  # it says something
 

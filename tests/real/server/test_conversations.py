@@ -44,3 +44,36 @@ def test_50_conversations(pruning_server, uncached_server, picture, ask):
         assert answer.logprobs[0] == pytest.approx(truth.logprobs[0], abs=1e-3)
         if answer.token_ids[0] == truth.token_ids[0]:
             assert answer.logprobs[1] == pytest.approx(truth.logprobs[1], abs=1e-3)
+
+
+@pytest.mark.parametrize("policy", ["latest", "all"])
+def test_policies_that_select_anew(policy, pruning_server, uncached_server, picture, ask):
+    """A new question is as one to a server without caches, which nobody asked anything before."""
+    rng = random.Random(policy)
+    for _ in range(6):
+        messages, script = conversation(rng, picture)
+        script = {**(script or {}), "conversation": policy}
+        for end in range(1, len(messages) + 1, 2):
+            answer = ask(pruning_server, messages[:end], script, max_tokens=2)
+        truth = ask(uncached_server, messages, script, max_tokens=2)
+        assert answer.prompt_tokens == truth.prompt_tokens
+        assert answer.logprobs[0] == pytest.approx(truth.logprobs[0], abs=1e-3)
+
+
+def test_a_policy_changes_what_is_kept_and_not_how_much(pruning_server, picture, ask):
+    image = picture(168, 168, seed=721)
+    messages = [
+        {"role": "user", "content": [image, {"type": "text", "text": TEXTS[0]}]},
+        {"role": "assistant", "content": "A temple."},
+        {"role": "user", "content": TEXTS[2]},
+    ]
+    answers = {
+        policy: ask(pruning_server, messages, {"conversation": policy})
+        for policy in ("turn", "latest", "all")
+    }
+    assert len({answer.prompt_tokens for answer in answers.values()}) == 1
+    assert len({answer.logprobs for answer in answers.values()}) == 3
+    # The newest question is as one that the client names.
+    named = ask(pruning_server, messages, {"query": TEXTS[2]})
+    assert named.cached_tokens >= named.prompt_tokens - BLOCK
+    assert named.logprobs == pytest.approx(answers["latest"].logprobs, abs=1e-3)
