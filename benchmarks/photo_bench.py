@@ -145,7 +145,7 @@ def _described_text(text: str | None, has_text: bool) -> str:
         return text or ("the tower's own" if has_text else "none")
     about = TextMap.load(Path(text)).about
     return (
-        f"{Path(text).name}, learned from {about['photographs']} photographs with "
+        f"{Path(text).name}, from {about['photographs']} photographs and "
         f"{Path(about['sentences']).name}; held out {about['held out']}"
     )
 

@@ -10,7 +10,7 @@ import torch
 from vllm_script.kernels import normalize_relevance
 from vllm_script.relevance.checkpoint import read
 from vllm_script.relevance.clip import ClipRelevance
-from vllm_script.relevance.windows import clip_windows, first_and_last
+from vllm_script.relevance.windows import clip_windows
 
 from .text_map import Sentences, TextMap
 
@@ -77,7 +77,7 @@ def _clip(name: str) -> TextRelevance:
 
     @torch.inference_mode()
     def relevance(tokens: torch.Tensor, category: str) -> torch.Tensor:
-        windows = first_and_last(clip_windows(name, f"a photo of a {category}."))
+        windows = clip_windows(name, f"a photo of a {category}.")
         scored: torch.Tensor = clip(tokens, windows)
         return scored
 

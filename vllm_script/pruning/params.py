@@ -12,7 +12,7 @@ from ..setting import Number, Switch, setting, settings_of
 class PruningParams:
     """Parameters of all modes; each mode reads the ones that MODES lists for it."""
 
-    # The paper has tau 0.2, absolute, where every real token neighbours every other, and gamma 1.
+    # The paper has tau 0.2, absolute, and gamma 1. How alike real tokens are differs by tower.
     tau: float = setting(
         0.1,
         Number(-1, 1),
