@@ -42,7 +42,8 @@ def asked(folder):
     return [(p, each(p)[0]) for p, each in zip(photographs, ask, strict=True)]
 
 
-def test_vllm_gives_the_logits_of_training(trained, asked):
+def test_vllm_gives_the_logits_of_training(trained, asked, monkeypatch):
+    monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
     from vllm import LLM, SamplingParams
 
     model, processor = read(trained)
