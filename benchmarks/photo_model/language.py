@@ -19,15 +19,15 @@ def read_language(path: Path) -> tuple[Any, Any]:
         ImportError: a package that reads GGUF is not installed.
         OSError: there is nothing.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist")
     where: dict[str, Any] = {"pretrained_model_name_or_path": path}
     if path.suffix == ".gguf":
         where = {"pretrained_model_name_or_path": path.parent, "gguf_file": path.name}
-    tokenizer = AutoTokenizer.from_pretrained(**where)
+    kind = AutoConfig.from_pretrained(**where).model_type
+    if kind != "llama":
+        raise ValueError(f"{path} is a {kind}, not a Llama")
     model = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
-    if model.config.model_type != "llama":
-        raise ValueError(f"{path} is a {model.config.model_type}, not a Llama")
-    return model, tokenizer
+    return model, AutoTokenizer.from_pretrained(**where)

@@ -31,6 +31,13 @@ def test_refused_towers(folder):
         read_tower(folder / "dinov2", 3, 60)
 
 
+def test_refused_language_models(folder):
+    with pytest.raises(FileNotFoundError, match="model.gguf does not exist"):
+        read_language(folder / "model.gguf")
+    with pytest.raises(ValueError, match="is a dinov2, not a Llama"):
+        read_language(folder / "dinov2")
+
+
 @torch.no_grad()
 def test_language_model_says_what_it_did(folder, start):
     alone, _ = read_language(folder / "llama")
