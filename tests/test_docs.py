@@ -20,7 +20,7 @@ PAGES = sorted(
         *(ROOT / ".github").rglob("*.md"),
         *(ROOT / ".github").rglob("*.yml"),
         *(ROOT / name / "README.md" for name in ("vllm_script", "kernels", "server", "tests")),
-        *(ROOT / name / "README.md" for name in ("benchmarks", "benchmarks/demo_model")),
+        *(ROOT / "benchmarks" / name / "README.md" for name in ("", "demo_model", "lmms_eval")),
     ]
 )
 OPERATORS = ROOT / "server" / "README.md"
