@@ -108,16 +108,14 @@ def describe(args: argparse.Namespace) -> dict[str, Any]:
 
 def measure(args: argparse.Namespace, lmms: Lmms, settings: Sequence[Setting]) -> None:
     """Run every task in every setting that has no result yet, on one server after the other."""
-    whole, pruned = [UNPRUNED], [setting for setting in settings if setting != UNPRUNED]
-    ours = [*whole, *pruned] if args.url and not args.stock_url else pruned
-    for stock, asked in ((True, whole), (False, ours)):
-        left = [(s, t) for s in asked for t in args.tasks if not lmms.is_done(s, t)]
-        if not left or (stock and ours != pruned):
-            continue
-        with server(args, stock) as target:
-            for number, (setting, task) in enumerate(left, start=1):
-                print(f"[{number}/{len(left)}] {task}, {setting}", file=sys.stderr)
-                lmms.run(setting, task, target)
+    by_stock = [] if args.url and not args.stock_url else [UNPRUNED]
+    by_ours = [setting for setting in settings if setting not in by_stock]
+    for stock, asked in ((True, by_stock), (False, by_ours)):
+        if left := [(s, t) for s in asked for t in args.tasks if not lmms.is_done(s, t)]:
+            with server(args, stock) as target:
+                for number, (setting, task) in enumerate(left, start=1):
+                    print(f"[{number}/{len(left)}] {task}, {setting}", file=sys.stderr)
+                    lmms.run(setting, task, target)
 
 
 @contextmanager

@@ -20,7 +20,10 @@ PAGES = sorted(
         *(ROOT / ".github").rglob("*.md"),
         *(ROOT / ".github").rglob("*.yml"),
         *(ROOT / name / "README.md" for name in ("vllm_script", "kernels", "server", "tests")),
-        *(ROOT / "benchmarks" / name / "README.md" for name in ("", "demo_model", "photo_model")),
+        *(
+            ROOT / "benchmarks" / name / "README.md"
+            for name in ("", "demo_model", "lmms_eval", "photo_model")
+        ),
     ]
 )
 OPERATORS = ROOT / "server" / "README.md"

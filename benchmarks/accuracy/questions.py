@@ -44,6 +44,12 @@ class Item:
     earlier: tuple[tuple[str, str], ...] = ()
     """(question, right answer) of the turns before it, for the follow-up of a chat."""
 
+    @cached_property
+    def part(self) -> dict[str, Any]:
+        """The picture or video as a request carries it."""
+        kind = f"{self.modality}_url"
+        return {"type": kind, kind: {"url": self._data_url()}}
+
     @property
     def request(self) -> dict[str, Any]:
         """Body of the chat request that asks it, the earlier turns before it."""
@@ -54,12 +60,6 @@ class Item:
         ]
         messages[0]["content"].insert(0, self.part)
         return {"messages": messages}
-
-    @cached_property
-    def part(self) -> dict[str, Any]:
-        """The picture or video as a request carries it."""
-        kind = f"{self.modality}_url"
-        return {"type": kind, kind: {"url": self._data_url()}}
 
     def _data_url(self) -> str:
         if isinstance(self.picture, bytes):

@@ -40,7 +40,7 @@ def set_up(folder: Path) -> Path:
     Raises:
         RuntimeError: pip could not install what is needed; its message is on the terminal.
     """
-    python = python_of(folder)
+    python, wanted = python_of(folder), _fingerprint()
     if not is_set_up(folder):
         print(f"installing lmms-eval in {folder} (minutes, several GB)", file=sys.stderr)
         if not python.exists():
@@ -50,7 +50,7 @@ def set_up(folder: Path) -> Path:
                 f"pip could not install lmms-eval in {folder} (see above); it needs a network. "
                 "Try again, or give the folder of an environment that has it by --environment"
             )
-        (folder / STAMP).write_text(_fingerprint())
+        (folder / STAMP).write_text(wanted)
     return python
 
 

@@ -127,6 +127,9 @@ def test_refused_questions_and_lines_cut_short_are_asked_again(fake_server, tmp_
     path = tmp_path / "answers.jsonl"
     path.write_text(path.read_text() + '{"task": "t", "doc": 2, "te')
     assert read_answers(path).keys() == {("t", 1)}
+    fake_server.answer = lambda text: "yes"
+    asked(fake_server, tmp_path, [question(doc) for doc in range(3)])
+    assert read_answers(path).keys() == {("t", 0), ("t", 1), ("t", 2)}
 
 
 def test_the_order_of_answers_is_that_of_the_questions_under_load(fake_server, tmp_path):
@@ -135,7 +138,7 @@ def test_the_order_of_answers_is_that_of_the_questions_under_load(fake_server, t
     answers = asked(fake_server, tmp_path, questions, concurrency=8)
     assert [answer.text for answer in answers] == [f"question {doc}" for doc in range(24)]
     lines = (tmp_path / "answers.jsonl").read_text().splitlines()
-    assert sorted(json.loads(line)["doc"] for line in lines) == list(range(24))
+    assert sorted(json.loads(line)["doc"] for line in lines if line) == list(range(24))
 
 
 def test_the_plugin_imports_nothing_of_this_package():

@@ -204,6 +204,7 @@ def ask_all(
         tqdm(total=len(questions), initial=len(questions) - len(left), unit="answer") as bar,
         ThreadPoolExecutor(concurrency) as pool,
     ):
+        print(file=out)  # ends a line that was cut short
         futures = [pool.submit(server.ask, question) for question in left]
         try:
             for future in as_completed(futures):
