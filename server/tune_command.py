@@ -219,7 +219,7 @@ def _questions(args: argparse.Namespace) -> tuple[list[Question], dict[str, Any]
         found, source = read_log(args.log), args.log
     elif args.questions:
         found, source = folder_questions(args.questions), args.questions / FILE
-    elif args.url or args.model not in (None, SCRIPT_DEMO):
+    elif args.model != SCRIPT_DEMO and (args.url or args.model):
         raise ValueError(
             "there is no truth to compare with; give --questions FOLDER with questions and "
             "answers, or --log FILE with chat requests, whose unpruned answers are then the truth"
