@@ -161,7 +161,7 @@ async def _search(
             common.check_same_run(args.out, before, run)
         common.write_lines(args.out / "run.json", [run])
         losses = Losses(endpoint, args.out / "answers.jsonl", args.concurrency)
-        settings, said_no = await allowed(losses, questions[0], settings)
+        settings, said_no = await allowed(endpoint, questions[0], settings)
         for words in said_no:
             print(f"left out: {words}", file=sys.stderr)
         with Progress(losses) as progress:
