@@ -24,7 +24,7 @@ from vllm_script.pruning import MODES
 
 from .aliases import SCRIPT_DEMO, check_known
 from .explain_client import ExplainClient
-from .launch import VllmServer
+from .launch import VllmServer, show_waiting
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -106,16 +106,7 @@ def _client(args: argparse.Namespace) -> Iterator[ExplainClient]:
     check_known(model)
     env = {"VLLM_CPU_KVCACHE_SPACE": os.environ.get("VLLM_CPU_KVCACHE_SPACE", "2")}  # GiB
     flags = ("--script-explain", "--enforce-eager")
-    with VllmServer(model, *flags, env=env, progress=_show_waiting(model)) as server:
+    with VllmServer(model, *flags, env=env, progress=show_waiting(model)) as server:
         if sys.stderr.isatty():
             print(file=sys.stderr)
         yield ExplainClient(server.url, None, None)
-
-
-def _show_waiting(model: str) -> Any:
-    def show(seconds: float) -> None:
-        if sys.stderr.isatty() or round(seconds) % 10 == 0:
-            end = "\r" if sys.stderr.isatty() else "\n"
-            print(f"loading {model} ... {seconds:3.0f} s", end=end, file=sys.stderr, flush=True)
-
-    return show

@@ -114,6 +114,17 @@ class VllmServer:
             return False
 
 
+def show_waiting(model: str) -> Callable[[float], None]:
+    """A `progress` that says on stderr that a model is being loaded, in place on a terminal."""
+
+    def show(seconds: float) -> None:
+        if sys.stderr.isatty() or round(seconds) % 10 == 0:
+            end = "\r" if sys.stderr.isatty() else "\n"
+            print(f"loading {model} ... {seconds:3.0f} s", end=end, file=sys.stderr, flush=True)
+
+    return show
+
+
 def _shown(log: str) -> str:
     """The end of a log, and before it, where it is not in there, the first error.
 

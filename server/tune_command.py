@@ -46,7 +46,7 @@ from vllm_script.benchmarks.tuning.server import (
 from vllm_script.pruning import MODES
 
 from .aliases import SCRIPT_DEMO, check_known
-from .launch import VllmServer
+from .launch import VllmServer, show_waiting
 
 RATIOS = (0.5, 0.35, 0.22, 0.16, 0.11, 0.08, 0.056, 0.04, 0.028, 0.02)
 DEMO_QUESTIONS = 300
@@ -130,7 +130,7 @@ def _tune(args: argparse.Namespace) -> int:
     with _server(args) as url:
         search, times = asyncio.run(_search(args, url, questions, settings, run))
     about = run | {
-        "limit": f"{args.loss:g} points, {args.sure:g} % sure",
+        "accepted": f"{args.loss:g} points, {args.sure:g} % sure",
         "requests": f"{len(search.losses.known)}, where every setting on every question takes "
         f"{len(questions) * (len(search.settings) + 1)}",
         "machine": "a server" if args.url else common.machine(),
@@ -161,7 +161,7 @@ async def _search(
             common.check_same_run(args.out, before, run)
         common.write_lines(args.out / "run.json", [run])
         losses = Losses(endpoint, args.out / "answers.jsonl", args.concurrency)
-        settings, said_no = await allowed(losses, questions[0], settings)
+        settings, said_no = await allowed(endpoint, questions[0], settings)
         for words in said_no:
             print(f"left out: {words}", file=sys.stderr)
         with Progress(losses) as progress:
@@ -220,7 +220,7 @@ def _questions(args: argparse.Namespace) -> tuple[list[Question], dict[str, Any]
         found, source = read_log(args.log), args.log
     elif args.questions:
         found, source = folder_questions(args.questions), args.questions / FILE
-    elif args.url or args.model not in (None, SCRIPT_DEMO):
+    elif args.model != SCRIPT_DEMO and (args.url or args.model):
         raise ValueError(
             "there is no truth to compare with; give --questions FOLDER with questions and "
             "answers, or --log FILE with chat requests, whose unpruned answers are then the truth"
@@ -253,7 +253,7 @@ def _server(args: argparse.Namespace) -> Iterator[str]:
         flags.append("--enforce-eager")  # else it compiles for minutes
         env["VLLM_CPU_KVCACHE_SPACE"] = os.environ.get("VLLM_CPU_KVCACHE_SPACE", "2")  # GiB
     print(f"$ vllm serve {model} {shlex.join(flags)}", file=sys.stderr)
-    with VllmServer(model, *flags, env=env) as server:
+    with VllmServer(model, *flags, env=env, progress=show_waiting(model)) as server:
         yield server.url
 
 

@@ -153,6 +153,7 @@ def test_the_wheel_in_a_clean_environment(elsewhere):
         assert ROOT not in pathlib.Path(origin).parents
     report = elsewhere("vllm-script", "doctor", "script-demo")
     assert report.splitlines()[-1] == "All is well: pruning works here."
+    assert "--loss POINTS" in elsewhere("vllm-script", "tune", "--help")
     picture = ROOT / "benchmarks" / "scene.png"
     printed = elsewhere("python", "-c", QUESTION, picture, "What color is the cross?")
     text, usage, log = json.loads(printed.splitlines()[-1])

@@ -86,6 +86,7 @@ def plot(search: Search, path: Path) -> None:
                 alpha=1 if is_test else 0.5,
             )
         axes.axhline(100 * search.limit, color="black", linestyle="--", label="accepted")
+        axes.set_ylim(-300 * search.limit, 500 * search.limit)  # what loses more is off the picture
         ratios = sorted({setting.keep_ratio for setting in search.settings})
         axes.set_xscale("log")
         axes.set_xticks(ratios, [f"{ratio:g}" for ratio in ratios])

@@ -7,12 +7,10 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-import openai
 
-from ..accuracy.asking import Asked, Endpoint, ask_missing, read_answers, said
+from ..accuracy.asking import Asked, Endpoint, ask_missing, read_answers
 from ..accuracy.questions import is_right
 from ..accuracy.settings import WHOLE, Setting
-from ..common import appended_lines
 
 
 class Question(Asked, Protocol):
@@ -53,20 +51,6 @@ class Losses:
         pairs = [(question, s) for question in questions for s in (WHOLE, *settings)]
         arguments = (self.endpoint, pairs, self.known, self.path, self.concurrency)
         await ask_missing(*arguments, answered)
-
-    async def refusal(self, question: Question, setting: Setting) -> str | None:
-        """What the endpoint says if it refuses a setting; None if it answers."""
-        key = (question.id, str(setting))
-        if key not in self.known:
-            try:
-                found = await self.endpoint.ask(question, setting)
-            except openai.BadRequestError as error:
-                found = {"refused": said(error)}
-            self.known[key] = {"item": question.id, "setting": str(setting), **found}
-            with appended_lines(self.path) as append:
-                append(self.known[key])
-        refused: str | None = self.known[key].get("refused")
-        return refused
 
     async def check_truth(self, questions: Sequence[Question]) -> None:
         """Raise ValueError if not one of the unpruned answers is right: nothing could be lost."""

@@ -13,7 +13,7 @@ import openai
 from ..accuracy.asking import Endpoint, said
 from ..accuracy.settings import WHOLE, Setting
 from .log import media_parts
-from .losses import Losses, Question
+from .losses import Question
 
 
 class Unusable(ValueError):
@@ -26,9 +26,11 @@ async def first_model(endpoint: Endpoint) -> str:
 
 
 async def allowed(
-    losses: Losses, question: Question, settings: Sequence[Setting]
+    endpoint: Endpoint, question: Question, settings: Sequence[Setting]
 ) -> tuple[list[Setting], list[str]]:
     """Ask one question, and leave out what the server refuses.
+
+    Nothing of it is kept: the server may be another one when a run goes on.
 
     Returns:
         the settings that it takes, and its own words about each source of relevance and each keep
@@ -37,33 +39,43 @@ async def allowed(
     Raises:
         Unusable: it does not answer unpruned, or does not prune, or takes none of the settings.
     """
-    if refused := await losses.refusal(question, WHOLE):
+    whole, refused = await _prompt_tokens(endpoint, question, WHOLE)
+    if refused:
         raise Unusable(
             f"unpruned answers are what is compared with, and the server gives none: {refused}"
         )
     left, said_no = list(settings), []
     for source in dict.fromkeys(s.relevance for s in settings if s.relevance is not None):
         example = next(setting for setting in left if setting.relevance == source)
-        if refused := await losses.refusal(question, example):
+        _, refused = await _prompt_tokens(endpoint, question, example)
+        if refused:
             left = [setting for setting in left if setting.relevance != source]
             said_no.append(refused)
     while left:
         example = min(left, key=lambda setting: setting.keep_ratio)
-        if not (refused := await losses.refusal(question, example)):
+        pruned, refused = await _prompt_tokens(endpoint, question, example)
+        if not refused:
             break
         left = [setting for setting in left if setting.keep_ratio != example.keep_ratio]
         said_no.append(refused)
     if not left:
         raise Unusable(f"the server takes none of these settings: {said_no[-1]}")
-    smallest = min(left, key=lambda setting: setting.keep_ratio)
-    await losses.ask([question], [smallest])
-    pruned, whole = (losses.prompt_tokens([question], s) for s in (smallest, WHOLE))
     if pruned >= whole:
         raise Unusable(
-            f"the server does not prune: a prompt of {whole:.0f} tokens is as long at keep ratio "
-            f"{smallest.keep_ratio:g}. Start it as vllm serve ... --plugin script"
+            f"the server does not prune: a prompt of {whole} tokens is as long at keep ratio "
+            f"{example.keep_ratio:g}. Start it as vllm serve ... --plugin script"
         )
     return left, said_no
+
+
+async def _prompt_tokens(
+    endpoint: Endpoint, question: Question, setting: Setting
+) -> tuple[int, str]:
+    """The length of the prompt, and what the server says if it refuses, else an empty text."""
+    try:
+        return (await endpoint.ask(question, setting))["prompt_tokens"], ""
+    except openai.BadRequestError as error:
+        return 0, said(error)
 
 
 async def first_token_seconds(endpoint: Endpoint, question: Question, setting: Setting) -> float:
