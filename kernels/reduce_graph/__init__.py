@@ -159,9 +159,7 @@ def reduce_graph_reference(
         num_before = len(rows)
         parity = round_index % 2
         src, dst = rows[parity::2], rows[1 - parity :: 2]
-        block = similarity.block(image, src, dst)
-        threshold = edge_threshold(block, tau, tau_relative)
-        redundancy = redundancy_reference(block, threshold, gamma)
+        redundancy = _redundancy_of(similarity.block(image, src, dst), tau, tau_relative, gamma)
         order = redundancy.argsort(descending=True, stable=True)
         num_redundant = int((redundancy > 0).sum())
         most = math.ceil(MAX_DROP * len(src))
@@ -173,6 +171,13 @@ def reduce_graph_reference(
         if len(rows) == num_before:
             break
     return rows
+
+
+def _redundancy_of(
+    block: torch.Tensor, tau: float, tau_relative: bool, gamma: float
+) -> torch.Tensor:
+    """Redundancy of src tokens from their cosines with dst, which the caller need not keep."""
+    return redundancy_reference(block, edge_threshold(block, tau, tau_relative), gamma)
 
 
 def edge_threshold(
