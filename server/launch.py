@@ -32,6 +32,7 @@ class VllmServer:
         env: environment variables beside the parent's.
         start_timeout: seconds to wait for it to answer.
         progress: called with the seconds waited, about once a second while it starts.
+        python: the Python that has vLLM; None: this one.
 
     Raises:
         RuntimeError: it exits or stays silent; the message has the end of its log.
@@ -44,11 +45,12 @@ class VllmServer:
         env: Mapping[str, str] | None = None,
         start_timeout: float = 600,
         progress: Callable[[float], None] = lambda seconds: None,
+        python: str | None = None,
     ) -> None:
         self.port = _free_port()
         self.url = f"http://127.0.0.1:{self.port}/v1"
-        self._command = [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", str(model)]
-        self._command += ["--host", "127.0.0.1", "--port", str(self.port), *flags]
+        self._command = [python or sys.executable, "-m", "vllm.entrypoints.cli.main", "serve"]
+        self._command += [str(model), "--host", "127.0.0.1", "--port", str(self.port), *flags]
         self._env = {**os.environ, **(env or {})}
         self._start_timeout = start_timeout
         self._progress = progress

@@ -64,7 +64,7 @@ class Fleet:
         self._model, self._flags, self._kinds = model, tuple(flags), kinds
         self._running: dict[str, tuple[Target, ExitStack]] = {}
         self._launch = 0
-        self._given = {kind: _target(kind, url) for kind, url in urls.items()}
+        self._given = {kind: target_at(kind, url) for kind, url in urls.items()}
 
     def __enter__(self) -> Fleet:
         return self
@@ -103,7 +103,7 @@ class Fleet:
         stack = ExitStack()
         server = stack.enter_context(VllmServer(self._model, *flags, env=env, progress=waiting))
         first = process_at(server.port)
-        return _target(kind, server.url, (first, *first.children(recursive=True))), stack
+        return target_at(kind, server.url, (first, *first.children(recursive=True))), stack
 
 
 def default_flags(on_cpu: bool) -> list[str]:
@@ -121,7 +121,8 @@ def _multiplies_bfloat16() -> bool:
     return any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
-def _target(kind: str, url: str, processes: tuple[psutil.Process, ...] = ()) -> Target:
+def target_at(kind: str, url: str, processes: tuple[psutil.Process, ...] = ()) -> Target:
+    """The server of that kind that answers at an address, with or without /v1."""
     root = url.rstrip("/").removesuffix("/v1")
     headers = {"Authorization": f"Bearer {os.environ.get('OPENAI_API_KEY', 'none')}"}
     request = urllib.request.Request(f"{root}/v1/models", headers=headers)

@@ -50,7 +50,9 @@ NUM_WARPS, NUM_REGISTERS = 8, 255
 # Relevance that a program reads at once, when it looks for the largest.
 BLOCK_RELEVANCE = 4096
 
-# Values: rows of the factor start 128 bytes apart, so that no two share a cache line.
+# Values: rows of the factor start 128 bytes apart, so that no two share a cache line. The reference
+# has rows for a multiple of as many tokens too: a BLAS adds up rows that are left over in another
+# order, and equal ones would not tie.
 ROW_ALIGNMENT = 32
 
 
@@ -142,46 +144,56 @@ def greedy_map_reference(
     """`greedy_map` of one image in plain PyTorch, float32 throughout; any device.
 
     Args:
-        similarity: [N, N] cosines, which are overwritten.
+        similarity: [N, N] cosines.
         has_length: [N] bool, False for rows of zeros.
         frame: of a video, [N] int64, the number of each row's frame.
     """
     num_tokens, device = len(similarity), similarity.device
-    weight = torch.ones(num_tokens, device=device) if relevance is None else _unit_peak(relevance)
-    kernel = similarity.mul_(weight[:, None]).mul_(weight)
+    weight = torch.ones_like(similarity[0]) if relevance is None else _unit_peak(relevance)
+    # The factor of L is that of S with the weights, so S is left as it is, and weights count in
+    # the scores alone.
+    square, score = weight.square(), torch.empty_like(weight)
     # The cosine of a row with itself is 1, or 0 for a zero row; the product rounds it, and would
     # break ties by that noise.
-    residual = torch.where(has_length, weight.square(), 0.0)
-    floor = RESIDUAL_FLOOR * weight.square()
-    factor = kernel.new_empty(budget, num_tokens)
-    picks = torch.empty(budget, dtype=torch.int64, device=device)
-    peaks = kernel.new_empty(budget)
-    num_certain, room = sum(floors or ()), torch.tensor(floors or (), device=device)
+    residual = has_length.to(torch.float32)
+    # What the factor has of a token is one row: a step is a dot product for each token.
+    height, width = (-(-size // ROW_ALIGNMENT) * ROW_ALIGNMENT for size in (num_tokens, budget))
+    factor = similarity.new_zeros(height, width)
+    projected = similarity.new_empty(height)
+    picks: list[int] = []
+    is_left = torch.ones(num_tokens, dtype=torch.bool, device=device)
+    room = torch.tensor(floors or (), device=device)
+    num_certain = sum(floors or ())
     for step in range(budget):
-        peak, pick = peaks[step : step + 1], picks[step : step + 1]
-        score = torch.where(residual > floor, residual, -torch.inf)
+        torch.mul(residual, square, out=score)
         if frame is not None and step < num_certain:
-            score = _score_where_room(score, residual, weight, room[frame] > 0)
-        torch.max(score, 0, keepdim=True, out=(peak, pick))  # the first of equal ones
+            score = _score_where_room(score, weight, is_left & (room[frame] > 0))
+        best = score.max(0)  # the first of equal ones
+        peak, pick = float(best.values), int(best.indices)
+        if peak <= 0 and step >= num_certain:
+            break  # the picks span all others
+        picks.append(pick)
+        is_left[pick] = False
         if frame is not None and step < num_certain:
             room[frame[pick]] -= 1
-        row, before = factor[step], factor[:step]
-        projection = before.index_select(1, pick)[:, 0]  # [step]
-        torch.addmv(kernel.index_select(0, pick)[0], before.T, projection, alpha=-1, out=row)
-        # Where all are spanned the row is zeroed, not divided by rounding: later picks do not
-        # count.
-        row.mul_(torch.where(peak > 0, peak.rsqrt(), 0.0))
-        residual.addcmul_(row, row, value=-1).index_fill_(0, pick, -torch.inf)
-    num_valid = num_certain + (peaks[num_certain:] > 0).sum()
-    return _fill_by_weight(picks, num_valid, weight)
+        if peak > 0:  # else the picks span this one
+            torch.mv(factor[:, :step], factor[pick, :step], out=projected)
+            row = similarity[pick] - projected[:num_tokens]
+            row *= float(residual[pick]) ** -0.5
+            factor[:num_tokens, step] = row
+            residual.addcmul_(row, row, value=-1)
+        residual[pick] = 0.0
+        torch.threshold_(residual, RESIDUAL_FLOOR, 0.0)
+    rest = weight.masked_fill(~is_left, -torch.inf).argsort(descending=True, stable=True)
+    return torch.cat([torch.tensor(picks, dtype=torch.int64, device=device), rest])[:budget]
 
 
 def _score_where_room(
-    score: torch.Tensor, residual: torch.Tensor, weight: torch.Tensor, has_room: torch.Tensor
+    score: torch.Tensor, weight: torch.Tensor, is_open: torch.Tensor
 ) -> torch.Tensor:
-    """The score, or below all scores the weight, in [0, 1], of tokens whose frame has room."""
+    """The score, or below all scores the weight, in [0, 1], of tokens that can be picked."""
     score = torch.where(score > 0, score, weight - 2)
-    return score.masked_fill(~has_room | residual.isneginf(), -torch.inf)
+    return score.masked_fill(~is_open, -torch.inf)
 
 
 def _check_floors(floors: Sequence[int], lengths: list[int], budgets: list[int]) -> None:
@@ -203,18 +215,6 @@ def _unit_peak(relevance: torch.Tensor) -> torch.Tensor:
     """Scale relevance to a maximum of 1, so that its square stays in float32; constant: ones."""
     low, high = relevance.aminmax()
     return torch.where(low == high, 1.0, relevance / high)
-
-
-def _fill_by_weight(
-    picks: torch.Tensor, num_valid: torch.Tensor, weight: torch.Tensor
-) -> torch.Tensor:
-    """Replace picks after the first `num_valid` by the heaviest tokens not among those."""
-    place = torch.arange(len(picks), device=picks.device)
-    valid = place < num_valid
-    times = torch.zeros(len(weight), dtype=torch.int64, device=weight.device)
-    times.index_add_(0, picks, valid.long())  # the others are any
-    rest = weight.masked_fill(times > 0, -torch.inf).argsort(descending=True, stable=True)
-    return torch.where(valid, picks, rest[(place - num_valid).clamp(min=0)])
 
 
 def _greedy_map_triton(

@@ -57,7 +57,7 @@ NUM_WARPS, NUM_REGISTERS = 8, 255
 PAIR_CLASSES = (2048, MAX_TOKENS // 2)
 
 # Rows of similarities that the reference looks through at once, so that they stay in cache.
-REFERENCE_ROWS = 720
+REFERENCE_ROWS = 120
 
 
 class Pool(NamedTuple):
@@ -159,9 +159,7 @@ def reduce_graph_reference(
         num_before = len(rows)
         parity = round_index % 2
         src, dst = rows[parity::2], rows[1 - parity :: 2]
-        block = similarity.block(image, src, dst)
-        threshold = edge_threshold(block, tau, tau_relative)
-        redundancy = redundancy_reference(block, threshold, gamma)
+        redundancy = _redundancy_of(similarity.block(image, src, dst), tau, tau_relative, gamma)
         order = redundancy.argsort(descending=True, stable=True)
         num_redundant = int((redundancy > 0).sum())
         most = math.ceil(MAX_DROP * len(src))
@@ -173,6 +171,13 @@ def reduce_graph_reference(
         if len(rows) == num_before:
             break
     return rows
+
+
+def _redundancy_of(
+    block: torch.Tensor, tau: float, tau_relative: bool, gamma: float
+) -> torch.Tensor:
+    """Redundancy of src tokens from their cosines with dst, which the caller need not keep."""
+    return redundancy_reference(block, edge_threshold(block, tau, tau_relative), gamma)
 
 
 def edge_threshold(
@@ -189,14 +194,14 @@ def redundancy_reference(
 ) -> torch.Tensor:
     """Redundancy [S] float32 of src tokens from their cosines [S, T] with dst; high = safe to drop.
 
-    0 exactly where a token has no edge. The cosines are overwritten.
+    0 exactly where a token has no edge.
     """
     redundancy = []
     for block in similarity.split(REFERENCE_ROWS):
-        no_edge = block < threshold
-        degree = block.shape[1] - no_edge.sum(1, dtype=torch.int32)
-        strength = block.masked_fill_(no_edge, 0.0).sum(1)
-        mean_similarity = strength / degree.clamp(min=1)
+        # As float32, which is several times as fast on a CPU as to count a mask.
+        edge = torch.ge(block, threshold, out=torch.empty_like(block))
+        degree = edge.sum(1)
+        mean_similarity = edge.mul_(block).sum(1) / degree.clamp(min=1)
         redundancy.append(degree * torch.exp(gamma * (mean_similarity - threshold)))
     return torch.cat(redundancy)
 

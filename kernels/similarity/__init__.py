@@ -2,15 +2,12 @@
 
 GSP asks which tokens are alike, and QCSP what the picked tokens leave of each. On a GPU all cosines
 are computed once, by one product of the rows with themselves, and stay there as a triangle. In
-plain PyTorch they are computed block by block when they are asked for.
+plain PyTorch they are computed block by block when they are asked for: rows.py.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from threading import Lock
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -18,14 +15,11 @@ import torch
 from .._launch import launch, run_op
 from .._triton import Backend, check_features, triton
 from .._varlen import offsets_of, places_by
-from ..norms import inverse_norms, unit_rows
+from ..norms import inverse_norms
 from ..transfer import to_device
+from .base import Rows, Similarity
 from .kernel import _similarity_kernel
-
-_SETTING = Lock()
-
-Rows = torch.Tensor | slice
-"""Which rows of an image."""
+from .rows import RowSimilarity
 
 # Places in a triangle, and what they are computed from, are 32-bit integers.
 MOST_TOKENS = 46_341
@@ -35,28 +29,6 @@ ALIGNMENT = 16
 
 # Features after which sums leave the accumulator of the tensor core, see kernel.py.
 PROMOTED_FEATURES = 64
-
-
-class Similarity(ABC):
-    """Cosines of the tokens of each of some images with each other.
-
-    A row without length has cosine 0 with everything, itself included.
-    """
-
-    def __init__(self, images: Sequence[torch.Tensor], backend: Backend) -> None:
-        self.lengths = [len(image) for image in images]
-        """Tokens of each image."""
-        self.backend: Backend = backend
-        """That of `cosine_similarity`, and of the ops that read this."""
-        self.device = images[0].device
-
-    @abstractmethod
-    def block(self, image: int, rows: Rows, columns: Rows) -> torch.Tensor:
-        """Cosines [rows, columns] float32 of some tokens of an image with others, a copy."""
-
-    @abstractmethod
-    def has_length(self, image: int) -> torch.Tensor:
-        """Whether each token of an image is a row with a length, [N] bool."""
 
 
 def cosine_similarity(
@@ -106,50 +78,6 @@ def cosine_similarity(
         return RowSimilarity(images, inverse_norm, backend)
 
     return run_op("cosine_similarity", backend, x, with_triton, with_torch)
-
-
-class RowSimilarity(Similarity):
-    """Cosines that are computed in plain PyTorch when they are asked for."""
-
-    def __init__(
-        self,
-        images: Sequence[torch.Tensor],
-        inverse_norm: Sequence[torch.Tensor],
-        backend: Backend,
-    ) -> None:
-        super().__init__(images, backend)
-        self._images, self._inverse_norm = images, inverse_norm
-        # The products of bfloat16 rows are exact in float32, so these are scaled afterwards, and
-        # CPUs have instructions for that.
-        self._by_bfloat16 = self.device.type == "cpu" and images[0].dtype == torch.bfloat16
-        self._kept: tuple[int, torch.Tensor] | None = None
-
-    def block(self, image: int, rows: Rows, columns: Rows) -> torch.Tensor:
-        values = self._float32(image)
-        a, b = values[rows], values[columns]
-        if not self._by_bfloat16:
-            return a @ b.T
-        with _products_of_bfloat16():
-            products = a @ b.T
-        scale = self._inverse_norm[image].abs()
-        return products.mul_(scale[rows][:, None]).mul_(scale[columns])
-
-    def has_length(self, image: int) -> torch.Tensor:
-        return self._inverse_norm[image] != 0
-
-    def _float32(self, image: int) -> torch.Tensor:
-        """Rows of an image, [N, D] float32, of length 1 unless products are scaled afterwards."""
-        if self._kept is None or self._kept[0] != image:
-            x, inverse_norm = self._images[image], self._inverse_norm[image]
-            if self._by_bfloat16:
-                rows = x.float().contiguous()
-                if not (inverse_norm > 0).all():
-                    rows = rows.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
-                    rows[inverse_norm == 0] = 0.0  # a product of theirs may be infinite
-            else:
-                rows = unit_rows(x, inverse_norm)
-            self._kept = image, rows
-        return self._kept[1]
 
 
 class TriangleSimilarity(Similarity):
@@ -236,21 +164,3 @@ def loads_vectors(x: torch.Tensor) -> bool:
     """Whether kernels load rows in whole vectors, or with an address for each value."""
     places = x.data_ptr() // x.itemsize, x.stride(0), x.shape[1]
     return all(place % ALIGNMENT == 0 for place in places)
-
-
-@contextmanager
-def _products_of_bfloat16() -> Iterator[None]:
-    """Within, float32 products on a CPU may be computed from values rounded to bfloat16.
-
-    Of values that are bfloat16 they are the same, several times as fast where the processor has
-    instructions for it; sums are float32.
-    """
-    mkldnn: Any = torch.backends.mkldnn
-    matmul = mkldnn.matmul
-    with _SETTING:  # it is the process's
-        before = matmul.fp32_precision
-        matmul.fp32_precision = "bf16"
-        try:
-            yield
-        finally:
-            matmul.fp32_precision = before
