@@ -23,7 +23,7 @@ from . import (
 from ._launch import num_waiting_programs
 from ._sizes import MAX_TOKENS
 from ._triton import Backend, use_triton
-from .greedy_map import token_class
+from .greedy_map import program_class, token_class
 from .reduce_graph import pair_class
 
 
@@ -71,8 +71,8 @@ def _sizes(device: torch.device) -> list[int]:
     """Tokens of the smallest image of each class that kernels are compiled for."""
     smallest = {}
     for size in range(MAX_TOKENS, 0, -1):
-        classes = pair_class(size), token_class(size, num_waiting_programs(device))
-        smallest[classes] = size
+        block_tokens = token_class(size, num_waiting_programs(device))
+        smallest[pair_class(size), block_tokens, program_class(size, block_tokens)] = size
     return list(smallest.values())
 
 

@@ -34,10 +34,14 @@ from .kernel import _select_kernel
 # CPU multiplies in bfloat16; twice that is left of the copy of a picked token.
 RESIDUAL_FLOOR = 1e-5
 
-# Tokens of an image that one of its programs owns, where there are multiprocessors enough, and
-# most programs of an image: each of them reads a word of every other at every step. Not yet
+# Tokens of an image that one of its programs owns, where there are multiprocessors enough. Not yet
 # tuned on a GPU.
-TOKENS_PER_PROGRAM, MAX_PROGRAMS = 128, 64
+TOKENS_PER_PROGRAM = 128
+
+# Most programs of an image, in classes: each reads a word of every other at every step. The threads
+# of a warp compare 32 words among themselves; more take an exchange between warps. Not yet tuned on
+# a GPU.
+PROGRAM_CLASSES = 32, 64
 
 # Values of the factor that a program keeps in registers, and that it takes at once of the rest.
 # Not yet tuned on a GPU.
@@ -251,6 +255,7 @@ def _greedy_map_triton(
             [budgets[place] for place in places],
             [similarity.offsets[place] for place in places],
         ]
+        block_programs = program_class(max(own_lengths), block_tokens)
         block_chunk = max(1, CHUNK_VALUES // block_tokens)
         row_unit = max(ROW_ALIGNMENT, block_chunk)
         stride_fn = triton.cdiv(most, row_unit) * row_unit
@@ -272,8 +277,8 @@ def _greedy_map_triton(
             weight_ptr=empty(num_rows),
             residual_ptr=empty(num_rows),
             room_ptr=None if floors is None else empty(num_rows, dtype=torch.int32),
-            words_ptr=empty(num_images, 2, MAX_PROGRAMS, dtype=torch.int64),
-            newest_ptr=empty(num_images, 2, MAX_PROGRAMS),
+            words_ptr=empty(num_images, 2, block_programs, dtype=torch.int64),
+            newest_ptr=empty(num_images, 2, block_programs),
             arrivals_ptr=torch.zeros(num_images, dtype=torch.int32, device=device),
             picks_ptr=picks,
             residual_floor=RESIDUAL_FLOOR,
@@ -282,7 +287,7 @@ def _greedy_map_triton(
             BLOCK_N=block_tokens,
             BLOCK_K=max(1, RESIDENT_VALUES // block_tokens),
             BLOCK_CHUNK=block_chunk,
-            BLOCK_PROGRAMS=MAX_PROGRAMS,
+            BLOCK_PROGRAMS=block_programs,
             BLOCK_RELEVANCE=BLOCK_RELEVANCE,
             num_warps=NUM_WARPS,
             maxnreg=NUM_REGISTERS,
@@ -300,4 +305,9 @@ def token_class(longest: int, num_waiting: int) -> int:
 
     num_waiting: programs that there are room for on the device.
     """
-    return size_class(-(-longest // min(num_waiting, MAX_PROGRAMS)), (TOKENS_PER_PROGRAM,))
+    return size_class(-(-longest // min(num_waiting, PROGRAM_CLASSES[-1])), (TOKENS_PER_PROGRAM,))
+
+
+def program_class(longest: int, block_tokens: int) -> int:
+    """Posts that a program reads at once, of an image with that many tokens, or with fewer."""
+    return size_class(-(-longest // block_tokens), PROGRAM_CLASSES)

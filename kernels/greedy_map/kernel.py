@@ -16,7 +16,7 @@ from __future__ import annotations
 from .._launch import arrive, wait
 from .._triton import jit, tl
 from ..similarity.kernel import triangle_offset
-from .posts import post_argmax, read_argmax
+from .posts import post_argmax, read_posts, row_of, value_of
 
 
 @jit(varying=("frame_size", "num_certain", "num_images", "num_phases", "first_phase"))
@@ -195,28 +195,33 @@ def _select_image(
         if TOGETHER:
             wait(arrivals_ptr, phase * num_owners)
         posted = (num_picked % 2) * BLOCK_PROGRAMS
-        pick, is_new, peak, newest = read_argmax(
+        words, newests = read_posts(
             words_ptr + posted, newest_ptr + posted, num_owners, BLOCK_PROGRAMS
         )
-        if member == 0:
-            tl.store(picks_ptr + num_picked, first + pick)
-
+        best = tl.max(words, 0)
+        pick = row_of(best)
+        # These come from far, so all of them are asked for first.
         high, low = tl.maximum(row, pick), tl.minimum(row, pick)
-        entry = tl.load(triangle_ptr + triangle_offset(high, low), mask=mask, other=0.0)
-        entry *= weight * tl.load(weight_ptr + pick, cache_modifier=".cg")
+        entry = tl.load(triangle_ptr + triangle_offset(high, low))
+        pick_weight = tl.load(weight_ptr + pick, cache_modifier=".cg")
         pick_factor_ptr = factor_ptr + pick.to(tl.int64) * stride_fn
-        at_pick = _values_at_pick(pick_factor_ptr, resident, num_picked, newest)
+        stored = _stored_values(pick_factor_ptr, resident, num_picked)
+        newest = tl.sum(tl.where(words == best, newests, 0.0), 0)
+        # A weight is no variance: of picks that the others span nothing is projected out.
+        peak = tl.where(best > 0, value_of(best), 1.0)
+        scale = tl.where(best > 0, tl.div_rn(1.0, tl.sqrt_rn(peak)), 0.0)
+        entry *= weight * pick_weight
+        at_pick = tl.where(resident == num_picked - 1, newest, stored)
         projected = tl.sum(factor * at_pick[None, :], 1)
-        for start in range(BLOCK_K, num_picked, BLOCK_CHUNK):
+        for start in tl.range(BLOCK_K, num_picked, BLOCK_CHUNK, num_stages=2):
             k = start + tl.arange(0, BLOCK_CHUNK)
             # Without a mask, so that whole vectors are loaded: the row goes on behind its values.
             chunk = tl.load(own_factor_ptr[:, None] + k[None, :])
             chunk = tl.where((k < num_picked)[None, :], chunk, 0.0)
-            chunk *= _values_at_pick(pick_factor_ptr, k, num_picked, newest)[None, :]
-            projected += tl.sum(chunk, 1)
-        # A weight is no variance: of picks that the others span nothing is projected out.
-        scale = tl.div_rn(1.0, tl.sqrt_rn(tl.where(is_new, peak, 1.0)))
-        values = tl.where(is_new, (entry - projected) * scale, 0.0)
+            at_k = _stored_values(pick_factor_ptr, k, num_picked)
+            at_k = tl.where(k == num_picked - 1, newest, at_k)
+            projected += tl.sum(chunk * at_k[None, :], 1)
+        values = (entry - projected) * scale
 
         is_picked = (residual == float("-inf")) | (row == pick)
         residual = tl.where(is_picked, float("-inf"), residual - values * values)
@@ -238,6 +243,8 @@ def _select_image(
             arrive(arrivals_ptr)
         # The others read this column when the post after this one has released it.
         tl.store(own_factor_ptr + num_picked, values, mask=mask)
+        if member == 0:
+            tl.store(picks_ptr + num_picked, first + pick)
         factor = tl.where((resident == num_picked)[None, :], values[:, None], factor)
         phase += 1
 
@@ -266,11 +273,10 @@ def _takes_all(counts_ptr, count, budget):
 
 
 @jit
-def _values_at_pick(factor_ptr, k, num_picked, newest):
-    """Values k of the pick's row of the factor; the newest is not yet in memory."""
-    # Other programs stored them: not from L1.
-    stored = tl.load(factor_ptr + k, mask=k < num_picked - 1, other=0.0, cache_modifier=".cg")
-    return tl.where(k == num_picked - 1, newest, stored)
+def _stored_values(factor_ptr, k, num_picked):
+    """Values k of a pick's row of the factor, without the newest, which is not yet in memory."""
+    # Other programs stored them, and released them with the post before their last.
+    return tl.load(factor_ptr + k, mask=k < num_picked - 1, other=0.0, cache_modifier=".cg")
 
 
 @jit

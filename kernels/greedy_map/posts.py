@@ -21,23 +21,35 @@ def post_argmax(word_ptr, newest_ptr, rows, residual, weight, room, residual_flo
     nothing = tl.full(rows.shape, -(2**63), dtype=tl.int64)
     words = tl.where(is_new, words, words | nothing)
     words = tl.where((residual > float("-inf")) & (room > 0), words, nothing)
-    best = tl.max(words, 0)
+    best, newest = tl.reduce((words, values), 0, _larger)
     tl.store(word_ptr, best)
-    tl.store(newest_ptr, tl.sum(tl.where(words == best, values, 0.0), 0))
+    tl.store(newest_ptr, newest)
 
 
 @jit
-def read_argmax(words_ptr, newest_ptr, num_programs, BLOCK_PROGRAMS: tl.constexpr):
-    """Read the best of all posts.
+def _larger(word, value, other_word, other_value):
+    """The larger of two words, and the value beside it."""
+    is_larger = word > other_word
+    return tl.where(is_larger, word, other_word), tl.where(is_larger, value, other_value)
 
-    Returns the token's row, whether it is picked by its residual, that residual or else its weight,
-    and its newest value of the factor.
-    """
+
+@jit
+def read_posts(words_ptr, newest_ptr, num_programs, BLOCK_PROGRAMS: tl.constexpr):
+    """The words of all programs, and the newest values of the factor beside them."""
     program = tl.arange(0, BLOCK_PROGRAMS)
     mask = program < num_programs
     words = tl.load(words_ptr + program, mask=mask, other=-(2**63), cache_modifier=".cg")
     newest = tl.load(newest_ptr + program, mask=mask, other=0.0, cache_modifier=".cg")
-    best = tl.max(words, 0)
-    row = (0xFFFFFFFF - (best & 0xFFFFFFFF)).to(tl.int32)
-    value = ((best >> 32) & 0x7FFFFFFF).to(tl.int32).to(tl.float32, bitcast=True)
-    return row, best > 0, value, tl.sum(tl.where(words == best, newest, 0.0), 0)
+    return words, newest
+
+
+@jit
+def row_of(word):
+    """Row of a word's token, int32."""
+    return (0xFFFFFFFF - (word & 0xFFFFFFFF)).to(tl.int32)
+
+
+@jit
+def value_of(word):
+    """Residual of a word's token, or its weight where the word is negative."""
+    return ((word >> 32) & 0x7FFFFFFF).to(tl.int32).to(tl.float32, bitcast=True)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from vllm_script.kernels import Pool
-from vllm_script.kernels.greedy_map import num_programs, token_class
+from vllm_script.kernels.greedy_map import num_programs, program_class, token_class
 from vllm_script.kernels.testing import assert_picks, num_differing
 
 from .ops import greedy_map
@@ -122,6 +122,38 @@ def test_greedy_map_kernel_reads_the_factor_beyond_its_registers(monkeypatch, co
     generator = torch.Generator().manual_seed(3)
     rows, relevance = torch.randn(30, 50, generator=generator), torch.rand(30, generator=generator)
     _check_picks(rows, relevance, 15, count_ties)
+
+
+def test_greedy_map_picks_are_those_of_more_posts_at_once(monkeypatch):
+    """25 programs read their posts as 32 or as 64, of which most are nobody's."""
+    module = sys.modules["vllm_script.kernels.greedy_map"]
+    monkeypatch.setattr(module, "TOKENS_PER_PROGRAM", 2)
+    monkeypatch.setattr(module, "num_waiting_programs", lambda device: 25)
+    launch, launched, picks = module.launch_phases, [], []
+
+    def noting(*args, BLOCK_PROGRAMS, **kwargs):
+        launched.append(BLOCK_PROGRAMS)
+        launch(*args, BLOCK_PROGRAMS=BLOCK_PROGRAMS, **kwargs)
+
+    monkeypatch.setattr(module, "launch_phases", noting)
+    rows = torch.randn(50, 16, generator=torch.Generator().manual_seed(0))
+    for classes in (32, 64), (16, 64):
+        monkeypatch.setattr(module, "PROGRAM_CLASSES", classes)
+        picks.append(greedy_map(rows, None, 24, backend="triton"))
+    assert launched == [32, 64]
+    assert torch.equal(*picks)
+    assert torch.equal(picks[0], greedy_map(rows, None, 24, backend="torch"))
+
+
+@pytest.mark.parametrize(
+    "length, num_waiting, expected",
+    [(1, 124, 32), (4096, 124, 32), (4097, 124, 64), (8192, 124, 64), (8192, 54, 32)],
+)
+def test_greedy_map_posts(length, num_waiting, expected):
+    """A program has room for the posts of all programs of the image."""
+    block_tokens = token_class(length, num_waiting)
+    assert program_class(length, block_tokens) == expected
+    assert num_programs([length], block_tokens, num_waiting) <= expected
 
 
 @pytest.mark.parametrize(

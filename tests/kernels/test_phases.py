@@ -9,6 +9,7 @@ import multiprocessing
 import random
 import sys
 import time
+from unittest import mock
 
 import pytest
 import torch
@@ -68,6 +69,14 @@ def whole():
     return greedy_map(rows, None, budgets, lengths=lengths, backend="triton"), torch.tensor(lengths)
 
 
+def beyond_registers():
+    """Four values of a token's factor are in registers, the rest is read in parts of two."""
+    rows, relevance = rows_of(90), torch.rand(90, generator=torch.Generator().manual_seed(0))
+    with mock.patch.multiple(GREEDY_MAP, RESIDENT_VALUES=128, CHUNK_VALUES=64):
+        picks = greedy_map(rows, relevance, 15, backend="triton")
+    return picks, torch.tensor([90])
+
+
 def launch_at_once(kernel, num_programs, num_phases, device, /, is_slow=False, **arguments):
     """`launch_phases` with a process for every program; tensors move to memory that all share."""
     for argument in arguments.values():
@@ -119,6 +128,7 @@ def slow_down(builder, rng):
         (duplicates, 3, False),
         (frames, 3, True),
         (whole, 4, True),
+        (beyond_registers, 3, True),
     ],
     ids=lambda value: getattr(value, "__name__", str(value)),
 )
