@@ -48,6 +48,11 @@ def test_a_clip_tower_has_text_of_its_own():
     assert torch.equal(found["text, wrong sign"].argsort(), expected.argsort(descending=True))
 
 
+def test_the_clip_of_another_tower():
+    with pytest.raises(ValueError, match="has 192 values a patch, and the tower 8; name the CLIP"):
+        load_text(CLIP, "eyes", None)(torch.zeros(4, 8), "dog")
+
+
 def test_a_learned_map_by_hand():
     """Standardised and mapped, compared with the mapped sentences by cosine, rescaled."""
     learned = TextMap({}, torch.ones(3), torch.full((3,), 2.0), torch.eye(2, 3), torch.eye(2, 4))
