@@ -77,8 +77,13 @@ def _clip(name: str) -> TextRelevance:
 
     @torch.inference_mode()
     def relevance(tokens: torch.Tensor, category: str) -> torch.Tensor:
+        if tokens.shape[1] != clip.visual_projection.in_features:
+            raise ValueError(
+                f"--text {name} has {clip.visual_projection.in_features} values a patch, and the "
+                f"tower {tokens.shape[1]}; name the CLIP checkpoint that the tower came from"
+            )
         windows = clip_windows(name, f"a photo of a {category}.")
-        scored: torch.Tensor = clip(tokens, windows)
+        scored: torch.Tensor = clip(tokens, [windows])
         return scored
 
     return relevance

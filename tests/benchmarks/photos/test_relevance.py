@@ -39,13 +39,18 @@ def test_a_clip_tower_has_text_of_its_own():
     tokens = torch.randn(9, 192)
     text = load_text(None, CLIP, None)
     clip = ClipRelevance(AutoConfig.from_pretrained(CLIP), read(CLIP).weights, torch.float32, "cpu")
-    expected = clip(tokens, clip_windows(CLIP, "a photo of a dog."))
+    expected = clip(tokens, [clip_windows(CLIP, "a photo of a dog.")])
     found = relevances(tokens, "dog", torch.arange(9) < 3, text, seed=0)
     assert list(found) == [
         *("text", "text, wrong sign", "mask", "mask + noise 1", "mask + noise 2"),
     ]
     assert torch.equal(found["text"], expected)
     assert torch.equal(found["text, wrong sign"].argsort(), expected.argsort(descending=True))
+
+
+def test_the_clip_of_another_tower():
+    with pytest.raises(ValueError, match="has 192 values a patch, and the tower 8; name the CLIP"):
+        load_text(CLIP, "eyes", None)(torch.zeros(4, 8), "dog")
 
 
 def test_a_learned_map_by_hand():

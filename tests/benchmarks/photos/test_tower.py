@@ -47,6 +47,20 @@ def test_layers(dinov2):
         assert torch.allclose(tokens, expected[0, 1:], atol=1e-5)
 
 
+def test_siglip_has_no_class_token(tmp_path):
+    from transformers import SiglipImageProcessor, SiglipVisionConfig, SiglipVisionModel
+
+    shape = dict(hidden_size=16, intermediate_size=16, num_attention_heads=2, num_hidden_layers=2)
+    model = SiglipVisionModel(SiglipVisionConfig(**shape, image_size=32, patch_size=8))
+    model.save_pretrained(tmp_path)
+    SiglipImageProcessor().save_pretrained(tmp_path)
+    tower = load_tower(str(tmp_path), -1)
+    with torch.inference_mode():
+        expected = model.eval()(tower.pixels_of(PICTURE)[None] * 2 - 1).last_hidden_state[0]
+    assert torch.allclose(tower.tokens_of(PICTURE), expected, atol=1e-5)
+    assert load_tower(str(tmp_path), size=64).tokens_of(PICTURE).shape == (64, 16)
+
+
 @pytest.mark.parametrize("size, tokens", [(None, 196), (64, 64)])
 def test_clip(size, tokens):
     assert load_tower(CLIP, size=size).tokens_of(PICTURE).shape == (tokens, 192)
