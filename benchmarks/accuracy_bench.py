@@ -135,7 +135,7 @@ def measure(
 ) -> Scores:
     """Ask everything that has no answer yet, and score it."""
     path = args.out / "answers.jsonl"
-    answers = read_answers(path)
+    answers = read_answers(path, args.first_tokens)
 
     async def ask(url: str) -> list[Setting]:
         """Ask, and return the settings that the endpoint has, or all if they were chosen."""

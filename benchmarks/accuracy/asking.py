@@ -37,9 +37,14 @@ class Asked(Protocol):
         """Body of the chat request: `messages`, and what else goes with them."""
 
 
-def read_answers(path: Path) -> Answers:
-    """Answers of an earlier run; none if there was none. A line cut short is asked again."""
-    return {(entry["item"], entry["setting"]): entry for entry in read_lines(path)}
+def read_answers(path: Path, first_tokens: bool = False) -> Answers:
+    """Answers of an earlier run; none if there was none. A line cut short is asked again.
+
+    Args:
+        first_tokens: so are answers without the probabilities of first tokens.
+    """
+    entries = [entry for entry in read_lines(path) if "first" in entry or not first_tokens]
+    return {(entry["item"], entry["setting"]): entry for entry in entries}
 
 
 class Endpoint:

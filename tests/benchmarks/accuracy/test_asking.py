@@ -8,9 +8,10 @@ import httpx
 import openai
 import pytest
 
-from vllm_script.benchmarks.accuracy.asking import Endpoint
+from vllm_script.benchmarks.accuracy.asking import Endpoint, read_answers
 from vllm_script.benchmarks.accuracy.questions import Item
 from vllm_script.benchmarks.accuracy.settings import WHOLE, grid
+from vllm_script.benchmarks.common import write_lines
 
 ITEM = Item("1", "?", ("red",), "all", b"")
 
@@ -54,6 +55,17 @@ def available(monkeypatch, message):
 def test_sources_that_the_model_does_not_have_are_left_out(monkeypatch):
     message = "relevance clip is not available on this server, embedding and none are"
     assert available(monkeypatch, message) == {None, "embedding", "none"}
+
+
+def test_answers_without_first_tokens_are_asked_again(tmp_path):
+    path = tmp_path / "answers.jsonl"
+    entries = [
+        {"item": "1", "setting": "gsp @ 0.5", "answer": "red", "prompt_tokens": 9},
+        {"item": "2", "setting": "gsp @ 0.5", "answer": "red", "prompt_tokens": 9, "first": {}},
+    ]
+    write_lines(path, entries)
+    assert [item for item, _ in read_answers(path)] == ["1", "2"]
+    assert [item for item, _ in read_answers(path, first_tokens=True)] == ["2"]
 
 
 def test_other_refusals_are_errors(monkeypatch):
