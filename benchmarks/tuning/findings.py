@@ -74,9 +74,10 @@ def plot(search: Search, path: Path) -> None:
             axes.errorbar(
                 [shift * tried.setting.keep_ratio for tried in group],
                 means,
+                # The bounds hold at all times, so a mean may have left them; a bar then ends there.
                 [
-                    [mean - bound for mean, bound in zip(means, low, strict=True)],
-                    [bound - mean for mean, bound in zip(means, high, strict=True)],
+                    [max(0, mean - bound) for mean, bound in zip(means, low, strict=True)],
+                    [max(0, bound - mean) for mean, bound in zip(means, high, strict=True)],
                 ],
                 label=name,
                 marker="o",
