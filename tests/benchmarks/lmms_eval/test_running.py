@@ -136,6 +136,12 @@ def test_no_published_figures_beside_a_model_that_papers_do_not_have():
     assert "| keep ratio 0.1 | 50.0 (100.0 %) | 100.0 % |" in text
 
 
+def test_committed_report_follows_from_its_lines(committed):
+    path = committed("lmms-scenes")
+    about, cells = load(path.with_suffix(".jsonl"))
+    assert report(about, settings_of("script-demo", None, None), cells) == path.read_text()
+
+
 def test_tasks_by_name():
     names = "gqa vqav2_val textvqa_val pope mme mmbench_en_dev mmbench_cn_dev scienceqa_img"
     names += " vizwiz_vqa_val mmvet seedbench mvbench videomme egoschema_subset nextqa_mc_test"
