@@ -9,6 +9,7 @@ from vllm_script.kernels import cosine_similarity, inverse_norms
 from vllm_script.kernels._triton import jit, tl
 from vllm_script.kernels.greedy_map import RESIDUAL_FLOOR
 from vllm_script.kernels.similarity import MOST_TOKENS, RowSimilarity, TriangleSimilarity
+from vllm_script.kernels.similarity import rows as similarity_rows
 from vllm_script.kernels.similarity.kernel import tile_of_triangle, triangle_offset
 from vllm_script.kernels.testing import unit_rows64
 
@@ -49,6 +50,40 @@ def test_a_block_is_of_the_rows_and_columns_asked_for(backend):
     some, others = torch.tensor([5, 0, 39]), torch.arange(1, 40, 2)
     torch.testing.assert_close(similarity.block(0, some, others), everything[some][:, others])
     torch.testing.assert_close(similarity.block(0, slice(3, 9), ALL), everything[3:9])
+
+
+@pytest.mark.parametrize("dtype", DTYPES["torch"], ids=str)
+def test_the_cosines_of_two_halves_are_kept(dtype, monkeypatch, assert_as_accurate):
+    """A later block has these to the bit, and the others as they are without them."""
+    monkeypatch.setattr(similarity_rows, "STRIP_ROWS", 32)
+    rows, generator = rows_of(301, 40, dtype), torch.Generator().manual_seed(1)
+    first, second = torch.randperm(301, generator=generator).sort().indices.tensor_split([150])
+    unit = unit_rows64(rows)
+    exact, reference = unit @ unit.T, similarity_of(rows, backend="torch").block(0, ALL, ALL)
+    for most, pairs in ((301, 0), (300, 150 * 151)):
+        monkeypatch.setattr(similarity_rows, "MOST_KEPT", most)
+        similarity = similarity_of(rows, backend="torch")
+        halves = similarity.block(0, first, second)
+        some, others = (torch.randperm(301, generator=generator)[:n] for n in (100, 120))
+        for asked, columns in ((some, others), (some, some)):
+            block = similarity.block(0, asked, columns)
+            expected = (x[asked][:, columns] for x in (reference, exact))
+            assert_as_accurate(block, *expected)
+        computed, compute = [], similarity._cosines
+
+        def counted(image, rows, columns, computed=computed, compute=compute):
+            computed.append(len(rows) * len(columns))
+            return compute(image, rows, columns)
+
+        monkeypatch.setattr(similarity, "_cosines", counted)
+        assert torch.equal(similarity.block(0, first, second), halves)
+        assert sum(computed) == pairs
+
+
+def test_cosines_of_tokens_with_each_other_are_symmetric(monkeypatch):
+    monkeypatch.setattr(similarity_rows, "STRIP_ROWS", 32)
+    square = similarity_of(rows_of(101, 40), backend="torch").block(0, ALL, ALL)
+    assert torch.equal(square, square.T)
 
 
 @pytest.mark.parametrize("num_tokens, dim", [(1, 1), (63, 63), (130, 300)])
