@@ -31,6 +31,7 @@ import openai
 from vllm_script.benchmarks import common
 from vllm_script.benchmarks.accuracy.asking import Endpoint
 from vllm_script.benchmarks.accuracy.questions import FILE, demo_questions, folder_questions
+from vllm_script.benchmarks.accuracy.scoring import check
 from vllm_script.benchmarks.accuracy.settings import SOURCES, WHOLE, Setting, grid
 from vllm_script.benchmarks.tuning import findings
 from vllm_script.benchmarks.tuning.findings import Times
@@ -228,6 +229,8 @@ def _questions(args: argparse.Namespace) -> tuple[list[Question], dict[str, Any]
     else:
         found, source = demo_questions("test", args.limit or DEMO_QUESTIONS), None
     questions: list[Question] = list(itertools.islice(found, args.limit))
+    for question in questions:
+        check(question)
     name = f"{SCRIPT_DEMO}'s test split"
     if source is not None:
         name = f"{source.name} {hashlib.sha256(source.read_bytes()).hexdigest()[:12]}"

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
-from .questions import Item, is_right, normalise
+from .questions import is_right, normalise
 
 YES_NO = "yes-no"
 NEEDED = 3
@@ -28,13 +29,29 @@ LETTER = re.compile(
 """How models name one of several choices."""
 
 
+class Scored(Protocol):
+    """What can be scored."""
+
+    @property
+    def id(self) -> str:
+        """Its name."""
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """Accepted answers."""
+
+    @property
+    def rule(self) -> str:
+        """One of RULES."""
+
+
 def points(rule: str, answer: str, accepted: Sequence[str]) -> float:
     """Points of an answer by the rule of that name."""
     return float(RULES[rule](answer, accepted))
 
 
-def check(item: Item) -> None:
-    """Raise ValueError if an item's rule is none, or cannot score by its accepted answers."""
+def check(item: Scored) -> None:
+    """Raise ValueError if a question's rule is none, or cannot score by its accepted answers."""
     if item.rule not in RULES:
         known = ", ".join(RULES)
         raise ValueError(f"question {item.id} has rule {item.rule!r}; a rule is one of {known}")

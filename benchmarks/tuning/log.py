@@ -25,6 +25,8 @@ class LoggedRequest:
     """Body of the request without the keys that `tune` sets."""
     answers: tuple[str, ...] = ()
     """It has no accepted answers: the unpruned answer is the truth."""
+    rule: str = "exact"
+    """The pruned answer is right if it is the same."""
 
 
 def read_log(path: Path) -> list[LoggedRequest]:

@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from ..accuracy.asking import Asked, Endpoint, ask_missing, read_answers
-from ..accuracy.questions import is_right
+from ..accuracy.scoring import points
 from ..accuracy.settings import WHOLE, Setting
 
 
@@ -19,6 +19,10 @@ class Question(Asked, Protocol):
     @property
     def answers(self) -> tuple[str, ...]:
         """Accepted answers; none where the unpruned answer is the truth."""
+
+    @property
+    def rule(self) -> str:
+        """By which its answer is scored, one of scoring.RULES."""
 
 
 class Losses:
@@ -81,10 +85,10 @@ class Losses:
         return float(np.mean([self.known[q.id, str(setting)]["prompt_tokens"] for q in questions]))
 
     def _score(self, question: Question, setting: Setting) -> float:
-        """1 for a right answer, 0 for a wrong one and for one that is not known."""
+        """Points of an answer, in [0, 1]; 0 for one that is not known."""
         if not question.answers and setting == WHOLE:
             return 1.0
         if (answer := self.known.get((question.id, str(setting)))) is None:
             return 0.0
         accepted = question.answers or [self.known[question.id, str(WHOLE)]["answer"]]
-        return float(is_right(answer["answer"], accepted))
+        return points(question.rule, answer["answer"], accepted)

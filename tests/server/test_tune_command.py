@@ -30,14 +30,14 @@ def loses(script, number):
 
 @pytest.fixture
 def folder(tmp_path):
-    """folder(n) -> a folder of n questions."""
+    """folder(n, key=value, ...) -> a folder of n questions, whose lines have these keys too."""
 
-    def folder(number):
+    def folder(number, **more):
         path = tmp_path / f"questions-{number}"
         path.mkdir()
         Image.new("RGB", (8, 8)).save(path / "a.png")
         lines = [
-            {"image": "a.png", "question": f"question {index}", "answer": "Right."}
+            {"image": "a.png", "question": f"question {index}", "answer": "Right."} | more
             for index in range(number)
         ]
         (path / "questions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -254,6 +254,17 @@ def test_answers_of_another_form(tune, folder):
         status, _, error = tune("--url", server.url, "--questions", questions, "--loss", 5, *FEW)
     assert status == 2 and "not one of 16 unpruned answers is right" in error
     assert "is answered 'right', where 'rightly' is right" in error
+
+
+def test_an_answer_is_scored_by_its_questions_rule(tune, folder):
+    """What the server says where it is right, "right", is five sevenths of what is accepted."""
+    close = folder(100, answer="Rights.", rule="anls")
+    with PretendedServer(loses) as server:
+        source = ("--url", server.url, "--loss", 20, *FEW)
+        status, shown, _ = tune(*source, "--questions", close)
+        assert status == 0 and "60 % are answered right unpruned" in shown  # 5 / 7 of 84 %
+        status, _, error = tune(*source, "--questions", folder(99, rule="best"))
+    assert status == 2 and "question 1 has rule 'best'; a rule is one of exact, anls" in error
 
 
 def test_the_picture_needs_matplotlib(tune, monkeypatch):
