@@ -58,7 +58,8 @@ def main() -> None:
     with ending_well(ValueError, OSError, RuntimeError, openai.OpenAIError):
         items = read_questions(args)
         sources = args.sources or SOURCES
-        settings = [WHOLE, BLIND] if args.stock else grid(args.ratios, args.modes, sources)
+        settings = [WHOLE] if args.stock else grid(args.ratios, args.modes, sources)
+        settings.insert(1, BLIND)
         args.out.mkdir(parents=True, exist_ok=True)
         about = describe(args, len(items))
         run = {name: about[name] for name in ("model", "questions")}

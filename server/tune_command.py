@@ -201,8 +201,7 @@ def _settings(args: argparse.Namespace) -> list[Setting]:
     for ratio in args.ratios:
         if not 0 < ratio < 1:
             raise ValueError(f"--ratios must be above 0 and below 1, got {ratio:g}")
-    settings = grid(args.ratios, args.modes, args.sources)
-    return [setting for setting in settings if setting.mode is not None]
+    return grid(args.ratios, args.modes, args.sources)[1:]
 
 
 def _accepted(args: argparse.Namespace) -> tuple[float, float]:

@@ -1,6 +1,7 @@
 """Run `register` in vLLMs that it does not know, one after the other, each in a process of its own.
 
-python unknown_vllms.py  ->  a JSON object: name of the vLLM -> what was seen
+python unknown_vllms.py  ->  a JSON object: name of the vLLM -> what was seen; and what the command
+`vllm serve` ends with in one of them
 """
 
 import contextlib
@@ -158,11 +159,21 @@ def report(change):
     }
 
 
-def in_a_process(change):
+def serve():
+    """What `vllm serve` of another version ends with, whose plugins vLLM loads itself."""
+    from vllm.entrypoints.cli.main import main
+
+    other_version()
+    del os.environ["VLLM_PLUGINS"]
+    sys.argv = ["vllm", "serve", "script-demo", "--plugin", "script", "--keep-ratio", "0.11"]
+    return attempt(main)
+
+
+def in_a_process(action, *arguments):
     reader, writer = os.pipe()
     if os.fork() == 0:
         try:
-            answer = report(change)
+            answer = action(*arguments)
         except BaseException as error:
             answer = {"the test itself": repr(error)}
         os.write(writer, json.dumps(answer).encode())
@@ -182,4 +193,5 @@ VLLMS = (
 
 if __name__ == "__main__":
     importlib.import_module("vllm.model_executor.models")
-    print(json.dumps({change.__name__: in_a_process(change) for change in VLLMS}))
+    seen = {change.__name__: in_a_process(report, change) for change in VLLMS}
+    print(json.dumps(seen | {"vllm serve": in_a_process(serve)}))

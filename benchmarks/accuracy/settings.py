@@ -49,8 +49,8 @@ WHOLE, BLIND = Setting(1.0), Setting(0.0)
 def grid(
     ratios: Sequence[float], modes: Sequence[str] = tuple(MODES), sources: Sequence[str] = SOURCES
 ) -> list[Setting]:
-    """All tokens and no picture first, then every method at every ratio below 1."""
-    settings = [WHOLE, BLIND]
+    """All tokens first, then every method at every ratio below 1."""
+    settings = [WHOLE]
     for mode, ratio in product(modes, sorted(set(ratios) - {1.0}, reverse=True)):
         for source in sources if MODES[mode].reads_query else (None,):
             settings.append(Setting(ratio, mode, source))

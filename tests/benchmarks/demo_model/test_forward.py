@@ -5,7 +5,6 @@ import torch
 
 from vllm_script.benchmarks.demo_model import forward
 from vllm_script.benchmarks.demo_model.batches import pictures_of, texts_of
-from vllm_script.benchmarks.demo_model.checkpoint import load_weights, weights_of
 from vllm_script.benchmarks.demo_model.initialise import initialise
 from vllm_script.benchmarks.demo_model.model import Demo
 from vllm_script.benchmarks.demo_model.prompts import Keep, prompts_of
@@ -13,6 +12,7 @@ from vllm_script.benchmarks.demo_model.stage import Tools, choose_questions
 from vllm_script.benchmarks.demo_model.text import train_tokenizer
 from vllm_script.benchmarks.scenes.scene import scene_of
 from vllm_script.benchmarks.scenes.tiling import PATCHES
+from vllm_script.benchmarks.training.checkpoint import load_weights, weights_of
 from vllm_script.benchmarks.scenes.words import TYPES
 
 
