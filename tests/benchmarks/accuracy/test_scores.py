@@ -39,11 +39,11 @@ def test_grid_asks_sources_only_of_modes_that_read_them():
     settings = grid((1.0, 0.5, 0.11), ("cdpruner", "gsp"), ("clip", "none"))
     assert settings[0] == WHOLE
     assert WHOLE.request == {"keep_ratio": 1.0} and BLIND.request == {}
-    assert [str(s) for s in settings[2:]] == [
+    assert [str(s) for s in settings[1:]] == [
         "cdpruner clip @ 0.5", "cdpruner none @ 0.5", "cdpruner clip @ 0.11",
         "cdpruner none @ 0.11", "gsp @ 0.5", "gsp @ 0.11",
     ]  # fmt: skip
-    assert settings[2].request == {"keep_ratio": 0.5, "mode": "cdpruner", "relevance": "clip"}
+    assert settings[1].request == {"keep_ratio": 0.5, "mode": "cdpruner", "relevance": "clip"}
 
 
 def test_scores():

@@ -12,8 +12,8 @@ from vllm_script.benchmarks.demo_model.stage import Tools, choose_questions
 from vllm_script.benchmarks.demo_model.text import train_tokenizer
 from vllm_script.benchmarks.scenes.scene import scene_of
 from vllm_script.benchmarks.scenes.tiling import PATCHES
-from vllm_script.benchmarks.training.checkpoint import load_weights, weights_of
 from vllm_script.benchmarks.scenes.words import TYPES
+from vllm_script.benchmarks.training.checkpoint import load_weights, weights_of
 
 
 @torch.no_grad()
