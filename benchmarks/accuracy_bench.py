@@ -48,6 +48,7 @@ from vllm_script.benchmarks.accuracy.scoring import RULES, check
 from vllm_script.benchmarks.accuracy.settings import BLIND, RATIOS, SOURCES, WHOLE, Setting, grid
 from vllm_script.benchmarks.accuracy.tables import plot, report
 from vllm_script.benchmarks.common import ending_well, machine, parser_of, publish
+from vllm_script.config import CONVERSATIONS
 from vllm_script.pruning import MODES
 from vllm_script.server.aliases import SCRIPT_DEMO
 from vllm_script.server.launch import VllmServer
@@ -58,7 +59,8 @@ def main() -> None:
     with ending_well(ValueError, OSError, RuntimeError, openai.OpenAIError):
         items = read_questions(args)
         sources = args.sources or SOURCES
-        settings = [WHOLE] if args.stock else grid(args.ratios, args.modes, sources)
+        choice = args.ratios, args.modes, sources, args.conversations
+        settings = [WHOLE] if args.stock else grid(*choice)
         settings.insert(1, BLIND)
         args.out.mkdir(parents=True, exist_ok=True)
         about = describe(args, len(items))
@@ -93,11 +95,15 @@ def parse_arguments() -> argparse.Namespace:
     add("--questions", type=Path, help="folder; default: script-demo's scenes")
     add("--rule", choices=list(RULES), default="exact", help="of questions that name none")
     add("--split", choices=("dev", "test"), default="test", help="of those scenes")
+    few = "questions about other things in the same scene, asked and answered before (0)"
+    add("--earlier", type=int, default=0, metavar="N", help=few)
     add("--limit", type=int, default=1200, help="questions at most")
     add = parser.add_argument_group("how it is pruned").add_argument
     add("--ratios", type=float, nargs="+", default=RATIOS, help="keep ratios")
     add("--modes", nargs="+", choices=list(MODES), default=list(MODES))
     add("--sources", nargs="+", choices=SOURCES, help="of relevance; default: all")
+    policies = "of conversations; default: the server's"
+    add("--conversations", nargs="+", choices=CONVERSATIONS, default=[None], help=policies)
     own, flags = common.split_arguments(None)
     args = parser.parse_args(own)
     args.server_flags = flags
@@ -111,7 +117,11 @@ def read_questions(args: argparse.Namespace) -> list[Item]:
         ValueError: there are none, or one is malformed.
     """
     own = args.questions
-    source = folder_questions(own, args.rule) if own else demo_questions(args.split, args.limit)
+    source = (
+        folder_questions(own, args.rule)
+        if own
+        else demo_questions(args.split, args.limit, args.earlier)
+    )
     bar = tqdm(source, desc="questions", total=None if own else args.limit)
     if items := list(itertools.islice(bar, args.limit)):
         for item in items:
@@ -123,6 +133,8 @@ def read_questions(args: argparse.Namespace) -> list[Item]:
 def describe(args: argparse.Namespace, num_questions: int) -> dict[str, Any]:
     """What a reader needs to judge and to repeat the run."""
     questions = args.questions.name if args.questions else f"{SCRIPT_DEMO} {args.split} split"
+    if args.earlier:
+        questions += f", {args.earlier} others asked before each"
     return {
         "model": args.model,
         "questions": f"{num_questions} of {questions}",

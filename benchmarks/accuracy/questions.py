@@ -19,6 +19,7 @@ from PIL import Image
 
 from ..scenes.held_out import held_out
 from ..scenes.pictures import draw
+from ..scenes.questions import questions_of
 
 FILE = "questions.jsonl"
 DEFAULT_MEDIA = {"image": "image/png", "video": "video/mp4"}
@@ -85,14 +86,21 @@ def normalise(text: str) -> str:
     return re.sub(r"\b(a|an|the)\b", " ", " ".join(words)).strip()
 
 
-def demo_questions(split: str, num_questions: int) -> Iterator[Item]:
-    """Yield the held-out questions of script-demo; `split` is dev or test."""
+def demo_questions(split: str, num_questions: int, earlier: int = 0) -> Iterator[Item]:
+    """Yield the held-out questions of script-demo.
+
+    Args:
+        split: dev or test.
+        earlier: questions about other things in the same scene that are asked and answered before,
+            or as many as there are.
+    """
     for index, (scene, question) in enumerate(held_out(split, num_questions)):
         png = io.BytesIO()
         Image.fromarray(draw(scene)[0]).save(png, "PNG")
-        yield Item(
-            f"{split}-{index}", question.text, (question.answer,), question.kind, png.getvalue()
-        )
+        others = [q for q in questions_of(scene) if not {*q.relevant} & {*question.relevant}]
+        turns = tuple((other.text, other.answer) for other in others[:earlier])
+        name, answers = f"{split}-{index}", (question.answer,)
+        yield Item(name, question.text, answers, question.kind, png.getvalue(), earlier=turns)
 
 
 def folder_questions(folder: Path, rule: str = "exact") -> Iterator[Item]:

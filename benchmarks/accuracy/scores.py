@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -88,8 +88,9 @@ class Scores:
         """Read what `save` has written."""
         about, kinds, *lines = read_lines(path)
         scores = cls(about, kinds["kinds"], {}, yes=kinds.get("yes", []))
+        names = [each.name for each in fields(Setting)]
         for line in lines:
-            setting = Setting(line["keep_ratio"], line["mode"], line["relevance"])
+            setting = Setting(**{name: line[name] for name in names if name in line})
             scores.right[setting] = _of_line(line)
             scores.prompt_tokens[setting] = line["prompt_tokens"]
             if "distance" in line:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import product
 from typing import Any
 
@@ -22,21 +22,22 @@ class Setting:
     mode: str | None = None
     relevance: str | None = None
     """Source of relevance, where the mode reads it."""
+    conversation: str | None = None
+    """Policy of conversations, where the mode reads a query; None: the server's."""
 
     @property
     def method(self) -> str:
         """Name of everything but the ratio, such as "script clip", "uniform" or "all tokens"."""
         if self.mode is None:
             return "all tokens" if self.keep_ratio else "no picture"
-        return self.mode if self.relevance is None else f"{self.mode} {self.relevance}"
+        return " ".join(filter(None, (self.mode, self.relevance, self.conversation)))
 
     @property
     def request(self) -> dict[str, Any]:
         """The `script` field of a request."""
         if self == BLIND:
             return {}
-        fields = {"keep_ratio": self.keep_ratio, "mode": self.mode, "relevance": self.relevance}
-        return {name: value for name, value in fields.items() if value is not None}
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
     def __str__(self) -> str:
         return f"{self.method} @ {self.keep_ratio:g}"
@@ -47,11 +48,17 @@ WHOLE, BLIND = Setting(1.0), Setting(0.0)
 
 
 def grid(
-    ratios: Sequence[float], modes: Sequence[str] = tuple(MODES), sources: Sequence[str] = SOURCES
+    ratios: Sequence[float],
+    modes: Sequence[str] = tuple(MODES),
+    sources: Sequence[str] = SOURCES,
+    conversations: Sequence[str | None] = (None,),
 ) -> list[Setting]:
     """All tokens first, then every method at every ratio below 1."""
     settings = [WHOLE]
     for mode, ratio in product(modes, sorted(set(ratios) - {1.0}, reverse=True)):
-        for source in sources if MODES[mode].reads_query else (None,):
-            settings.append(Setting(ratio, mode, source))
+        if not MODES[mode].reads_query:
+            settings.append(Setting(ratio, mode))
+            continue
+        for source, conversation in product(sources, conversations):
+            settings.append(Setting(ratio, mode, source, conversation))
     return settings

@@ -105,3 +105,13 @@ def test_demo_questions_are_seeded_and_of_every_kind():
 )
 def test_is_right(answer, accepted, right):
     assert is_right(answer, accepted) == right
+
+
+def test_earlier_questions_are_about_other_things():
+    alone, chats = (list(demo_questions("dev", 12, earlier)) for earlier in (0, 2))
+    for item, chat in zip(alone, chats, strict=True):
+        assert (item.question, item.answers) == (chat.question, chat.answers)
+        assert item.earlier == () and 1 <= len(chat.earlier) <= 2
+        assert chat.question not in [question for question, _ in chat.earlier]
+    assert len(alone[0].request["messages"]) == 1
+    assert [m["role"] for m in chats[0].request["messages"]] == ["user", "assistant"] * 2 + ["user"]

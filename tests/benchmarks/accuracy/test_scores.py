@@ -46,6 +46,14 @@ def test_grid_asks_sources_only_of_modes_that_read_them():
     assert settings[1].request == {"keep_ratio": 0.5, "mode": "cdpruner", "relevance": "clip"}
 
 
+def test_grid_asks_policies_only_of_modes_that_read_a_query():
+    settings = grid((0.11,), ("script", "gsp"), ("clip",), ("turn", "all"))
+    assert [str(s) for s in settings[1:]] == [
+        *("script clip turn @ 0.11", "script clip all @ 0.11", "gsp @ 0.11"),
+    ]
+    assert settings[2].request["conversation"] == "all"
+
+
 def test_scores():
     found = scores()
     assert found.whole.all()
