@@ -91,7 +91,7 @@ class DemoModel:
             return None
         if source == "clip":
             windows = clip_windows(self.clip_folder, question)
-            scores: torch.Tensor = self.clip(encoded.states[encoded.patches], windows)
+            scores: torch.Tensor = self.clip(encoded.states[encoded.patches], [windows])
             return scores
         ids = self.answerer.tokenizer.encode(question, add_special_tokens=False)
         words = self.answerer.model.get_input_embeddings()(torch.tensor(ids))

@@ -30,7 +30,13 @@ from vllm_script.families.internvl import _video_layout as frames_layout
 from vllm_script.families.llava_next import _layout as anyres_layout
 from vllm_script.families.mrope import layout_of_runs
 from vllm_script.families.qwen_vl import _image_layout as grid_layout
-from vllm_script.kernels import MAX_TOKENS, gather_rows, greedy_map, query_relevance
+from vllm_script.kernels import (
+    MAX_TOKENS,
+    gather_rows,
+    greedy_map,
+    largest_relevance,
+    query_relevance,
+)
 from vllm_script.plan import make_plan
 from vllm_script.positions import grid_coordinates
 from vllm_script.pruning import MODES, PruningParams, run_modes
@@ -54,9 +60,11 @@ class Clip:
 
     visual_projection = torch.nn.Linear(STATE_WIDTH, CLIP_WIDTH, bias=False)
 
-    def __call__(self, states, windows):
+    def __call__(self, states, query):
         patches = torch.empty(len(states), CLIP_WIDTH, dtype=torch.bfloat16)
-        return query_relevance(patches, patches[: len(windows)], -1)
+        return largest_relevance(
+            [query_relevance(patches, patches[: len(windows)], -1) for windows in query]
+        )
 
 
 def anyres(rng):

@@ -15,6 +15,7 @@ from PIL import Image
 
 from vllm_script.benchmarks.accuracy.in_process import DemoModel
 from vllm_script.benchmarks.accuracy.scores import Scores
+from vllm_script.benchmarks.accuracy.settings import BLIND
 from vllm_script.benchmarks.accuracy.variants import DEFAULT, select
 from vllm_script.benchmarks.demo_model.labels import labels_of
 from vllm_script.benchmarks.scenes.answering import Answerer
@@ -141,10 +142,10 @@ def test_accuracy_bench(server, tmp_path):
     shown = bench(server, tmp_path, *flags).stdout
     assert "| script clip |" in shown and "| random |" in shown
     scores = Scores.load(tmp_path / "results.jsonl")
-    assert [len(right) for right in scores.right.values()] == [12] * 5
-    assert scores.whole.mean() > 0.7
-    lengths = [round(tokens) for tokens in scores.prompt_tokens.values()]
-    assert lengths[0] > 5 * lengths[1] > 5 * lengths[2] and lengths[1:3] == lengths[3:]
+    assert [len(right) for right in scores.right.values()] == [12] * 6
+    assert scores.whole.mean() > 0.7 > scores.right[BLIND].mean()
+    whole, blind, *pruned = [round(tokens) for tokens in scores.prompt_tokens.values()]
+    assert whole > 5 * pruned[0] > 5 * pruned[1] > 5 * blind and pruned[:2] == pruned[2:]
     assert (tmp_path / "accuracy.png").exists() and (tmp_path / "report.md").exists()
 
     asked = (tmp_path / "answers.jsonl").read_text()
