@@ -73,13 +73,17 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     with ending_well(WrongOutputs, OSError, RuntimeError, httpx.HTTPError):
         expected = Expected(written(args.model))
-        with Fleet(expected.model, flags, {}) as fleet:
-            targets = fleet.provide((STOCK, SCRIPT), 0, print)
-            seconds = measure(args, expected.tokenizer, targets)
+        rounds = args.repetitions + 1  # the first is a warm-up
+        with Fleet(expected.model, flags, {}) as fleet, tqdm(total=rounds, unit="round") as bar:
+            targets = fleet.provide((STOCK, SCRIPT), 0, bar.set_description_str)
+            bar.set_description_str("chatting")
+            seconds = measure(args, expected.tokenizer, targets, bar)
     publish(args.out, report(about | {"keep ratio": args.keep_ratio}, seconds))
 
 
-def measure(args: argparse.Namespace, tokenizer: Any, targets: Mapping[str, Target]) -> Seconds:
+def measure(
+    args: argparse.Namespace, tokenizer: Any, targets: Mapping[str, Target], bar: Any
+) -> Seconds:
     """Have the chats.
 
     Raises:
@@ -88,11 +92,11 @@ def measure(args: argparse.Namespace, tokenizer: Any, targets: Mapping[str, Targ
         httpx.HTTPError: a request failed.
     """
     seconds: Seconds = {arm: [] for arm in ARMS}
-    for number in tqdm(range(args.repetitions + 1), unit="round"):  # the first is a warm-up
+    for number in range(bar.total):
         tokens: dict[str, list[int]] = {}
         for place in range(len(ARMS)):
             arm = ARMS[(place + number) % len(ARMS)]
-            messages = chat(args, tokenizer, (number, place))
+            messages = chat(args, tokenizer, (number,))
             target = targets[STOCK if arm == STOCK else SCRIPT]
             script = None
             if arm != STOCK:
@@ -103,13 +107,14 @@ def measure(args: argparse.Namespace, tokenizer: Any, targets: Mapping[str, Targ
             if number:
                 seconds[arm].append([spent for spent, _ in turns])
         check(tokens)
+        bar.update()
     return seconds
 
 
 def chat(args: argparse.Namespace, tokenizer: Any, seed: Sequence[int]) -> list[dict[str, Any]]:
     """Messages of a chat about a picture that no server has seen; every second one is an answer.
 
-    The texts are as long as those of other seeds, and other ones.
+    The texts are those of the seed, the picture is another one every time.
     """
     (first,) = make_requests(args.size, tokenizer, args.input_tokens, seed, 1)
     messages = [first.message]

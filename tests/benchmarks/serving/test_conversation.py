@@ -17,8 +17,9 @@ def test_a_chat(expected):
     questions = [messages[0]["content"][0]["text"], messages[2]["content"], messages[4]["content"]]
     assert len(set(questions)) == 3
     assert {len(expected.tokenizer.encode(q, add_special_tokens=False)) for q in questions} == {8}
-    other = conversation_bench.chat(ARGS, expected.tokenizer, (1, 1))
-    assert other[0]["content"][1] != messages[0]["content"][1]
+    other = conversation_bench.chat(ARGS, expected.tokenizer, (1, 0))
+    assert other[1:] == messages[1:] and other[0]["content"][0] == messages[0]["content"][0]
+    assert other[0]["content"][1] != messages[0]["content"][1], "a picture that is known"
 
 
 PRUNED = dict.fromkeys(("turn", "latest", "all"), [40, 60])
