@@ -117,6 +117,8 @@ def read_questions(args: argparse.Namespace) -> list[Item]:
         ValueError: there are none, or one is malformed.
     """
     own = args.questions
+    if own and args.earlier:
+        raise ValueError('--earlier is for script-demo\'s scenes; a folder has "then" for chats')
     source = (
         folder_questions(own, args.rule)
         if own

@@ -106,7 +106,7 @@ def _checked(key: str, convert: Callable[[str], Any]) -> Callable[[str], Any]:
 def _lines(path: str) -> list[str]:
     """An argparse type: the lines of a file that are not empty."""
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise argparse.ArgumentTypeError(f"cannot read {path}: {error}") from None
     return [line.strip() for line in text.splitlines() if line.strip()]

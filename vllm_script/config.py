@@ -97,8 +97,8 @@ class ScriptConfig:
     answer_phrases: Sequence[str] | None = setting(
         None,
         Lines(),
-        "The phrases that say how to answer, and not what to look for. They are left out of "
-        "questions, whatever their case.",
+        "The phrases that say how to answer, and not what to look for, one a line. They are left "
+        "out of questions, whatever their case.",
         flag="--script-answer-phrases FILE",
         unset="a short list, see vllm_script/frontend/phrases.py; an empty file leaves nothing out",
     )

@@ -59,6 +59,7 @@ def grid(
         if not MODES[mode].reads_query:
             settings.append(Setting(ratio, mode))
             continue
-        for source, conversation in product(sources, conversations):
-            settings.append(Setting(ratio, mode, source, conversation))
+        for source in sources:
+            for conversation in conversations if source != "none" else (None,):
+                settings.append(Setting(ratio, mode, source, conversation))
     return settings

@@ -22,6 +22,13 @@ OURS = AnswerPhrases(ANSWER_PHRASES)
         ("Answer briefly: what is it?", "what is it?"),
         ("Answer with one word.", ""),
         ("Be brief. Think step by step.", ""),
+        ("Please answer briefly.", ""),
+        ("What is it? Please explain your reasoning.", "What is it?"),
+        ("Name it, and explain your answer.", "Name it,"),
+        ("What is it? (Answer yes or no)", "What is it?"),
+        ("**Answer briefly.** What is it?", "What is it?"),
+        ("What is it? Answer in one word please", "What is it?"),
+        ("What is it? Answer in one word\u3002", "What is it?"),
         ("  \n", ""),
         # Words of a question that a phrase has too.
         ("Explain your answer sheet.", "Explain your answer sheet."),
@@ -37,6 +44,10 @@ def test_what_is_left(text, left):
 def test_the_longest_phrase_is_taken_out():
     phrases = AnswerPhrases(["Be brief", "Be brief and kind"])
     assert phrases.taken_out_of("What is it? Be brief and kind!") == "What is it?"
+
+
+def test_phrases_may_be_sentences():
+    assert AnswerPhrases(["Be kind."]).taken_out_of("Be kind. What is it?") == "What is it?"
 
 
 def test_phrases_are_no_patterns():

@@ -126,9 +126,32 @@ BRIEFLY = "Answer the question using a single word or phrase."
             id="a screenshot behind a tool's words",
         ),
         pytest.param(
-            [user(text("a")), CALLS, tool(text("done")), user(IMAGE, text("b"))],
-            ["b"],
-            id="a user's own image behind a tool's words",
+            [user(text("a")), CALLS, tool(text("done")), user(text("Screenshot:"), IMAGE)],
+            ["a\nScreenshot:"],
+            id="a screenshot with a caption",
+        ),
+        pytest.param(
+            [
+                user(text("a")),
+                CALLS,
+                tool(text("done")),
+                user(text("(a hint)")),
+                CALLS,
+                tool(IMAGE),
+            ],
+            ["a\n(a hint)"],
+            id="a hint between two steps",
+        ),
+        pytest.param(
+            [user(text("a")), assistant("look"), user(IMAGE), assistant("click"), user(IMAGE)]
+            + [assistant("click"), user(IMAGE), assistant("done"), user(text("b"))],
+            ["a", "a", "b"],
+            id="screenshots of an agent without tools",
+        ),
+        pytest.param(
+            [user(text("a")), CALLS, tool(text("ok")), SYSTEM, user(IMAGE), CALLS, tool(IMAGE)],
+            ["a", "a"],
+            id="a system message between two steps",
         ),
         pytest.param(
             [user(text("a")), {"role": "assistant", "content": [IMAGE]}, user(text("b"))],
@@ -173,9 +196,18 @@ def test_an_image_that_nobody_asked_about(policy):
     assert conditioning((), policy) == ()
 
 
-def test_a_long_conversation_counts_by_its_first_and_newest_questions():
-    questions = [str(number) for number in range(20)]
-    assert conditioning(questions, "all") == ("0", *questions[-(MAX_QUESTIONS - 1) :])
+@pytest.mark.parametrize("number", range(1, 21))
+def test_a_conversation_counts_by_its_first_and_newest_questions(number):
+    questions = [str(place) for place in range(number)]
+    newest = questions[-(MAX_QUESTIONS - 1) :]
+    assert conditioning(questions, "all") == tuple(dict.fromkeys(["0", *newest]))
+
+
+def test_a_question_that_is_asked_again_is_new():
+    questions = [str(place) for place in range(20)] + ["3", "5"]
+    newest = [str(place) for place in range(15, 20)]
+    assert conditioning(questions, "all") == ("0", *newest, "3", "5")
+    assert conditioning(["a", "b", "a"], "all") == ("a", "b")
 
 
 def test_a_system_prompt_counts_where_the_operator_says_so():
@@ -183,6 +215,7 @@ def test_a_system_prompt_counts_where_the_operator_says_so():
     messages = [SYSTEM, user(IMAGE, text("a")), assistant("x"), user(text("b"))]
     (questions,) = item_queries(messages, reader)["image"]
     assert questions == ("Read the totals of invoices.\na", "Read the totals of invoices.\nb")
+    assert item_queries([*messages, SYSTEM], reader)["image"] == [questions], "a later one"
     (alone,) = item_queries([SYSTEM, user(IMAGE)], reader)["image"]
     assert alone == ("Read the totals of invoices.",)
 

@@ -34,6 +34,7 @@ ANSWER_PHRASES = (
     # Of people.
     "Answer in one word",
     "Answer with one word",
+    "Answer with a single word",
     "Answer with a number",
     "Answer with one number",
     "Answer in one sentence",
@@ -51,19 +52,25 @@ _QUOTES = str.maketrans("\u2018\u2019\u201c\u201d", "''\"\"")
 
 
 class AnswerPhrases:
-    """Takes phrases out of texts, whatever their case, spaces, quotes, and punctuation behind them.
+    """Takes phrases out of texts, whatever their case, spaces and quotes, and what is around them.
+
+    A "please" or "and" goes with them, and so does punctuation behind.
 
     Args:
-        phrases: each as people would write it, without a full stop.
+        phrases: each as people would write it.
     """
 
     def __init__(self, phrases: Iterable[str]) -> None:
         # The longest first, so that none leaves the rest of one that begins like it.
-        longest_first = sorted(phrases, key=len, reverse=True)
-        spaced = [r"\s+".join(map(re.escape, _plain(each).split())) for each in longest_first]
-        some = "|".join(filter(None, spaced))
+        plain = sorted((_plain(each).rstrip(" .,:;!") for each in phrases), key=len, reverse=True)
+        some = "|".join(r"\s+".join(map(re.escape, each.split())) for each in plain if each)
         # A phrase is a sentence, or at its end: "explain your answer sheet" says what to look for.
-        whole = rf"(?<!\w)(?:{some})(?:[.,:;!]+|(?=\s*(?:\n|$)))"
+        whole = (
+            rf"[(*_]*(?<!\w)(?:(?:and|please)[\s,]+)*(?:{some})(?:[\s,]+please)?[)*_]*"
+            r"(?:[.,:;!"
+            "\u3002"
+            r"]+[)*_]*|(?=\s*(?:\n|$)))"
+        )
         self._pattern = re.compile(whole, re.I) if some else None
 
     def taken_out_of(self, text: str) -> str:
@@ -76,7 +83,8 @@ class AnswerPhrases:
             pieces.append(text[end : match.start()])
             end = match.end()
         pieces.append(text[end:])
-        return "".join(pieces).strip()
+        left = "".join(pieces).strip()
+        return left if re.search(r"\w", left) else ""
 
 
 def _plain(text: str) -> str:

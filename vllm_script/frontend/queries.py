@@ -1,12 +1,13 @@
 """Which text conditions which image or video, as a person would say.
 
 A conversation falls into stretches that end with an assistant's message. What users say in a
-stretch is one question. An item's own question is
+stretch is one question; behind a tool's result it goes on with the question before. An item's own
+question is
 
-- of an item that a user sends, that of its stretch. If nothing is said there, the next one, once
-  there is any; until then the one before;
-- of an item in a tool's result or an assistant's message, what users last said before it, and what
-  they say behind it in its stretch.
+- of an item that a user sends or a tool returns, that of its stretch. If there is none: what is
+  said in the very next stretch, else the question before, else the first one after;
+- of an item in an assistant's message: that of its stretch, else the one before, else the first one
+  after.
 
 Whether what is asked later counts too is the policy of the conversation, see `conditioning`. System
 prompts count where the operator says so. Tool output, the chat template's own words, and phrases
@@ -19,6 +20,7 @@ words that open a user's and an assistant's turn.
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -55,25 +57,32 @@ class Reader:
     system_prompt: bool = False
     """Whether system prompts are part of every question."""
 
-    def question(self, texts: Iterable[str]) -> str:
+    def words(self, texts: Iterable[str]) -> str:
         """Return what these texts ask for; "" where they ask for nothing."""
-        text = "\n".join(text.strip() for text in texts if text.strip())
-        if len(text) > MAX_QUERY_CHARS:  # the beginning and the end count
-            half = MAX_QUERY_CHARS // 2
-            text = text[:half] + text[-half:]
-        return self.phrases.taken_out_of(text)
+        return self.phrases.taken_out_of(_joined(texts))
+
+
+def _joined(texts: Iterable[str]) -> str:
+    """The texts, one a line; of a very long one the beginning and the end."""
+    text = "\n".join(filter(None, map(str.strip, texts)))
+    if len(text) <= MAX_QUERY_CHARS:
+        return text
+    half = MAX_QUERY_CHARS // 2
+    return text[:half] + text[-half:]
 
 
 @dataclass
 class _Stretch:
-    """What users said, and the items, between two assistant messages; the second one included."""
+    """What is said and shown between two assistant messages; the second one included."""
 
-    words: list[str] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
     """Texts of the user's messages."""
 
     items: list[tuple[str, bool]] = field(default_factory=list)
-    """Modality of each item, and whether it answers words from before this stretch: it came from a
-    tool or the assistant, and no user has said anything in this stretch before it."""
+    """Modality of each item, and whether the assistant shows it."""
+
+    continues: bool = False
+    """Whether it begins with a tool's result, so that users are still where they were."""
 
 
 def item_queries(
@@ -88,66 +97,66 @@ def item_queries(
         messages: OpenAI-style messages, `materialize`d.
         reader: what counts as a question.
     """
-    system = [
-        text
-        for message in messages
-        if message.get("role") in _SYSTEM_ROLES
-        for kind, text in _parts(message)
-        if kind == "text"
-    ]
-    return _queries(_stretches(messages), reader, "\n".join(system) if reader.system_prompt else "")
+    system = ""
+    if reader.system_prompt:
+        leading = itertools.takewhile(lambda m: m.get("role") in _SYSTEM_ROLES, messages)
+        texts = (text for message in leading for kind, text in _parts(message) if kind == "text")
+        system = reader.words(texts)
+    return _queries(_stretches(messages), reader, system)
 
 
 def _stretches(messages: Sequence[Mapping[str, Any]]) -> list[_Stretch]:
-    stretch = _Stretch()
-    stretches = [stretch]
-    from_tool = False  # whether a tool has answered, and nobody has said anything since
+    stretches = [_Stretch()]
     for message in messages:
-        role = message.get("role")
-        parts = list(_parts(message))
-        words = [text for kind, text in parts if kind == "text" and text.strip()]
-        if role in _TOOL_ROLES:
-            from_tool = True
-        elif role != "user" or words:
-            from_tool = False
-        # Where a tool's message cannot hold images, clients send them as the user, without words.
-        returned = role != "user" or from_tool
-        stretch.items += [
-            (kind, returned and not stretch.words) for kind, _ in parts if kind in _MEDIA_PARTS
-        ]
-        if role == "user":
-            stretch.words += words
-        elif role == "assistant":
-            stretch = _Stretch()
-            stretches.append(stretch)
+        role, stretch = message.get("role"), stretches[-1]
+        if role in _TOOL_ROLES and not stretch.texts and not stretch.items:
+            stretch.continues = True
+        for kind, text in _parts(message):
+            if kind in _MEDIA_PARTS:
+                stretch.items.append((kind, role == "assistant"))
+            elif role == "user":
+                stretch.texts.append(text)
+        if role == "assistant":
+            stretches.append(_Stretch())
     return stretches
 
 
 def _queries(
     stretches: Sequence[_Stretch], reader: Reader, system: str = ""
 ) -> dict[str, list[tuple[str, ...]]]:
-    """`item_queries` of what users said and showed.
+    """`item_queries` of what is said and shown.
 
     Args:
         system: text that is part of every question.
     """
-    asked = [reader.question(stretch.words) for stretch in stretches]
+    # The question of each stretch, and the same where it is a new one: users say something.
+    asked, new = [], []
+    before = ""
+    for stretch in stretches:
+        words = reader.words(stretch.texts)
+        asked.append(_joined((before, words)) if stretch.continues else words)
+        new.append(asked[-1] if words else "")
+        before = asked[-1] or before
     queries: dict[str, list[tuple[str, ...]]] = {modality: [] for modality in _MEDIA_PARTS}
+    full = {question: _joined((system, question)) for question in ("", *asked)}
+    before = ""
     for index, stretch in enumerate(stretches):
-        before = next(filter(None, reversed(asked[:index])), "")
-        later = [question for question in asked[index + 1 :] if question]
-        for modality, is_answer in stretch.items:
-            if is_answer:
-                own = reader.question([before, asked[index]])
-            else:
-                own = asked[index] or next(iter(later), before)
-            questions = [reader.question([system, q]) for q in filter(None, (own, *later))]
-            queries[modality].append(tuple(questions or filter(None, [reader.question([system])])))
+        later = list(filter(None, new[index + 1 :]))
+        following = next(iter(new[index + 1 :]), "")
+        first_later = next(iter(later), "")
+        for modality, is_shown_by_assistant in stretch.items:
+            own = asked[index]
+            if not own and not is_shown_by_assistant:
+                own = following
+            own = own or before or first_later
+            questions = tuple(full[question] for question in (own, *later) if full[question])
+            queries[modality].append(questions)
+        before = asked[index] or before
     return queries
 
 
 def conditioning(questions: Sequence[str], policy: str) -> tuple[str, ...]:
-    """Return those of an item's questions that condition it.
+    """Return those of an item's questions that condition it, each of them once.
 
     Args:
         questions: as `item_queries` returns them.
@@ -157,8 +166,8 @@ def conditioning(questions: Sequence[str], policy: str) -> tuple[str, ...]:
         return tuple(questions[:1])
     if policy == "latest":
         return tuple(questions[-1:])
-    own, *later = dict.fromkeys(questions) or [""]
-    return tuple(filter(None, (own, *later[len(later) - MAX_QUESTIONS + 1 :])))
+    newest = list(dict.fromkeys(reversed(questions)))[: MAX_QUESTIONS - 1]
+    return tuple(dict.fromkeys((*questions[:1], *reversed(newest))))
 
 
 def _parts(message: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -178,10 +187,10 @@ def _parts(message: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _part_type(part: Mapping[str, Any]) -> str | None:
     """The type as vLLM reads it: without one, or with a uuid, the key that is present decides."""
-    kind: str | None = part.get("type")
+    kind: Any = part.get("type")
     if kind is None or part.get("uuid") is not None:
-        return next((key for key in _MODALITY_OF if key in part), kind)
-    return kind
+        kind = next((key for key in _MODALITY_OF if key in part), kind)
+    return kind if isinstance(kind, str) else None  # vLLM says what is wrong
 
 
 def _has_parts(message: Mapping[str, Any]) -> bool:
@@ -229,20 +238,19 @@ def raw_item_queries(
         tokens: what stands for an item, by modality.
     """
     stretches = []
-    for said in _raw_stretches(text, scaffolding):
-        words = said
+    for piece, said in _raw_stretches(text, scaffolding):
         for token in tokens.values():
-            words = words.replace(token, "")
-        items = [(m, False) for m, token in tokens.items() for _ in range(said.count(token))]
-        stretches.append(_Stretch([words], items))
+            said = said.replace(token, "")
+        items = [(m, False) for m, token in tokens.items() for _ in range(piece.count(token))]
+        stretches.append(_Stretch([said], items))
     return _queries(stretches, reader)
 
 
-def _raw_stretches(text: str, scaffolding: Scaffolding) -> list[str]:
-    """What users said between assistants' turns."""
+def _raw_stretches(text: str, scaffolding: Scaffolding) -> list[tuple[str, str]]:
+    """Each piece of a prompt up to an assistant's turn, and what users say in it."""
     opening, answer = scaffolding.user, scaffolding.assistant
     if not answer or not opening or opening not in text:
-        return [text]
+        return [(text, text)]
     # An assistant's words run until the next user's turn; so does a system prompt.
-    pieces = [piece.partition(opening)[2] for piece in text.split(answer)]
-    return [piece.replace(opening, "\n") for piece in pieces]
+    pieces = text.split(answer)
+    return [(piece, piece.partition(opening)[2].replace(opening, "\n")) for piece in pieces]
