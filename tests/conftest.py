@@ -69,6 +69,23 @@ def pytest_terminal_summary(terminalreporter):
         )
 
 
+@pytest.fixture
+def vllm_script(monkeypatch, capsys):
+    """vllm_script(*words) -> exit status of the command, what it prints, what it says on stderr."""
+    from vllm_script.server import command
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["vllm-script", *map(str, words)])
+        status = 0
+        try:
+            command.main()
+        except SystemExit as ended:
+            status = ended.code
+        return status, *capsys.readouterr()
+
+    return run
+
+
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory):
     """checkpoint(family) -> folder of a small model with random weights."""

@@ -13,8 +13,6 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from vllm_script.server import command as shell
-
 from .pretended_server import PretendedServer
 
 RATIOS = (0.5, 0.22, 0.11)
@@ -58,19 +56,12 @@ def logged(path, number, **more):
 
 
 @pytest.fixture
-def tune(monkeypatch, capsys, tmp_path):
+def tune(vllm_script, tmp_path):
     """tune(*arguments) -> status, what it prints, what it says on stderr."""
 
     def tune(*arguments):
         out = () if "--out" in arguments else ("--out", tmp_path / "out")
-        words = ["vllm-script", "tune", *map(str, (*out, *arguments))]
-        monkeypatch.setattr(sys, "argv", words)
-        status = 0
-        try:
-            shell.main()
-        except SystemExit as ended:
-            status = ended.code
-        return status, *capsys.readouterr()
+        return vllm_script("tune", *out, *arguments)
 
     return tune
 

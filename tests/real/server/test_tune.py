@@ -1,15 +1,12 @@
 """`vllm-script tune` on a log of requests: of a server that prunes, and of one that does not."""
 
 import json
-import sys
 
 import pytest
 
-from vllm_script.server import command as shell
-
 
 @pytest.fixture
-def tune(monkeypatch, capsys, picture, tmp_path):
+def tune(vllm_script, picture, tmp_path):
     """tune(server) -> status, what it prints, what it says on stderr; nearly any loss will do."""
     with (tmp_path / "log.jsonl").open("w") as out:
         for seed in range(12):
@@ -17,16 +14,9 @@ def tune(monkeypatch, capsys, picture, tmp_path):
             print(json.dumps({"messages": [{"role": "user", "content": content}]}), file=out)
 
     def tune(server):
-        words = ["vllm-script", "tune", "--url", server.url, "--log", str(tmp_path / "log.jsonl")]
-        words += ["--loss", "90", "--max-tokens", "1", "--ratios", "0.5", "0.22", "--api-key", "x"]
-        words += ["--modes", "script", "random", "--out", str(tmp_path / "out")]
-        monkeypatch.setattr(sys, "argv", words)
-        status = 0
-        try:
-            shell.main()
-        except SystemExit as ended:
-            status = ended.code
-        return status, *capsys.readouterr()
+        words = ["--url", server.url, "--log", tmp_path / "log.jsonl", "--out", tmp_path / "out"]
+        words += ["--loss", 90, "--max-tokens", 1, "--ratios", 0.5, 0.22, "--api-key", "x"]
+        return vllm_script("tune", *words, "--modes", "script", "random")
 
     return tune
 

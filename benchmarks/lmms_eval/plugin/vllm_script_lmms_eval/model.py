@@ -62,12 +62,18 @@ class VllmScript(lmms):
         return Question(task, doc, messages, generation)
 
     def loglikelihood(self, requests: Sequence[Instance]) -> list[tuple[float, bool]]:
-        """Raise, as a chat has no such thing."""
-        raise NotImplementedError("this model generates answers; take a task that asks for those")
+        """Raise, as chat completions do not score a text that the client gives."""
+        raise NotImplementedError(
+            "a chat server generates answers and cannot say how likely a given one is, which this "
+            "task asks for; take a task whose output_type is generate_until"
+        )
 
     def generate_until_multi_round(self, requests: Sequence[Instance]) -> list[str]:
-        """Raise: tasks of several rounds are none of those that are compared here."""
-        raise NotImplementedError("this model answers tasks of one round")
+        """Raise: papers on pruning report no task of several rounds, so none is compared here."""
+        raise NotImplementedError(
+            "a task of several rounds is not supported, since the papers that results are set "
+            "beside report none; take a task whose output_type is generate_until"
+        )
 
 
 def _messages(to_messages: Any, docs: Any, doc: int) -> Any:
