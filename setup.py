@@ -6,6 +6,8 @@ import pathlib
 from setuptools import setup
 
 BENCH = ["matplotlib", "scikit-learn", "scipy"]
+# Compiles CUDA C++ without a GPU, for the tests; PyTorch for CUDA brings both.
+NVRTC = ["cuda-bindings", "nvidia-cuda-nvrtc"]
 
 setup(
     name="vllm-script",
@@ -37,6 +39,7 @@ setup(
         "vllm_script.benchmarks.tuning",
         "vllm_script.kernels",
         "vllm_script.kernels.greedy_map",
+        "vllm_script.kernels.greedy_map.cluster",
         "vllm_script.kernels.reduce_graph",
         "vllm_script.kernels.similarity",
         "vllm_script.explain",
@@ -53,6 +56,8 @@ setup(
         "vllm_script.benchmarks": ["scene.png"],
         # Installed into lmms-eval's environment, not into this one.
         "vllm_script.benchmarks.lmms_eval": ["plugin/*.toml", "plugin/*/*.py"],
+        # Compiled where a GPU is that has clusters.
+        "vllm_script.kernels.greedy_map.cluster": ["*.cu", "*.cuh"],
         "vllm_script.server": ["grafana.json"],
     },
     install_requires=["vllm>=0.32,<0.34", "torch", "triton", "transformers", "fastapi"],
@@ -61,7 +66,10 @@ setup(
         "bench": BENCH,
         # What reads the trained parts of benchmarks/photo_model/: a GGUF and an ONNX file.
         "photo-model": ["accelerate", "gguf", "onnx"],
-        "dev": [*BENCH, "pytest", "pytest-xdist", "hypothesis", "ruff==0.17.6", "mypy==2.4.1"],
+        "dev": [
+            *(*BENCH, *NVRTC, "pytest", "pytest-xdist", "hypothesis"),
+            *("ruff==0.17.6", "mypy==2.4.1"),
+        ],
     },
     entry_points={
         "vllm.general_plugins": ["script = vllm_script.plugin:register"],

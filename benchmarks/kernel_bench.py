@@ -63,7 +63,8 @@ def main() -> None:
                 continue
             rounds = rounds_of(inputs, backend)
             torch.compiler.reset()  # a shape that is compiled counts against a limit
-            for run in runs(inputs, on_gpu, not on_gpu or shape.keep_ratio == BASELINES_AT):
+            compared = not on_gpu or shape.keep_ratio == BASELINES_AT
+            for run in runs(inputs, on_gpu, compared and not args.no_baselines):
                 if args.op and run.op not in args.op:
                     continue
                 progress(f"  {run.op} {run.variant}")
@@ -87,6 +88,8 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="two sizes, one keep ratio")
     tokens = "of an image, of the shapes that there are: these alone"
     parser.add_argument("--tokens", nargs="+", type=int, default=[], help=tokens)
+    less = "leave out eager PyTorch and other loops, which take minutes to compile"
+    parser.add_argument("--no-baselines", action="store_true", help=less)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows to it")
     parser.add_argument("--op", nargs="*", help="these ops alone, as the table names them")
     return parser.parse_args(argv)

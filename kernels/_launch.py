@@ -27,8 +27,9 @@ logger = logging.getLogger("vllm.script")
 # communicates may not end before another GPU has gone on; ours must not wait for its place.
 RESERVED_MULTIPROCESSORS = 8
 
-# Programs of such a launch where there is no GPU, that is in the interpreter.
+# Programs of such a launch, and shared memory of one, where there is no GPU: in the interpreter.
 INTERPRETED_PROGRAMS = 1
+INTERPRETED_SHARED_BYTES = 99 * 1024
 
 _in_torch: set[tuple[str, torch.device]] = set()
 """Ops that run in PyTorch on a device, since their kernels do not."""
@@ -125,6 +126,15 @@ def launch_phases(
             )
     for phase in range(num_phases):
         launch(kernel, (num_programs,), device, **arguments, first_phase=phase, TOGETHER=False)
+
+
+def shared_bytes(device: torch.device) -> int:
+    """Shared memory that a program can have."""
+    if device.type != "cuda":
+        return INTERPRETED_SHARED_BYTES
+    properties: Any = torch.cuda.get_device_properties(device)
+    most: int = properties.shared_memory_per_block_optin
+    return most
 
 
 def num_waiting_programs(device: torch.device) -> int:

@@ -7,15 +7,20 @@ is exact in float32.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 import torch
 
 from ._launch import launch, run_op
 from ._triton import Backend, check_features, jit, tl, triton
+from .transfer import to_device
 
 # Rows of a program, values of a row it takes at once, warps. Not yet tuned on a GPU.
 BLOCK_ROWS, BLOCK_D, NUM_WARPS = 4, 1024, 4
+
+# Values: what rows that are loaded in whole vectors begin and end at a multiple of.
+ALIGNMENT = 16
 
 # Rows that the reference copies at once: a copy of all would be memory new to the process.
 REFERENCE_ROWS = 256
@@ -85,35 +90,74 @@ def _finite_part(x: torch.Tensor) -> torch.Tensor:
 def _inverse_norms_triton(x: torch.Tensor) -> torch.Tensor:
     inverse_norm = torch.empty(len(x), dtype=torch.float32, device=x.device)
     if len(x):
-        launch(
-            _inverse_norm_kernel,
-            (triton.cdiv(len(x), BLOCK_ROWS),),
-            x.device,
-            x_ptr=x,
-            stride_xn=x.stride(0),
-            inverse_ptr=inverse_norm,
-            num_rows=len(x),
-            dim=x.shape[1],
-            BLOCK_ROWS=BLOCK_ROWS,
-            BLOCK_D=BLOCK_D,
-            num_warps=NUM_WARPS,
-        )
+        plan = to_device(torch.tensor([[0], [0], [len(x)]]), x.device)
+        launch_norms(x, plan, [len(x)], inverse_norm)
     return inverse_norm
 
 
-@jit(varying=("num_rows",))
+def launch_norms(
+    x: torch.Tensor, plan: torch.Tensor, lengths: Sequence[int], inverse_norm: torch.Tensor
+) -> None:
+    """Compute the inverse norms of images in one launch, wherever their rows are.
+
+    Args:
+        x: [N, D] rows of the first image; the others have their dtype, D and stride, and are
+            aligned as they are.
+        plan: int64 [3 or more, images] on their device, as the kernel has it.
+        lengths: rows of each image.
+        inverse_norm: float32, written where the plan says.
+    """
+    launch(
+        _inverse_norm_kernel,
+        (triton.cdiv(max(lengths), BLOCK_ROWS), len(lengths)),
+        x.device,
+        x_ptr=x,
+        stride_xn=x.stride(0),
+        plan_ptr=plan,
+        inverse_ptr=inverse_norm,
+        num_images=len(lengths),
+        dim=x.shape[1],
+        ALIGNMENT=alignment_of(x),
+        BLOCK_ROWS=BLOCK_ROWS,
+        BLOCK_D=BLOCK_D,
+        num_warps=NUM_WARPS,
+    )
+
+
+def alignment_of(x: torch.Tensor) -> int:
+    """Values whose multiples all rows of x [N, D] begin and end at, for a kernel's loads.
+
+    ALIGNMENT where rows can be loaded in whole vectors, else 1: an address for each value.
+    """
+    places = x.data_ptr() // x.itemsize, x.stride(0), x.shape[1]
+    return ALIGNMENT if all(place % ALIGNMENT == 0 for place in places) else 1
+
+
+@jit(varying=("num_images",))
 def _inverse_norm_kernel(
     x_ptr,
     stride_xn,
+    plan_ptr,
     inverse_ptr,
-    num_rows,
+    num_images,
     dim,
+    ALIGNMENT: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
-    """x [num_rows, dim] -> inverse float32 [num_rows]; grid: a program for every BLOCK_ROWS."""
+    """The inverse lengths of the rows of some images.
+
+    x [N, dim] of the first image
+    plan int64 [3 or more, images]: the first value of an image, counted from x, a multiple of
+        ALIGNMENT; its first row among those of all, its length
+    inverse float32 [sum of N]: a program writes those of its rows
+    grid: (a program for every BLOCK_ROWS rows of the longest image, images)
+    """
+    plan_ptr += tl.program_id(1)
+    num_rows = tl.load(plan_ptr + 2 * num_images)
     rows = tl.program_id(0).to(tl.int64) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
     row_mask = rows < num_rows
+    x_ptr += tl.multiple_of(tl.load(plan_ptr), ALIGNMENT)
     squares = tl.zeros([BLOCK_ROWS], dtype=tl.float32)
     num_spoiled = tl.zeros([BLOCK_ROWS], dtype=tl.int32)
     for d_start in range(0, dim, BLOCK_D):
@@ -126,7 +170,8 @@ def _inverse_norm_kernel(
         num_spoiled += tl.sum((clean != values).to(tl.int32), 1)
     inverse_norm = inverse_length(squares)
     inverse_norm = tl.where(num_spoiled > 0, -inverse_norm, inverse_norm)
-    tl.store(inverse_ptr + rows, inverse_norm, mask=row_mask)
+    first = tl.load(plan_ptr + num_images)
+    tl.store(inverse_ptr + first + rows, inverse_norm, mask=row_mask)
 
 
 @jit

@@ -84,10 +84,11 @@ def _reduce(similarity: Similarity) -> None:
 
 
 def _select(similarity: Similarity) -> None:
-    """Pick one token, of all and of a pool, with and without frames."""
+    """Pick one token, of all and of a pool, with and without frames; and by a cluster."""
     (num_tokens,), device = similarity.lengths, similarity.device
     rows = torch.arange(num_tokens, device=device)
     pool = Pool(rows, torch.full((1,), num_tokens, device=device))
     for candidates in None, pool:
         for floors in None, [1]:
-            greedy_map(similarity, None, [1], pool=candidates, floors=floors)
+            greedy_map(similarity, None, [1], pool=candidates, floors=floors, clusters=False)
+    greedy_map(similarity, None, [1])  # by a cluster, if it may be

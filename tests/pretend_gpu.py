@@ -139,7 +139,9 @@ class PretendGpu(TorchDispatchMode):
                 args, kwargs = tree_map(_real, (args, kwargs))
                 return interpret(kernel, *args, **kwargs)
 
-        properties = types.SimpleNamespace(multi_processor_count=4)
+        properties = types.SimpleNamespace(
+            multi_processor_count=4, major=8, minor=0, shared_memory_per_block_optin=163 << 10
+        )
         with (
             mock.patch.object(InterpretedFunction, "run", run),
             mock.patch("torch.cuda.get_device_properties", lambda device: properties),

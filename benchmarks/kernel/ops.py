@@ -92,8 +92,7 @@ def _ops(inputs: Inputs, variant: str, backend: Backend, greedy: bool) -> Iterat
     """Every op on all images in one call, and the whole selection."""
     shape, x, images = inputs.shape, inputs.x, inputs.images
     targets, budgets = shape.of_all(shape.target), shape.of_all(shape.budget)
-    inverse_norm = [inverse_norms(image, backend) for image in images]
-    similarity = cosine_similarity(images, inverse_norm, backend)
+    similarity = cosine_similarity(images, backend)
     pool = reduce_graph(similarity, targets, **SETTINGS)
     kept = torch.arange(0, len(x), max(1, shape.tokens // shape.budget), device=x.device)
     relevance = partial(
@@ -105,7 +104,7 @@ def _ops(inputs: Inputs, variant: str, backend: Backend, greedy: bool) -> Iterat
     )
     # In plain PyTorch cosines are computed when they are asked for.
     cosines = cosine_similarity if backend == "triton" else all_cosines
-    products: Callable[[], Any] = partial(cosines, images, inverse_norm, backend)
+    products: Callable[[], Any] = partial(cosines, images, backend)
     yield Run("norms", variant, partial(inverse_norms, x, backend))
     yield Run("relevance", variant, relevance)
     yield Run("similarity", variant, products)
@@ -135,11 +134,9 @@ def _multiply(images: Sequence[torch.Tensor], dtype: torch.dtype) -> None:
             torch.mm(image, image.T, out_dtype=dtype)
 
 
-def all_cosines(
-    images: Sequence[torch.Tensor], inverse_norm: Sequence[torch.Tensor], backend: Backend
-) -> None:
+def all_cosines(images: Sequence[torch.Tensor], backend: Backend) -> None:
     """Compute the similarity, and read all of each image's."""
-    similarity = cosine_similarity(images, inverse_norm, backend)
+    similarity = cosine_similarity(images, backend)
     for image in range(len(images)):
         similarity.block(image, slice(None), slice(None))
 

@@ -6,8 +6,9 @@ residual variance (what its own L[i, i] has left after the picked ones are proje
 Source: Chen et al. 2018 (arXiv 1709.05135), Algorithm 1: an incremental Cholesky factor, one
 row a pick, O(budget^2 N) time and O(budget N) memory beside S.
 
-Triton takes one launch for all steps of all images, or of those of a class of sizes; kernel.py says
-how programs take a step together.
+A GPU takes one launch for all steps of all images, or of those of a class of sizes. Where it has
+clusters, images that they have room for are selected by one cluster each: cluster/. All others are
+by Triton; kernel.py says how its programs take a step together.
 
 In a video the frames may have floors: tokens that each is sure to keep. They are picked first, the
 best of the whole video at every step, and what follows knows of them.
@@ -15,7 +16,7 @@ best of the whole video at every step, and what follows knows of them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import torch
@@ -27,6 +28,7 @@ from .._varlen import check_budgets, offsets_of, places_by
 from ..reduce_graph import Pool
 from ..similarity import Similarity, TriangleSimilarity
 from ..transfer import to_device
+from .cluster import cluster_of, has_clusters, select_cluster
 from .kernel import _select_kernel
 
 # A residual below this part of the token's first one is rounding: the picks already span it. The
@@ -67,8 +69,9 @@ def greedy_map(
     *,
     pool: Pool | None = None,
     floors: Sequence[int] | None = None,
+    clusters: bool = True,
 ) -> torch.Tensor:
-    """Pick tokens of each image; ties go to the lowest index. Triton never waits for the device.
+    """Pick tokens of each image; ties go to the lowest index. On a GPU the host never waits.
 
     When the picked tokens span all others, relevance descending fills the remaining places.
 
@@ -83,6 +86,7 @@ def greedy_map(
             tokens each, one after the other: the fewest tokens to pick of each frame. The first
             picks are of frames that have fewer, then all compete. A pool must have that many of
             each. None: no frames.
+        clusters: False: by Triton, also where a GPU has clusters.
 
     Returns:
         picked rows [sum of budgets] int64, image by image, in pick order; an image of whose pool
@@ -100,8 +104,8 @@ def greedy_map(
     with_torch = partial(_greedy_map_torch, similarity, relevance, budgets, pool, floors)
     if not isinstance(similarity, TriangleSimilarity):
         return with_torch()
-    with_triton = partial(_greedy_map_triton, similarity, relevance, budgets, pool, floors)
-    return run_op("greedy_map", similarity.backend, similarity.values, with_triton, with_torch)
+    on_gpu = partial(_greedy_map_on_gpu, similarity, relevance, budgets, pool, floors, clusters)
+    return run_op("greedy_map", similarity.backend, similarity.values, on_gpu, with_torch)
 
 
 def _greedy_map_torch(
@@ -221,40 +225,78 @@ def _unit_peak(relevance: torch.Tensor) -> torch.Tensor:
     return torch.where(low == high, 1.0, relevance / high)
 
 
-def _greedy_map_triton(
+def _greedy_map_on_gpu(
     similarity: TriangleSimilarity,
     relevance: torch.Tensor | None,
     budgets: list[int],
     pool: Pool | None,
     floors: Sequence[int] | None,
+    clusters: bool,
 ) -> torch.Tensor:
+    lengths, device = similarity.lengths, similarity.device
+    if relevance is not None:
+        relevance = relevance.float().contiguous()
+    first_rows, first_picks = offsets_of(lengths), offsets_of(budgets)
+    picks = torch.empty(first_picks[-1], dtype=torch.int64, device=device)
+
+    def plan_of(places: Sequence[int]) -> torch.Tensor:
+        columns = lengths, first_picks, budgets, similarity.offsets
+        plan = [[column[place] for place in places] for column in (first_rows, *columns)]
+        return to_device(torch.tensor([list(places), *plan]), device)
+
+    selects: list[int | None] = [None] * len(lengths)
+    if clusters and floors is None and has_clusters(device):
+        selects = list(map(cluster_of, lengths, budgets))
+    for cluster, places in places_by(selects).items():
+        if cluster is not None:
+            select_cluster(
+                cluster,
+                similarity.values,
+                relevance,
+                plan_of(places),
+                [lengths[place] for place in places],
+                [budgets[place] for place in places],
+                pool,
+                first_rows[-1],
+                picks,
+                RESIDUAL_FLOOR,
+            )
+    classes: dict[int, list[int]] = {}
+    for place, cluster in enumerate(selects):
+        if cluster is None:
+            block_tokens = token_class(lengths[place], num_waiting_programs(device))
+            classes.setdefault(block_tokens, []).append(place)
+    if classes:
+        _launch_programs(similarity, relevance, budgets, pool, floors, classes, plan_of, picks)
+    return picks
+
+
+def _launch_programs(
+    similarity: TriangleSimilarity,
+    relevance: torch.Tensor | None,
+    budgets: list[int],
+    pool: Pool | None,
+    floors: Sequence[int] | None,
+    classes: Mapping[int, Sequence[int]],
+    plan_of: Callable[[Sequence[int]], torch.Tensor],
+    picks: torch.Tensor,
+) -> None:
+    """Pick tokens of the images of some classes, a launch of Triton for each."""
     lengths, device = similarity.lengths, similarity.device
     num_rows, num_waiting = sum(lengths), num_waiting_programs(device)
     if relevance is None:
         relevance = torch.ones(num_rows, dtype=torch.float32, device=device)
-    relevance = relevance.float().contiguous()
     rows, counts = (None, None) if pool is None else pool
     frames = None
     if floors is not None:
         frames = to_device(torch.tensor(floors, dtype=torch.int32), device)
-    first_rows, first_picks = offsets_of(lengths), offsets_of(budgets)
 
     def empty(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
         return torch.empty(shape, dtype=dtype, device=device)
 
-    picks = empty(first_picks[-1], dtype=torch.int64)
-    classes = places_by(token_class(length, num_waiting) for length in lengths)
     for block_tokens, places in classes.items():
         num_images, own_lengths = len(places), [lengths[place] for place in places]
         most = max(budgets[place] for place in places)
-        plan = [
-            places,
-            [first_rows[place] for place in places],
-            own_lengths,
-            [first_picks[place] for place in places],
-            [budgets[place] for place in places],
-            [similarity.offsets[place] for place in places],
-        ]
         block_programs = program_class(max(own_lengths), block_tokens)
         block_chunk = max(1, CHUNK_VALUES // block_tokens)
         row_unit = max(ROW_ALIGNMENT, block_chunk)
@@ -266,7 +308,7 @@ def _greedy_map_triton(
             device,
             similarity_ptr=similarity.values,
             relevance_ptr=relevance,
-            plan_ptr=to_device(torch.tensor(plan), device),
+            plan_ptr=plan_of(places),
             rows_ptr=rows,
             counts_ptr=counts,
             floors_ptr=frames,
@@ -292,7 +334,6 @@ def _greedy_map_triton(
             num_warps=NUM_WARPS,
             maxnreg=NUM_REGISTERS,
         )
-    return picks
 
 
 def num_programs(lengths: Sequence[int], block_tokens: int, num_waiting: int) -> int:

@@ -77,7 +77,12 @@ def _select_kernel(
         if (member >= 0) & (member < num_owners):
             budget = tl.load(plan_ptr + 4 * num_images + image).to(tl.int32)
             own_picks_ptr = picks_ptr + tl.load(plan_ptr + 3 * num_images + image)
-            own_rows_ptr = _part(rows_ptr, first)
+            own_rows_ptr = rows_ptr
+            if rows_ptr is not None:
+                own_rows_ptr = rows_ptr + first
+            own_room_ptr = room_ptr
+            if room_ptr is not None:
+                own_room_ptr = room_ptr + first
             if _takes_all(counts_ptr, count, budget):
                 token = member * BLOCK_N + tl.arange(0, BLOCK_N)
                 row = _rows(own_rows_ptr, first, tl.minimum(token, count - 1))
@@ -100,7 +105,7 @@ def _select_kernel(
                     stride_fn,
                     weight_ptr + first,
                     residual_ptr + first,
-                    _part(room_ptr, first),
+                    own_room_ptr,
                     words_ptr + post_offset,
                     newest_ptr + post_offset,
                     arrivals_ptr + image,
@@ -252,15 +257,6 @@ def _select_image(
         tl.store(residual_ptr + row, residual, mask=mask)
         if floors_ptr is not None:
             tl.store(room_ptr + row, room, mask=mask)
-
-
-@jit
-def _part(ptr, first):
-    """What is of an image; None stays."""
-    if ptr is None:
-        return None
-    else:
-        return ptr + first
 
 
 @jit

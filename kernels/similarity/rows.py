@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 
 from .._triton import Backend
-from ..norms import unit_rows
+from ..norms import inverse_norms, unit_rows
 from .base import Rows, Similarity
 
 # Tokens of the largest image of which a block is kept: for larger ones it takes too much memory.
@@ -52,14 +52,10 @@ class Halves(NamedTuple):
 class RowSimilarity(Similarity):
     """Cosines that are computed in plain PyTorch when they are asked for."""
 
-    def __init__(
-        self,
-        images: Sequence[torch.Tensor],
-        inverse_norm: Sequence[torch.Tensor],
-        backend: Backend,
-    ) -> None:
+    def __init__(self, images: Sequence[torch.Tensor], backend: Backend) -> None:
         super().__init__(images, backend)
-        self._images, self._inverse_norm = images, inverse_norm
+        self._images = images
+        self._inverse_norm = [inverse_norms(image, backend) for image in images]
         # The products of bfloat16 rows are exact in float32, so these are scaled afterwards, and
         # CPUs have instructions for that.
         self._by_bfloat16 = self.device.type == "cpu" and images[0].dtype == torch.bfloat16

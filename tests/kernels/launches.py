@@ -14,6 +14,9 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime.driver import driver
 from triton.runtime.jit import JITFunction
 
+SHARED_LIMIT = {80: 163, 86: 99, 89: 99, 90: 227, 100: 227, 120: 99}
+"""KiB of shared memory that a program can have, by compute capability."""
+
 MODULES = {
     name: importlib.import_module(f"vllm_script.kernels.{name}")
     for name in ("_launch", "greedy_map", "reduce_graph", "similarity", "warm_up")
@@ -58,4 +61,6 @@ def recorded(arch, num_multiprocessors=132):
                 MODULES[name], "num_waiting_programs", lambda _: num_multiprocessors
             )
             stack.enter_context(count)
+        similarity, limit = MODULES["similarity"], SHARED_LIMIT[arch] * 1024
+        stack.enter_context(mock.patch.object(similarity, "shared_bytes", lambda _: limit))
         yield variants

@@ -13,8 +13,7 @@ import pytest
 
 triton = pytest.importorskip("triton", reason="Triton is not installed: nothing to compile")
 
-SHARED_LIMIT = {80: 163, 86: 99, 89: 99, 90: 227, 100: 227, 120: 99}
-"""KiB of shared memory that a thread block may have, by compute capability."""
+from .launches import SHARED_LIMIT  # noqa: E402  (it imports Triton)
 
 REGISTERS = 65536
 """32-bit registers of a multiprocessor, of all of them."""
@@ -23,6 +22,7 @@ SPILLS = {
     ("_similarity_kernel", 80): 128,
     ("_similarity_kernel", 86): 192,
     ("_similarity_kernel", 89): 192,
+    ("_similarity_kernel", 90): 128,
     ("_similarity_kernel", 100): 384,
     ("_similarity_kernel", 120): 192,
     ("_direction_kernel", 120): 16,

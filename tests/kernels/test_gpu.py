@@ -3,6 +3,7 @@
 Bfloat16, the meeting of programs, memory, waiting, races; and the selection against the CPU's.
 """
 
+import importlib
 import os
 import shutil
 import subprocess
@@ -30,6 +31,8 @@ from vllm_script.pruning import PruningParams, run_mode
 
 from .ops import greedy_map, reduce_graph, similarity_of
 
+CLUSTER = importlib.import_module("vllm_script.kernels.greedy_map.cluster")
+
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU"),
@@ -42,8 +45,12 @@ pytestmark = [
 
 @pytest.fixture(autouse=True)
 def nothing_falls_back():
-    """Every kernel is launched, none runs in PyTorch instead, and programs wait for each other."""
+    """Every kernel is launched, none runs in PyTorch instead, and programs wait for each other; by
+    clusters is selected where a GPU has them."""
     launching = sys.modules["vllm_script.kernels._launch"]
+    device = torch.device("cuda", torch.cuda.current_device())
+    of_clusters = torch.cuda.get_device_capability() in ((9, 0), (10, 0))
+    assert CLUSTER.has_clusters(device) or not of_clusters
     yield
     fallen_back = launching._in_torch | launching._by_phase
     launching._in_torch.clear()
@@ -112,9 +119,11 @@ def test_selection(num_tokens, dim, dtype, keep, count_ties):
     budget = max(1, int(keep * num_tokens))
     target = max(budget, num_tokens // 2, 1)
     _, num_beyond_tie = assert_selection(x, relevance, target, budget, "triton", **SETTINGS)
-    picks = greedy_map(x, None, budget)  # all tokens, all alike
-    num_beyond_tie += assert_picks(x, None, torch.arange(num_tokens, device="cuda"), picks)
-    count_ties(2 * budget, 0, num_beyond_tie)
+    candidates = torch.arange(num_tokens, device="cuda")
+    for clusters in True, False:
+        picks = greedy_map(x, None, budget, clusters=clusters)  # all tokens, all alike
+        num_beyond_tie += assert_picks(x, None, candidates, picks)
+    count_ties(3 * budget, 0, num_beyond_tie)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -131,8 +140,9 @@ def test_integers_are_identical(dtype):
         assert torch.equal(*(rows_of(*pool, [1500])[0].cpu() for pool in pools))
 
 
+@pytest.mark.parametrize("clusters", [True, False])
 @pytest.mark.parametrize("num_images", [2, 8, 32, 200])
-def test_many_images(num_images):
+def test_many_images(num_images, clusters):
     """An image gets what it gets alone, whatever lies beside it, to the bit."""
     generator = torch.Generator().manual_seed(0)
     # The last image is of another class of sizes than the others.
@@ -141,12 +151,13 @@ def test_many_images(num_images):
     budgets = [max(1, length // 9) for length in lengths]
     x, relevance = features(sum(lengths), 512, torch.bfloat16), relevance_of(sum(lengths))
     pool = reduce_graph(x, targets, **SETTINGS, lengths=lengths)
-    picks = greedy_map(x, relevance, budgets, lengths=lengths, pool=pool)
+    picks = greedy_map(x, relevance, budgets, lengths=lengths, pool=pool, clusters=clusters)
     alone, first = [], 0
     for length, target, budget in zip(lengths, targets, budgets, strict=True):
         own = slice(first, first + length)
         own_pool = reduce_graph(x[own], target, **SETTINGS)
-        alone.append(first + greedy_map(x[own], relevance[own], budget, pool=own_pool))
+        own_picks = greedy_map(x[own], relevance[own], budget, pool=own_pool, clusters=clusters)
+        alone.append(first + own_picks)
         first += length
     assert torch.equal(picks, torch.cat(alone))
 
@@ -160,7 +171,8 @@ def test_meeting_is_the_end_of_a_launch(num_tokens, dim, monkeypatch):
     for by_phase in set(), {x.device}:
         monkeypatch.setattr(launching, "_by_phase", by_phase)
         pool = reduce_graph(x, num_tokens // 2, **SETTINGS)
-        results.append((pool.counts, greedy_map(x, relevance, budget, pool=pool)))
+        picks = greedy_map(x, relevance, budget, pool=pool, clusters=False)
+        results.append((pool.counts, picks))
     assert torch.equal(results[0][0], results[1][0]) and torch.equal(results[0][1], results[1][1])
 
 
@@ -195,15 +207,17 @@ def test_real_inputs_against_the_cpu(count_ties):
     _agree_with_cpu(((x.bfloat16(), relevance) for x, relevance in real_inputs(20)), count_ties)
 
 
+@pytest.mark.parametrize("clusters", [True, False])
 @pytest.mark.parametrize("num_images", [1, 8])
-def test_a_thousand_runs_are_identical(num_images):
+def test_a_thousand_runs_are_identical(num_images, clusters):
     x, relevance = llava_next_inputs(num_images)
     lengths = [NUM_TOKENS] * num_images
 
     def select():
         similarity = similarity_of(x, lengths)
         pool = kernels.reduce_graph(similarity, [NUM_TOKENS // 2] * num_images, **SETTINGS)
-        return kernels.greedy_map(similarity, relevance, [BUDGET] * num_images, pool=pool)
+        budgets = [BUDGET] * num_images
+        return kernels.greedy_map(similarity, relevance, budgets, pool=pool, clusters=clusters)
 
     first = select()
     same = torch.stack([(select() == first).all() for _ in range(1000)])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from vllm_script.kernels import Pool, inverse_norms, query_relevance, unit_rows
+from vllm_script.kernels import Pool, query_relevance, unit_rows
 
 from .ops import greedy_map
 
@@ -147,16 +147,6 @@ def test_greedy_map_in_a_pool(backend):
     pool = Pool(pool_rows, torch.tensor(counts))
     picks = greedy_map(rows, relevance, budgets, lengths=lengths, pool=pool, backend=backend)
     assert torch.equal(picks, torch.cat(expected))
-
-
-@pytest.mark.parametrize("backend", ["torch", "triton"])
-def test_greedy_map_with_inverse_norms_given(backend):
-    rows = torch.randn(40, 16, generator=torch.Generator().manual_seed(0))
-    picks = [
-        greedy_map(rows, None, 9, inverse_norm=inverse_norm, backend=backend)
-        for inverse_norm in (None, inverse_norms(rows, backend))
-    ]
-    assert torch.equal(*picks)
 
 
 @pytest.mark.parametrize("backend", ["torch", "triton"])

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from vllm_script.kernels import Pool, inverse_norms, unit_rows
+from vllm_script.kernels import Pool, unit_rows
 from vllm_script.kernels.reduce_graph import (
     MAX_ROUNDS,
     REFERENCE_ROWS,
@@ -250,16 +250,6 @@ def test_reduce_graph_windows_errors():
         reduce_graph(torch.eye(4), [1, 1], **RELATIVE, lengths=[2, 2], windows=[torch.arange(4)])
     with pytest.raises(ValueError, match="windows add up to 3 rows, got 4"):
         reduce_graph(torch.eye(4), [1], **RELATIVE, windows=[torch.arange(3)])
-
-
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_reduce_graph_with_inverse_norms_given(backend):
-    rows = clustered(3, 40)[0]
-    pools = [
-        reduce_graph(rows, 10, **RELATIVE, inverse_norm=inverse_norm, backend=backend)
-        for inverse_norm in (None, inverse_norms(rows, backend))
-    ]
-    assert torch.equal(*(rows_of(*pool, [40])[0] for pool in pools))
 
 
 def test_reduce_graph_counts_stay_tensors():
