@@ -90,7 +90,7 @@ def test_a_plan_that_nobody_explains_is_as_it_was():
     assert plan(mode="cdpruner").encode() == (
         b'{"clip_digest":null,"keep_ratio":0.11,"mode":"cdpruner","params":{"gamma":1.0,'
         b'"pool_ratio":0.5,"seed":0,"tau":0.1,"tau_relative":true},"query":[[[5,6]]],'
-        b'"relevance":"embedding","version":4,"visual_token_budget":null}'
+        b'"relevance":"embedding","version":5,"visual_token_budget":null}'
     )
     assert with_explain_id(None) is None
 
