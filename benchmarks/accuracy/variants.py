@@ -43,7 +43,7 @@ VARIANTS = (
     _changed("tau 0.6 absolute", tau=0.6, tau_relative=False),
     _changed("gamma 0", gamma=0.0),
     _changed("gamma 4", gamma=4.0),
-    _changed("pool_ratio 0.25", pool_ratio=0.25),
+    _changed("pool_ratio 0.5", pool_ratio=0.5),
     _changed("pool_ratio 0.75", pool_ratio=0.75),
     _changed("pool_ratio 1 (no GSP)", pool_ratio=1.0),
     _changed("QCSP alone (cdpruner)", mode="cdpruner"),

@@ -31,7 +31,7 @@ def picked(rows, relevance, budget):
 def test_script_step_by_step():
     """The pool, its context, the guard, and the picks after the context."""
     budget, most_relevant = 24, set(RELEVANCE.argsort(descending=True)[:24].tolist())
-    pool = thinned(63)  # 24 and half of the other 77, rounded up
+    pool = thinned(43)  # 24 and a quarter of the other 77
     context = picked(pool, None, 3)
     weight = RELEVANCE.clone().index_fill(0, context, 1000.0)
     guarded = sorted(most_relevant | set(pool.tolist()))
@@ -39,7 +39,7 @@ def test_script_step_by_step():
     assert set(expected[:3].tolist()) == set(context.tolist())
     kept = select_visual_tokens(TOKENS, budget, relevance=RELEVANCE)
     assert kept.tolist() == sorted(expected.tolist())
-    assert len(pool) == 63 and not most_relevant <= set(pool.tolist())
+    assert len(pool) == 43 and not most_relevant <= set(pool.tolist())
 
 
 def test_a_perfect_relevance_keeps_the_object_and_its_context():

@@ -29,7 +29,7 @@ class PruningParams:
         "The weight of how close a token's neighbours are, beside how many they are.",
     )
     pool_ratio: float = setting(
-        0.5,
+        0.25,
         Number(0, 1),
         "The part of the tokens beyond the budget that GSP leaves to be chosen from. With 0, mode "
         "gsp is GSP alone, unless its graph runs out of edges; with 1, nothing is thinned.",
