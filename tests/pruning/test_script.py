@@ -5,6 +5,7 @@ import torch
 
 from vllm_script import select_visual_tokens
 from vllm_script.kernels import Pool, cosine_similarity, greedy_map, reduce_graph
+from vllm_script.kernels._triton import HAS_TRITON, is_interpreted
 from vllm_script.pruning import PruningParams, run_mode, run_modes
 from vllm_script.pruning.script import CONTEXT, FIRST
 from vllm_script.pruning.task import Task
@@ -88,6 +89,25 @@ def test_images_of_one_call_know_nothing_of_each_other():
     together = run_modes(tasks)
     for task, kept in zip(tasks, together, strict=True):
         assert torch.equal(kept, run_modes([task])[0])
+
+
+@pytest.mark.parametrize("floors", [None, [1] * 4], ids=["images", "video"])
+@pytest.mark.skipif(not HAS_TRITON or not is_interpreted(), reason="needs Triton's interpreter")
+def test_the_kernels_select_the_same(floors):
+    """Triton and PyTorch, in two images of one call and in a video."""
+    sizes = [100] if floors else [101, 60]
+    kept = {
+        backend: run_modes(
+            [
+                Task(TOKENS[:n], n // 4, RELEVANCE[:n], mode, PruningParams(), floors, backend)
+                for mode in ("script", "gsp")
+                for n in sizes
+            ]
+        )
+        for backend in ("torch", "triton")
+    }
+    for reference, selected in zip(kept["torch"], kept["triton"], strict=True):
+        assert torch.equal(reference, selected)
 
 
 # Three axes as tokens: equal letters have cosine 1, different ones 0.
