@@ -129,7 +129,9 @@ def _paired(results: Results, ratio: str) -> Table:
         for other in ("cdpruner", ALONE)
     ]
     source = main_source(results)
-    pairs += [(Method("script", source), Method(m, NO_QUERY)) for m in ("uniform", "gsp")]
+    pairs += [
+        (Method("script", source), Method(m, NO_QUERY)) for m in ("uniform", "divprune", "gsp")
+    ]
     if WRONG_SIGN in sources:
         pairs += [(Method(m, TEXT), Method(m, WRONG_SIGN)) for m in ("script", "cdpruner")]
     pairs += [(Method("gsp", NO_QUERY), Method(m, NO_QUERY)) for m in ("uniform", "divprune")]

@@ -40,13 +40,13 @@ class Mode(NamedTuple):
     """Whether it holds to the floors of a video's frames; else it is applied frame by frame."""
 
 
-_GRAPH = ("tau", "tau_relative", "gamma")  # what GSP reads
+_POOL = ("tau", "tau_relative", "gamma", "pool_ratio")  # what GSP reads
 
 # A new way to choose tokens is a function of Tasks, or with `one_by_one` of a Task, in a file of
 # this folder, and a line here.
 MODES = {
-    "script": Mode(script, (*_GRAPH, "pool_ratio"), reads_query=True, knows_frames=True),
-    "gsp": Mode(gsp, _GRAPH, knows_frames=True),
+    "script": Mode(script, _POOL, reads_query=True, knows_frames=True),
+    "gsp": Mode(gsp, _POOL, knows_frames=True),
     "cdpruner": Mode(cdpruner, reads_query=True, knows_frames=True),
     "divprune": Mode(one_by_one(divprune)),
     "uniform": Mode(one_by_one(uniform)),

@@ -9,9 +9,10 @@ from vllm_script.benchmarks.common import read_lines
 from vllm_script.benchmarks.photos.results import MEASURES
 
 FOLDER = Path(benchmarks.__file__).parent
-COLUMNS = ("photos-dinov2-layer9", "photos-lite0")
+COLUMNS = ("photos-held-out-dinov2", "photos-held-out-lite0")
 ROWS = {
     "`script`, wrong sign": "script, text, wrong sign",
+    "`script`, mask with the smaller noise": "script, mask + noise 1",
     "`script`, perfect relevance": "script, mask",
     "`cdpruner`, perfect relevance": "cdpruner, mask",
     **{f"`{mode}`": mode for mode in ("gsp", "divprune", "uniform", "random")},
