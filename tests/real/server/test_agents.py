@@ -47,7 +47,8 @@ def conditioned(post):
 
     def conditioned(messages, script=None):
         body = {"messages": messages} | ({} if script is None else {"script": script})
-        return [image["query"]["text"] for image in post("/v1/script/explain", body)["images"]]
+        images = post("/v1/script/explain", body)["images"]
+        return [question for image in images for question in image["query"]["questions"]]
 
     return conditioned
 
