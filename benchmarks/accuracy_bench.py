@@ -46,11 +46,13 @@ from vllm_script.benchmarks.accuracy.questions import Item, demo_questions, fold
 from vllm_script.benchmarks.accuracy.scores import Scores, score
 from vllm_script.benchmarks.accuracy.scoring import RULES, check
 from vllm_script.benchmarks.accuracy.settings import (
+    ALONE,
     BLIND,
     POLICIES,
     RATIOS,
     SOURCES,
     WHOLE,
+    WHOLE_ALONE,
     Setting,
     grid,
 )
@@ -69,6 +71,8 @@ def main() -> None:
         choice = args.ratios, args.modes, sources, args.conversations
         settings = [WHOLE] if args.stock else grid(*choice)
         settings.insert(1, BLIND)
+        if ALONE in args.conversations:
+            settings.insert(1, WHOLE_ALONE)
         args.out.mkdir(parents=True, exist_ok=True)
         about = describe(args, len(items))
         run = {name: about[name] for name in ("model", "questions")}

@@ -38,7 +38,8 @@ class Setting:
     def method(self) -> str:
         """Name of everything but the ratio, such as "script clip", "uniform" or "all tokens"."""
         if self.mode is None:
-            return "all tokens" if self.keep_ratio else "no picture"
+            alone = " alone" if self.is_alone else ""
+            return f"all tokens{alone}" if self.keep_ratio else "no picture"
         return " ".join(filter(None, (self.mode, self.relevance, self.conversation)))
 
     @property
@@ -54,7 +55,9 @@ class Setting:
 
 
 WHOLE, BLIND = Setting(1.0), Setting(0.0)
-"""All tokens; and the question alone, which shows how much can be guessed."""
+"""All tokens; and the question without the picture, which shows how much can be guessed."""
+WHOLE_ALONE = Setting(1.0, conversation=ALONE)
+"""All tokens, the last question of a chat asked without those before it."""
 
 
 def grid(

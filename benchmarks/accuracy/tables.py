@@ -9,7 +9,7 @@ import numpy as np
 from ..common import bullets, figure, markdown
 from ..intervals import Interval, mcnemar, mean, paired_difference, share
 from .scores import Scores
-from .settings import ALONE, BLIND, WHOLE
+from .settings import ALONE, BLIND, WHOLE, WHOLE_ALONE
 
 METHOD, RATIO = "script clip", 0.11
 """What is broken down and compared with the others; the first method if this was not measured."""
@@ -119,10 +119,11 @@ def _against_alone(scores: Scores, alone: str) -> str:
     for ratio in scores.ratios:
         base = scores.of_method(alone)[ratio]
         rows = [[alone, *(_share(base[mask]) for mask in masks)]]
-        others = {"all tokens": scores.whole}
-        others |= {m: scores.of_method(m)[ratio] for m in scores.methods if m != alone}
-        for method, right in others.items():
-            rows.append([method, *(_gap(right[mask], base[mask]) for mask in masks)])
+        pairs = {m: (scores.of_method(m)[ratio], base) for m in scores.methods if m != alone}
+        if WHOLE_ALONE in scores.right:
+            pairs |= {"all tokens, to all alone": (scores.whole, scores.right[WHOLE_ALONE])}
+        for name, (right, other) in pairs.items():
+            rows.append([name, *(_gap(right[mask], other[mask]) for mask in masks)])
         header = [f"keep ratio {ratio:g}", *kinds, "all"]
         rows.append(["(questions)", *(str(mask.sum()) for mask in masks)])
         parts.append(markdown(header, rows))
