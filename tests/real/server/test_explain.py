@@ -63,7 +63,7 @@ def test_every_image_has_the_text_that_it_is_asked_about_with(explain, picture):
         {"role": "assistant", "content": "The same dog."},
         turn(said("And here?"), picture(168, 168, 1)),
     ]
-    images = explain(messages)
+    images = explain(messages, {"conversation": "turn"})
     assert [image["index"] for image in images] == [0, 1, 2, 3]
     assert [(image["width"], image["height"]) for image in images] == [
         *((168, 168), (84, 200)),
