@@ -64,7 +64,7 @@ def test_policies_that_select_anew(policy, pruning_server, uncached_server, pict
 
 
 def test_edited_chats(pruning_server, uncached_server, picture, ask):
-    """Under every policy: edited histories, deleted turns, tools, pictures that were there before."""
+    """Under every policy: edited histories, deleted turns, tools, pictures from before."""
     sizes = [(84, 84), (100, 60), (84, 168)]
     pictures = [picture(*sizes[seed % 3], seed=730 + seed) for seed in range(8)]
     for seed in range(15):
