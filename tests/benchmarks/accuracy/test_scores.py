@@ -1,6 +1,7 @@
 """From answers to tables, and back from the file."""
 
 import numpy as np
+import pytest
 
 from vllm_script.benchmarks.accuracy.questions import Item
 from vllm_script.benchmarks.accuracy.scores import Scores, score
@@ -176,6 +177,7 @@ def test_plot(tmp_path):
     assert (tmp_path / "accuracy.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_committed_report_follows_from_its_lines(committed):
-    path = committed("accuracy")
+@pytest.mark.parametrize("name", ["accuracy", "second-questions", "third-questions"])
+def test_committed_report_follows_from_its_lines(committed, name):
+    path = committed(name)
     assert report(Scores.load(path.with_suffix(".jsonl"))) == path.read_text()
