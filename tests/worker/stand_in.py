@@ -229,7 +229,9 @@ def model_of(architecture, config, machine, **settings):
     )
     if ScriptConfig.of(config).relevance == "clip":
         model.script_clip = model.selector._clip = clip(machine, backend, config.vocab_size)
-        model._check_clip()  # which vLLM's dummy brings about at start-up
+        # Which vLLM's dummy brings about at start-up.
+        model._check_clip()
+        model._polarity_checked = True
     return model
 
 

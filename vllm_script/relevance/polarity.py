@@ -29,8 +29,8 @@ NUM_PICTURES = 6
 _T_95 = 2.571
 """Student's t of a 95 % interval for so many pictures."""
 MARGIN = 0.2
-"""How far from chance the whole interval must be. Of 100 CLIPs with random weights none was so far off;
-at a margin of 0.1 two were."""
+"""How far from chance the whole interval must be. Of 100 CLIPs with random weights none was so far
+off; at a margin of 0.1 two were."""
 
 _COLORS = {"red": (220, 40, 40), "green": (40, 170, 60), "blue": (40, 80, 220)}
 _COLORS |= {"yellow": (235, 210, 40)}

@@ -158,10 +158,9 @@ class PrunedModel:
 
     def embed_multimodal(self, **kwargs: Any) -> Any:
         self._check_clip()
+        self._check_polarity()
         modality = "video" if any("video" in name for name in kwargs) else "image"  # one a call
         packed, are_dummies = unpack(kwargs, modality), take_mark(kwargs, modality)
-        if are_dummies:
-            self._check_polarity()
         if packed is None:
             expected = self._self_test(modality, kwargs) if are_dummies else None
             rows = self.embed_whole(modality, kwargs)
@@ -221,9 +220,10 @@ class PrunedModel:
             self._clip_checked = True
 
     def _check_polarity(self) -> None:
-        """Warn, once, where CLIP's polarity is not what drawn pictures say. Only at start-up.
+        """Warn, once, where CLIP's polarity is not what drawn pictures say.
 
-        On all ranks, since they share the tower; the first one warns.
+        Its time comes with vLLM's dummy, at start-up; on CPUs, where vLLM has none, with the first
+        image. All ranks measure, since they share the tower, and the first one warns.
         """
         if self.script_clip is None or self._polarity_checked:
             return
