@@ -59,10 +59,12 @@ class Chat:
 
     def go_on(self):
         """Ask something more."""
-        steps = [self._result() for _ in range(self._rng.choice([0, 0, 0, 1, 2]))]
-        asked = {"role": "user", "content": self._parts()}
-        answer = {"role": "assistant", "content": self._rng.choice(ANSWERS)}
-        self._turns.append([asked, *[message for step in steps for message in step], answer])
+        turn = []
+        self._turns.append(turn)
+        turn.append({"role": "user", "content": self._parts()})
+        for _ in range(self._rng.choice([0, 0, 0, 1, 2])):
+            turn.extend(self._result())
+        turn.append({"role": "assistant", "content": self._rng.choice(ANSWERS)})
 
     def delete_a_turn(self):
         """Delete any turn but the only one."""

@@ -60,8 +60,8 @@ def test_its_negation_is_negative(negated, configured, is_right, monkeypatch):
     assert found.opposite in str(found) or is_right
 
 
-def test_what_knows_no_drawings_is_not_judged(demo):
-    """CLIPs with random weights, and script-demo's with another vocabulary."""
+def test_what_knows_no_drawings_is_not_judged():
+    """CLIPs with random weights."""
     sizes = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2}
     sizes["num_hidden_layers"] = 3
     for seed in range(10):
