@@ -45,10 +45,19 @@ from vllm_script.benchmarks.accuracy.asking import Endpoint, ask_all, read_answe
 from vllm_script.benchmarks.accuracy.questions import Item, demo_questions, folder_questions
 from vllm_script.benchmarks.accuracy.scores import Scores, score
 from vllm_script.benchmarks.accuracy.scoring import RULES, check
-from vllm_script.benchmarks.accuracy.settings import BLIND, RATIOS, SOURCES, WHOLE, Setting, grid
+from vllm_script.benchmarks.accuracy.settings import (
+    ALONE,
+    BLIND,
+    POLICIES,
+    RATIOS,
+    SOURCES,
+    WHOLE,
+    WHOLE_ALONE,
+    Setting,
+    grid,
+)
 from vllm_script.benchmarks.accuracy.tables import plot, report
 from vllm_script.benchmarks.common import ending_well, machine, parser_of, publish
-from vllm_script.config import CONVERSATIONS
 from vllm_script.pruning import MODES
 from vllm_script.server.aliases import SCRIPT_DEMO
 from vllm_script.server.launch import VllmServer
@@ -62,6 +71,8 @@ def main() -> None:
         choice = args.ratios, args.modes, sources, args.conversations
         settings = [WHOLE] if args.stock else grid(*choice)
         settings.insert(1, BLIND)
+        if ALONE in args.conversations:
+            settings.insert(1, WHOLE_ALONE)
         args.out.mkdir(parents=True, exist_ok=True)
         about = describe(args, len(items))
         run = {name: about[name] for name in ("model", "questions")}
@@ -95,15 +106,15 @@ def parse_arguments() -> argparse.Namespace:
     add("--questions", type=Path, help="folder; default: script-demo's scenes")
     add("--rule", choices=list(RULES), default="exact", help="of questions that name none")
     add("--split", choices=("dev", "test"), default="test", help="of those scenes")
-    few = "questions about other things in the same scene, asked and answered before (0)"
+    few = "ask follow-ups: so many questions about the scene are asked and answered before each (0)"
     add("--earlier", type=int, default=0, metavar="N", help=few)
     add("--limit", type=int, default=1200, help="questions at most")
     add = parser.add_argument_group("how it is pruned").add_argument
     add("--ratios", type=float, nargs="+", default=RATIOS, help="keep ratios")
     add("--modes", nargs="+", choices=list(MODES), default=list(MODES))
     add("--sources", nargs="+", choices=SOURCES, help="of relevance; default: all")
-    policies = "of conversations; default: the server's"
-    add("--conversations", nargs="+", choices=CONVERSATIONS, default=[None], help=policies)
+    policies = "of chats; alone: without the turns before the question; default: the server's"
+    add("--conversations", nargs="+", choices=POLICIES, default=[None], help=policies)
     own, flags = common.split_arguments(None)
     args = parser.parse_args(own)
     args.server_flags = flags
@@ -136,7 +147,7 @@ def describe(args: argparse.Namespace, num_questions: int) -> dict[str, Any]:
     """What a reader needs to judge and to repeat the run."""
     questions = args.questions.name if args.questions else f"{SCRIPT_DEMO} {args.split} split"
     if args.earlier:
-        questions += f", {args.earlier} others asked before each"
+        questions += f", {args.earlier} asked before each"
     return {
         "model": args.model,
         "questions": f"{num_questions} of {questions}",

@@ -100,7 +100,7 @@ def demonstrate(url: str, path: Path, questions: list[str]) -> None:
                 f"expected {before} -> {after} visual tokens, {removed} were removed"
             )
         print(f"question             {question}")
-        print(f"pruning looked for   {explained['query']['text']}")
+        print(f"pruning looked for   {', '.join(explained['query']['questions'])}")
         for name, reply, tokens in (("pruned", pruned, after), ("without pruning", whole, before)):
             print(
                 f"{name:<20} {tokens:>5} visual tokens, prompt {reply.prompt_tokens:>5}, "

@@ -89,6 +89,8 @@ def run(args: argparse.Namespace) -> int:
         model = ModelUnderTest(args.model, args.trust_remote_code)
         if report.check("model", model.name):
             report.check("relevance", model.relevance)
+            if model.has_clip:
+                report.check("polarity", model.polarity)
             report.check("pruning", model.pruning)
     return report.close()
 
@@ -349,6 +351,41 @@ class ModelUnderTest:
             "embedding": "embedding, the language model's own for the words of the question",
         }
         return source.get(settings.relevance, "none: one selection for all questions")
+
+    @property
+    def has_clip(self) -> bool:
+        """Whether a request may take relevance from CLIP."""
+        return self._settings().clip_model is not None
+
+    def polarity(self) -> str:
+        """What a high cosine of patch and text means in this CLIP, configured and measured.
+
+        It is measured with the tower of the CLIP checkpoint, at the layer that the model reads.
+        """
+        import torch
+        from transformers import CLIPModel
+
+        from vllm_script.relevance.checkpoint import read
+        from vllm_script.relevance.clip import ClipRelevance
+        from vllm_script.relevance.polarity import measure_polarity
+
+        clip_model = self._settings().clip_model
+        assert clip_model is not None, "asked of a model that has a CLIP"
+        model = CLIPModel.from_pretrained(clip_model, dtype=torch.float32).eval()
+        layer = self._config.model_config.hf_config.vision_feature_layer
+        vision = model.config.vision_config
+
+        def states_of(pixels: torch.Tensor) -> torch.Tensor:
+            states = model.vision_model(pixels, output_hidden_states=True).hidden_states
+            patches: torch.Tensor = states[layer][:, 1:]
+            return patches
+
+        clip = ClipRelevance(model.config, read(clip_model).weights, torch.float32, "cpu")
+        sizes = vision.image_size, vision.patch_size
+        measured = measure_polarity(clip, clip_model, states_of, *sizes)
+        if measured.is_right is False:
+            raise Wrong(str(measured))
+        return str(measured)
 
     def pruning(self) -> str:
         """The line that a server logs when it starts."""

@@ -129,7 +129,11 @@ def _shown(
         "visual_token_budget": plan and plan.visual_token_budget,
         "mode": plan and plan.mode,
         "relevance": plan and plan.relevance,
-        "query": {"text": "\n".join(image.questions), "source": image.source, "all_read": all_read},
+        "query": {
+            "questions": list(image.questions),
+            "source": image.source,
+            "all_read": all_read,
+        },
         "kept_patches": kept,
         "png": base64.b64encode(_drawn(model_config.hf_config, image, selection)).decode(),
     }

@@ -73,7 +73,8 @@ def describe(image: dict[str, Any]) -> str:
     if query["source"] == "none":
         return f"{done}\n  chosen without a text"
     read = "" if query["all_read"] else ", of which the two ends were read"
-    return f"{done}, relevance {image['relevance']}\n  chosen for {query['text']!r}{read}"
+    questions = " and ".join(map(repr, query["questions"]))
+    return f"{done}, relevance {image['relevance']}\n  chosen for {questions}{read}"
 
 
 def _outputs(out: Path, count: int) -> list[Path]:

@@ -35,7 +35,7 @@ AMOUNTS = ("keep_ratio", "visual_token_budget")  # how much is kept: at most one
 MAX_QUERY_CHARS = 8_192
 MAX_QUESTIONS = 8  # of a conversation, that condition one image
 RELEVANCE_SOURCES = ("auto", "clip", "embedding", "none")
-CONVERSATIONS = ("turn", "latest", "all")
+CONVERSATIONS = ("latest", "turn", "all")
 
 
 @dataclass(frozen=True)
@@ -77,13 +77,14 @@ class ScriptConfig:
         per_request=True,
     )
     conversation: str = setting(
-        "turn",
+        "latest",
         Choice(CONVERSATIONS),
-        "The questions of a conversation that an image is conditioned on. The policy turn takes "
-        "that of the image's own turn, for ever; latest takes the newest; all takes the image's "
+        "The questions of a conversation that an image is conditioned on. The policy latest takes "
+        "the newest; turn takes that of the image's own turn, for ever; all takes the image's "
         f"own and what was asked since, the newest {MAX_QUESTIONS - 1} at most. With latest and "
         "all a new question selects anew: the image is not encoded again, and from the first "
-        "image on the pruned prompt is computed again.",
+        "image on the pruned prompt is computed again. With turn it is not, and later questions "
+        "about something else are answered worse.",
         flag="--script-conversation POLICY",
         per_request=True,
     )

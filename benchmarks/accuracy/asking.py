@@ -85,9 +85,13 @@ class Endpoint:
         """What the client is called with for one question in one setting."""
         others = dict(item.request)
         messages = others.pop("messages")
+        if setting == BLIND:
+            messages = _without_media(messages)
+        if setting.is_alone:
+            messages = last_alone(messages)
         return {
             "model": self.model,
-            "messages": _without_media(messages) if setting == BLIND else messages,
+            "messages": messages,
             "max_tokens": self.max_tokens,
             "temperature": 0,
             "extra_body": others if self.stock else others | {"script": setting.request},
@@ -159,6 +163,19 @@ def said(error: openai.APIStatusError) -> str:
     """The server's own words about why it refuses a request."""
     words = error.body.get("message") if isinstance(error.body, dict) else None
     return str(words or error.message)
+
+
+def last_alone(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return a chat's last question with the pictures and videos of all of its turns."""
+    parts = [part for message in messages for part in _parts(message["content"])]
+    media = [part for part in parts if part["type"] != "text"]
+    texts = [part for part in _parts(messages[-1]["content"]) if part["type"] == "text"]
+    return [{"role": "user", "content": media + texts}]
+
+
+def _parts(content: Any) -> list[dict[str, Any]]:
+    """The parts of a message's content, which may be a text."""
+    return [{"type": "text", "text": content}] if isinstance(content, str) else content
 
 
 def _without_media(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -19,11 +19,13 @@ from PIL import Image
 
 from ..scenes.held_out import held_out
 from ..scenes.pictures import draw
-from ..scenes.questions import questions_of
+from ..scenes.questions import Question, questions_of
 
 FILE = "questions.jsonl"
 DEFAULT_MEDIA = {"image": "image/png", "video": "video/mp4"}
 """Media types of files whose names do not say."""
+ABOUT_ONE = ("color", "shape", "position", "digit")
+"""Kinds of questions that are about one thing of a scene; the others are about all of it."""
 
 
 @dataclass(frozen=True)
@@ -87,20 +89,39 @@ def normalise(text: str) -> str:
 
 
 def demo_questions(split: str, num_questions: int, earlier: int = 0) -> Iterator[Item]:
-    """Yield the held-out questions of script-demo.
+    """Yield held-out questions of script-demo, or follow-ups to others about the same scene.
+
+    Follow-ups are of three kinds: a question about one thing after some about that thing, the same
+    question after some about other things, and a question about the whole scene (a count, or
+    whether something is there) after some about single things.
 
     Args:
         split: dev or test.
-        earlier: questions about other things in the same scene that are asked and answered before,
-            or as many as there are.
+        num_questions: scenes that are drawn, one question each.
+        earlier: questions that are asked and answered before each one. Where a scene has not so
+            many of a kind, that follow-up is left out.
     """
     for index, (scene, question) in enumerate(held_out(split, num_questions)):
         png = io.BytesIO()
         Image.fromarray(draw(scene)[0]).save(png, "PNG")
-        others = [q for q in questions_of(scene) if not {*q.relevant} & {*question.relevant}]
-        turns = tuple((other.text, other.answer) for other in others[:earlier])
-        name, answers = f"{split}-{index}", (question.answer,)
-        yield Item(name, question.text, answers, question.kind, png.getvalue(), earlier=turns)
+        name, answers, picture = f"{split}-{index}", (question.answer,), png.getvalue()
+        if not earlier:
+            yield Item(name, question.text, answers, question.kind, picture)
+            continue
+        for kind, others in _asked_before(question, questions_of(scene)).items():
+            turns = tuple((other.text, other.answer) for other in others[:earlier])
+            if len(turns) == earlier:
+                follow_up = f"{name} {kind}"
+                yield Item(follow_up, question.text, answers, kind, picture, earlier=turns)
+
+
+def _asked_before(question: Question, known: Sequence[Question]) -> dict[str, list[Question]]:
+    """What a question can follow, by the kind of follow-up that it then is."""
+    single = [other for other in known if other.kind in ABOUT_ONE and other != question]
+    if question.kind not in ABOUT_ONE:
+        return {"whole scene": single}
+    same = [other for other in single if other.relevant == question.relevant]
+    return {"same thing": same, "other thing": [other for other in single if other not in same]}
 
 
 def folder_questions(folder: Path, rule: str = "exact") -> Iterator[Item]:

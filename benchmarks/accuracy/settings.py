@@ -7,10 +7,14 @@ from dataclasses import asdict, dataclass
 from itertools import product
 from typing import Any
 
+from vllm_script.config import CONVERSATIONS
 from vllm_script.pruning import MODES
 
 RATIOS = (1.0, 0.5, 0.33, 0.22, 0.11, 0.056)
 SOURCES = ("clip", "embedding", "none")
+ALONE = "alone"
+"""In place of a policy of conversations: the last question is asked without those before it."""
+POLICIES = (*CONVERSATIONS, ALONE)
 
 
 @dataclass(frozen=True)
@@ -23,13 +27,19 @@ class Setting:
     relevance: str | None = None
     """Source of relevance, where the mode reads it."""
     conversation: str | None = None
-    """Policy of conversations, where the mode reads a query; None: the server's."""
+    """One of POLICIES, where the mode reads a query; None: the server's policy."""
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether the last question is asked without those before it."""
+        return self.conversation == ALONE
 
     @property
     def method(self) -> str:
         """Name of everything but the ratio, such as "script clip", "uniform" or "all tokens"."""
         if self.mode is None:
-            return "all tokens" if self.keep_ratio else "no picture"
+            alone = " alone" if self.is_alone else ""
+            return f"all tokens{alone}" if self.keep_ratio else "no picture"
         return " ".join(filter(None, (self.mode, self.relevance, self.conversation)))
 
     @property
@@ -37,14 +47,17 @@ class Setting:
         """The `script` field of a request."""
         if self == BLIND:
             return {}
-        return {name: value for name, value in asdict(self).items() if value is not None}
+        values = asdict(self) | ({"conversation": None} if self.is_alone else {})
+        return {name: value for name, value in values.items() if value is not None}
 
     def __str__(self) -> str:
         return f"{self.method} @ {self.keep_ratio:g}"
 
 
 WHOLE, BLIND = Setting(1.0), Setting(0.0)
-"""All tokens; and the question alone, which shows how much can be guessed."""
+"""All tokens; and the question without the picture, which shows how much can be guessed."""
+WHOLE_ALONE = Setting(1.0, conversation=ALONE)
+"""All tokens, the last question of a chat asked without those before it."""
 
 
 def grid(

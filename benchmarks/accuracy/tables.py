@@ -9,7 +9,7 @@ import numpy as np
 from ..common import bullets, figure, markdown
 from ..intervals import Interval, mcnemar, mean, paired_difference, share
 from .scores import Scores
-from .settings import BLIND, WHOLE
+from .settings import ALONE, BLIND, WHOLE, WHOLE_ALONE
 
 METHOD, RATIO = "script clip", 0.11
 """What is broken down and compared with the others; the first method if this was not measured."""
@@ -26,6 +26,8 @@ def report(scores: Scores) -> str:
         f"## {method} against the others, on the same questions, at keep ratio {ratio:g}\n\n"
         + _paired(scores, method, ratio),
     ]
+    if follow_ups := [m for m in scores.methods if ALONE in m.split()]:
+        parts += [_against_alone(scores, alone) for alone in follow_ups]
     if scores.shadow:
         parts.append("## First tokens against those of all tokens\n\n" + _first_tokens(scores))
     if scores.asks_yes_no:
@@ -92,8 +94,7 @@ def _by_ratio(scores: Scores) -> str:
 
 
 def _by_kind(scores: Scores, ratio: float) -> str:
-    kinds = list(dict.fromkeys(scores.kinds))
-    masks = [np.array([kind == other for other in scores.kinds]) for kind in kinds]
+    kinds, masks = _kinds(scores)
     rows = [["all tokens", *(f"{scores.whole[mask].mean():.3f}" for mask in masks)]]
     if scores.blind is not None:
         rows.append(["no picture", *(f"{scores.blind[mask].mean():.3f}" for mask in masks)])
@@ -102,6 +103,31 @@ def _by_kind(scores: Scores, ratio: float) -> str:
         rows.append([method, *(f"{right[mask].mean():.3f}" for mask in masks)])
     asked = ["(questions)", *(str(mask.sum()) for mask in masks)]
     return markdown(["method", *kinds], [*rows, asked])
+
+
+def _kinds(scores: Scores) -> tuple[list[str], list[np.ndarray]]:
+    """The kinds of questions, and a mask [n] of each."""
+    kinds = list(dict.fromkeys(scores.kinds))
+    return kinds, [np.array([kind == other for other in scores.kinds]) for kind in kinds]
+
+
+def _against_alone(scores: Scores, alone: str) -> str:
+    """How far each method's follow-ups are from the same questions asked alone, by kind."""
+    kinds, masks = _kinds(scores)
+    masks.append(np.ones(len(scores.kinds), dtype=bool))
+    parts = [f"## Follow-ups against {alone}, on the same questions, by kind"]
+    for ratio in scores.ratios:
+        base = scores.of_method(alone)[ratio]
+        rows = [[alone, *(_share(base[mask]) for mask in masks)]]
+        pairs = {m: (scores.of_method(m)[ratio], base) for m in scores.methods if m != alone}
+        if WHOLE_ALONE in scores.right:
+            pairs |= {"all tokens, to all alone": (scores.whole, scores.right[WHOLE_ALONE])}
+        for name, (right, other) in pairs.items():
+            rows.append([name, *(_gap(right[mask], other[mask]) for mask in masks)])
+        header = [f"keep ratio {ratio:g}", *kinds, "all"]
+        rows.append(["(questions)", *(str(mask.sum()) for mask in masks)])
+        parts.append(markdown(header, rows))
+    return "\n\n".join(parts)
 
 
 def _paired(scores: Scores, method: str, ratio: float) -> str:

@@ -24,7 +24,7 @@ def test_every_plan_gets_a_name_of_its_own():
 def test_images_in_prompt_order():
     explanation = Explanation()
     for side in (1, 2):
-        explanation.see(Image.new("RGB", (side, side)), LAYOUT, PLAN, ["What?"], "turn")
+        explanation.see(Image.new("RGB", (side, side)), LAYOUT, PLAN, ["What?"], "conversation")
     assert [image.picture.width for image in explanation.images] == [1, 2]
     assert explanation.images[0].all_read(None)
 

@@ -36,7 +36,7 @@ def counted(monkeypatch):
 def count(counter, items, plans, kept, layout_of):
     planned = [PlannedItem(plan, str(index), b"") for index, plan in enumerate(plans)]
     spans = [SimpleNamespace(get_num_embeds=lambda number=number: number) for number in kept]
-    counter.count(items, planned, spans, layout_of, "turn")
+    counter.count(items, planned, spans, layout_of, "conversation")
 
 
 def test_images_that_are_pruned(counted):
@@ -44,7 +44,7 @@ def test_images_that_are_pruned(counted):
     items = ImageProcessorItems([picture, picture, None, picture])
     plans = (PLAN, None, PLAN, make_plan(CONFIG, ()))
     count(ItemCounter(), items, plans, [5, 20, 5, 6], lambda index: layout(20))
-    assert counted == [("image", "turn", 20, 5), ("image", "none", 20, 6)]
+    assert counted == [("image", "conversation", 20, 5), ("image", "none", 20, 6)]
 
 
 def test_videos_are_known_from_when_they_were_processed(counted):
@@ -53,7 +53,8 @@ def test_videos_are_known_from_when_they_were_processed(counted):
     for identifier, rows in (("0", 40), ("1", 40)):
         counter.remember(PlannedItem(PLAN, identifier, b""), layout(rows))
     count(counter, items, [PLAN] * 3, [10, 40, 10], lambda index: None)
-    assert counted == [("video", "turn", 40, 10)]  # the second is whole, the third not known
+    # The second is whole, the third not known.
+    assert counted == [("video", "conversation", 40, 10)]
 
 
 def test_the_least_recently_used_is_forgotten(monkeypatch):

@@ -276,3 +276,23 @@ def test_rocm_is_said_to_be_unsupported(monkeypatch):
     monkeypatch.setattr(torch.version, "hip", "7.1.25424")
     with pytest.raises(doctor.Wrong, match="does not support ROCm: .* PyTorch is for ROCm 7.1"):
         doctor._device()
+
+
+def with_polarity(tmp_path, polarity):
+    """script-demo whose CLIP is configured so."""
+    folder = tmp_path / "demo"
+    shutil.copytree(DEMO, folder)
+    path = folder / "clip" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"patch_polarity": polarity}))
+    return folder
+
+
+def test_polarity_is_measured(run, tmp_path):
+    status, report, _ = run("script-demo")
+    word, text = lines_of(report, "polarity")
+    assert (status, word) == (0, "ok") and text.startswith("positive, as measured (AUROC 1.00")
+    status, report, _ = run(with_polarity(tmp_path, "negative"))
+    word, text = lines_of(report, "polarity")
+    assert (status, word) == (1, "wrong")
+    assert "positive as measured (AUROC 0.00" in text and '"patch_polarity": "positive"' in text
+    assert not ANY_PATH.search(report)

@@ -23,6 +23,7 @@ from vllm_script.worker.model import PrunedModel
 from ..pretend_gpu import PretendGpu, to_gpu
 
 WIDTH, PIXELS, TEXT, IMAGE, VIDEO = 32, 588, 1, 7, 8
+VOCABULARY = 16
 
 
 class Cpu:
@@ -95,7 +96,7 @@ class Stock:
 
         self._tower = weight(PIXELS, WIDTH)
         self._projector = weight(WIDTH, hf_config.width)
-        self._table = weight(16, WIDTH)
+        self._table = weight(hf_config.vocab_size, WIDTH)
         self.vision_tower = None
 
     def get_language_model(self):
@@ -119,7 +120,8 @@ def hf_config(relevance, **fields):
     text = SimpleNamespace(hidden_size=WIDTH)
     script = ScriptConfig(keep_ratio=0.25, relevance=relevance, cache_gb=1.0).to_dict()
     return SimpleNamespace(
-        **{"width": WIDTH, "get_text_config": lambda: text, "text_config": text, **fields},
+        **{"width": WIDTH, "vocab_size": VOCABULARY, "text_config": text} | fields,
+        get_text_config=lambda: text,
         vllm_script=script,
         image_token_id=IMAGE,
         video_token_id=VIDEO,
@@ -226,16 +228,18 @@ def model_of(architecture, config, machine, **settings):
         WIDTH, config.width, None, torch.float32, machine.device, backend
     )
     if ScriptConfig.of(config).relevance == "clip":
-        model.script_clip = model.selector._clip = clip(machine, backend)
-        model._check_clip()  # which vLLM's dummy brings about at start-up
+        model.script_clip = model.selector._clip = clip(machine, backend, config.vocab_size)
+        # Which vLLM's dummy brings about at start-up.
+        model._check_clip()
+        model._polarity_checked = True
     return model
 
 
-def clip(machine, backend):
+def clip(machine, backend, vocab_size=VOCABULARY):
     """A CLIP of one layer with random weights, on that machine."""
     sizes = {"hidden_size": WIDTH, "intermediate_size": WIDTH, "num_attention_heads": 2}
     config = CLIPConfig(
-        text_config={**sizes, "num_hidden_layers": 1, "vocab_size": 16, "eos_token_id": 9},
+        text_config={**sizes, "num_hidden_layers": 1, "vocab_size": vocab_size, "eos_token_id": 9},
         vision_config={**sizes, "num_hidden_layers": 1},
         projection_dim=16,
     )

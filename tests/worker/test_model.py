@@ -2,11 +2,13 @@
 
 import itertools
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from vllm_script.pruning import groups, windows
+from vllm_script.relevance.polarity import Polarity
 from vllm_script.wire import mark_dummies
 from vllm_script.worker import model as worker_model
 
@@ -145,6 +147,35 @@ def test_no_more_is_held_than_a_step_has(qwen, step, portions, monkeypatch):
     rows = model.embed_multimodal(**batch, **mark_dummies(20, "image"))
     assert list(map(len, selections)) == portions
     assert len(rows) == 20 and all(torch.equal(own, rows[0]) for own in rows)
+
+
+@pytest.mark.parametrize(
+    ("auroc", "warnings"), [(0.1, ["CLIP's polarity is negative by its"]), (0.9, []), (0.5, [])]
+)
+def test_a_wrong_polarity_of_clip_is_warned_of_once(auroc, warnings, monkeypatch, caplog):
+    """From pictures that the tower encodes, before anything else is."""
+    encoded = []
+
+    def measure(clip, clip_model, states_of, *sizes):
+        encoded.append(states_of(torch.rand(1, 3, 56, 56)).shape)
+        assert (clip, clip_model, sizes) == (model.script_clip, "clip", (56, 14))
+        return Polarity("negative", auroc, 0.01)
+
+    monkeypatch.setattr(worker_model, "measure_polarity", measure)
+    first_rank = SimpleNamespace(is_first_rank=True)
+    monkeypatch.setattr(worker_model, "get_tp_group", lambda: first_rank)
+    architecture, _, config, (fields, *_) = CASES["LLaVA-NeXT, CLIP"]
+    model = model_of(architecture, config, Cpu())
+    model._script_config = replace(model._script_config, clip_model="clip")
+    item = pack_item(model, "image", fields)
+    model._polarity_checked = False
+    with caplog.at_level("WARNING", "vllm.script"):
+        for _ in range(2):
+            model.embed_multimodal(**arguments(Cpu(), "image", (fields, item)))
+    assert encoded == [(1, 16, 32)]
+    ours = [record.getMessage() for record in caplog.records if record.name == "vllm.script"]
+    for message, words in zip(ours, warnings, strict=True):
+        assert message.startswith(words)
 
 
 def test_items_are_observed_one_by_one(qwen):

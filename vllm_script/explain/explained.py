@@ -26,7 +26,7 @@ class ExplainedImage:
     questions: Sequence[str]
     """The questions that its selection depends on, if it does."""
     source: str
-    """Where the questions came from: `turn`, `request`, `none`."""
+    """Where the questions came from: `conversation`, `request`, `none`."""
 
     def all_read(self, clip_model: str | None) -> bool:
         """Whether all of the text counted; of a very long one CLIP reads the two ends.

@@ -90,6 +90,7 @@ class ScriptLlavaForConditionalGeneration(PrunedModel, LlavaForConditionalGenera
     probes = {
         "_parse_and_validate_image_input": ("kwargs",),
         "_process_image_pixels": frozenset({"inputs"}),
+        "_image_pixels_to_features": ("vision_tower", "pixel_values"),
     }
 
     def encode(self, modality: str, fields: dict[str, Any]) -> EncodedImage:

@@ -38,7 +38,8 @@ class ScriptMetrics:
             modality: Counter(
                 f"script_{modality}s",
                 f"{modality.title()}s that were pruned, by mode, source of relevance, and "
-                "source of the text that conditions the selection (query: turn, request or none).",
+                "source of the text that conditions the selection (query: conversation, request or "
+                "none).",
                 ["mode", "relevance", "query"],
             )
             for modality in ("image", "video")
@@ -134,7 +135,7 @@ class ScriptMetrics:
         """Count an image or video of `total` visual tokens that is pruned to `kept`.
 
         Args:
-            query: where its conditioning text came from: `turn`, `request`, `none`.
+            query: where its conditioning text came from: `conversation`, `request`, `none`.
         """
         self.items[modality].labels(plan.mode, plan.relevance, query).inc()
         self.tokens_in.inc(total)
@@ -195,7 +196,8 @@ class ItemCounter:
         Args:
             spans: where the items stand in the prompt.
             layout_of: returns the layout of an item by its index; None of a video.
-            query_source: where the request's conditioning texts come from: `turn` or `request`.
+            query_source: where the request's conditioning texts come from: `conversation` or
+                `request`.
         """
         for index, (item, span) in enumerate(zip(planned, spans, strict=True)):
             # An item that came as its uuid alone has no known size, so it is left out.

@@ -47,7 +47,7 @@ class ItemWatcher(Protocol):
             layout: None where the image's size is not known.
             plan: how it is pruned; None where it is left whole.
             questions: what its selection is conditioned on; none where it is on nothing.
-            source: where these came from: `turn`, `request`, `none`.
+            source: where these came from: `conversation`, `request`, `none`.
         """
 
 
@@ -88,8 +88,8 @@ class ScriptRequest:
 
     @property
     def query_source(self) -> str:
-        """Where the request's conditioning texts come from: `request` or `turn`."""
-        return "request" if isinstance(self.queries, str) else "turn"
+        """Where the request's conditioning texts come from: `request` or `conversation`."""
+        return "request" if isinstance(self.queries, str) else "conversation"
 
     def queries_of(self, modality: str, num_items: int) -> Sequence[tuple[str, ...]]:
         """Return the questions that condition each item of one modality."""

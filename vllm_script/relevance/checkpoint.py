@@ -51,7 +51,7 @@ def read(clip_model: str) -> ClipCheckpoint:
         if name.startswith(READ) and not name.endswith("position_ids")  # older ones store these
     }
     digest = hashlib.blake2b(digest_size=32)
-    config = _find(clip_model, "config.json")
+    config = find(clip_model, "config.json")
     digest.update(config.read_bytes() if config is not None else b"")
     for name, weight in sorted(weights.items()):
         digest.update(f"\n{name} {weight.dtype} {list(weight.shape)}\n".encode())
@@ -68,13 +68,13 @@ def clip_digest(clip_model: str) -> str:
 def _weight_files(clip_model: str) -> list[Path]:
     """The files with the weights."""
     for name in _FILES:
-        path = _find(clip_model, name)
+        path = find(clip_model, name)
         if path is None:
             continue
         if path.suffix != ".json":
             return [path]
         listed = sorted(set(json.loads(path.read_text())["weight_map"].values()))
-        files = {each: _find(clip_model, each) for each in listed}
+        files = {each: find(clip_model, each) for each in listed}
         if missing := [each for each, file in files.items() if file is None]:
             raise ValueError(
                 f"the weights of the CLIP checkpoint {clip_model} cannot be read: {name} lists "
@@ -88,7 +88,7 @@ def _weight_files(clip_model: str) -> list[Path]:
     )
 
 
-def _find(clip_model: str, name: str) -> Path | None:
+def find(clip_model: str, name: str) -> Path | None:
     """A file of a folder, or of a repository in the cache or on the hub; None if there is none."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError

@@ -8,6 +8,8 @@ step at once, for its kernels keep the same rows of an item whatever is beside i
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -24,6 +26,7 @@ from ..patches.probing import Probes
 from ..plan import Plan, make_plan
 from ..relevance.checkpoint import read
 from ..relevance.clip import ClipRelevance
+from ..relevance.polarity import measure_polarity
 from ..wire import PackedItem, take_mark, unpack
 from .batch import one_of, portions
 from .encoded_image import EncodedImage
@@ -33,6 +36,8 @@ from .ranks import check_ranks_agree
 from .selector import Selection, Selector
 from .timers import Timers
 from .warm_up import are_compiled, compile_kernels
+
+logger = logging.getLogger("vllm.script")
 
 
 class PrunedModel:
@@ -70,7 +75,7 @@ class PrunedModel:
         )
         on_encoder_cache_reset(vllm_config, "forget_images")
         self.script_clip = _clip(vllm_config, config) if encodes else None
-        self._clip_checked = False
+        self._clip_checked = self._polarity_checked = False
         hidden_size = hf_config.get_text_config().hidden_size
         embed = partial(input_embeddings, self)
         self.selector = Selector(hidden_size, embed, self.script_clip, config.kernels)
@@ -153,6 +158,7 @@ class PrunedModel:
 
     def embed_multimodal(self, **kwargs: Any) -> Any:
         self._check_clip()
+        self._check_polarity()
         modality = "video" if any("video" in name for name in kwargs) else "image"  # one a call
         packed, are_dummies = unpack(kwargs, modality), take_mark(kwargs, modality)
         if packed is None:
@@ -212,6 +218,29 @@ class PrunedModel:
         if self.script_clip is not None and not self._clip_checked:
             self.script_clip.check()
             self._clip_checked = True
+
+    def _check_polarity(self) -> None:
+        """Warn, once, where CLIP's polarity is not what drawn pictures say.
+
+        Its time comes with vLLM's dummy, at start-up; on CPUs, where vLLM has none, with the first
+        image. All ranks measure, since they share the tower, and the first one warns.
+        """
+        if self.script_clip is None or self._polarity_checked:
+            return
+        self._polarity_checked = True
+        started = time.perf_counter()
+        assert self._script_config.clip_model is not None, "CLIP is of a checkpoint"
+        vision = self._hf_config.vision_config
+        measured = measure_polarity(
+            self.script_clip,
+            self._script_config.clip_model,
+            partial(self._image_pixels_to_features, self.vision_tower),  # type: ignore[attr-defined]
+            vision.image_size,
+            vision.patch_size,
+        )
+        logger.debug("Script measured CLIP's polarity in %.2f s", time.perf_counter() - started)
+        if measured.is_right is False and get_tp_group().is_first_rank:
+            logger.warning("CLIP's polarity is %s", measured)
 
     def _self_test(self, modality: str, fields: dict[str, Any]) -> int:
         """Prune one of the dummies that vLLM profiles memory with, where they are left whole.

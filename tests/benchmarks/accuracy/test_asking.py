@@ -10,13 +10,13 @@ import pytest
 
 from vllm_script.benchmarks.accuracy.asking import Endpoint, read_answers
 from vllm_script.benchmarks.accuracy.questions import Item
-from vllm_script.benchmarks.accuracy.settings import WHOLE, grid
+from vllm_script.benchmarks.accuracy.settings import WHOLE, WHOLE_ALONE, grid
 from vllm_script.benchmarks.common import write_lines
 
 ITEM = Item("1", "?", ("red",), "all", b"")
 
 
-def test_a_follow_up_is_asked_as_a_chat():
+def test_a_follow_up_is_asked_as_a_chat_or_alone():
     seen = {}
 
     def handler(request):
@@ -34,6 +34,9 @@ def test_a_follow_up_is_asked_as_a_chat():
     answer = asyncio.run(endpoint.ask(item, WHOLE))
     assert answer == {"answer": "red", "prompt_tokens": 5}
     assert seen["messages"] == item.request["messages"] and len(seen["messages"]) == 3
+    assert seen["script"] == {"keep_ratio": 1.0}
+    asyncio.run(endpoint.ask(item, WHOLE_ALONE))
+    assert seen["messages"] == ITEM.request["messages"] and len(seen["messages"]) == 1
     assert seen["script"] == {"keep_ratio": 1.0}
 
 

@@ -5,6 +5,8 @@ import json
 import pytest
 
 from vllm_script.benchmarks.accuracy.questions import demo_questions, folder_questions, is_right
+from vllm_script.benchmarks.scenes.held_out import held_out
+from vllm_script.benchmarks.scenes.questions import questions_of
 
 LINE = {"image": "a.png", "question": "What color is the bus?", "answer": "red"}
 
@@ -107,11 +109,32 @@ def test_is_right(answer, accepted, right):
     assert is_right(answer, accepted) == right
 
 
-def test_earlier_questions_are_about_other_things():
-    alone, chats = (list(demo_questions("dev", 12, earlier)) for earlier in (0, 2))
-    for item, chat in zip(alone, chats, strict=True):
+@pytest.mark.parametrize("earlier", [1, 2])
+def test_follow_ups_of_three_kinds(earlier):
+    alone = {item.id: item for item in demo_questions("dev", 24)}
+    chats = list(demo_questions("dev", 24, earlier))
+    assert len({chat.id for chat in chats}) == len(chats)
+    assert {chat.kind for chat in chats} == {"same thing", "other thing", "whole scene"}
+    for chat in chats:
+        item = alone[chat.id.removesuffix(f" {chat.kind}")]
         assert (item.question, item.answers) == (chat.question, chat.answers)
-        assert item.earlier == () and 1 <= len(chat.earlier) <= 2
-        assert chat.question not in [question for question, _ in chat.earlier]
-    assert len(alone[0].request["messages"]) == 1
-    assert [m["role"] for m in chats[0].request["messages"]] == ["user", "assistant"] * 2 + ["user"]
+        assert item.picture == chat.picture
+        assert item.earlier == () and len(chat.earlier) == earlier
+        assert (item.kind in ("count", "existence")) == (chat.kind == "whole scene")
+        assert chat.question not in dict(chat.earlier)
+    assert len(item.request["messages"]) == 1
+    turns = [message["role"] for message in chats[0].request["messages"]]
+    assert turns == ["user", "assistant"] * earlier + ["user"]
+
+
+def test_what_is_asked_before_is_about_the_same_thing_or_others():
+    scenes = {f"dev-{index}": drawn for index, drawn in enumerate(held_out("dev", 24))}
+    for chat in demo_questions("dev", 24, 2):
+        scene, question = scenes[chat.id.split(" ")[0]]
+        known = {other.text: other for other in questions_of(scene)}
+        for text, answer in chat.earlier:
+            before = known[text]
+            assert before.answer == answer and len(before.relevant) == 1
+            if chat.kind != "whole scene":
+                is_same = before.relevant == question.relevant
+                assert is_same == (chat.kind == "same thing")

@@ -1,10 +1,11 @@
 """From answers to tables, and back from the file."""
 
 import numpy as np
+import pytest
 
 from vllm_script.benchmarks.accuracy.questions import Item
 from vllm_script.benchmarks.accuracy.scores import Scores, score
-from vllm_script.benchmarks.accuracy.settings import BLIND, WHOLE, Setting, grid
+from vllm_script.benchmarks.accuracy.settings import BLIND, WHOLE, WHOLE_ALONE, Setting, grid
 from vllm_script.benchmarks.accuracy.tables import ablation, plot, report
 
 ITEMS = [Item(str(i), "?", ("red",), "color" if i % 2 else "count", b"") for i in range(20)]
@@ -52,6 +53,34 @@ def test_grid_asks_policies_only_of_modes_that_read_a_query():
         *("script clip turn @ 0.11", "script clip all @ 0.11", "gsp @ 0.11"),
     ]
     assert settings[2].request["conversation"] == "all"
+
+
+def test_alone_is_no_policy_of_a_request():
+    _, alone = grid((0.11,), ("script",), ("clip",), ("alone",))
+    assert alone.method == "script clip alone" and "conversation" not in alone.request
+    assert WHOLE_ALONE.method == "all tokens alone" and WHOLE_ALONE.request == WHOLE.request
+
+
+def test_follow_ups_are_compared_with_the_same_questions_asked_alone():
+    """Policy `turn` loses two of ten counts, and the chat itself one question of all tokens."""
+    settings = [WHOLE_ALONE, *grid((0.11,), ("script",), ("clip",), ("alone", "turn"))]
+    wrong = {"script clip turn": {"0", "2"}, "all tokens": {"3"}}
+    answers = {
+        (item.id, str(setting)): {
+            "answer": "blue" if item.id in wrong.get(setting.method, ()) else "red",
+            "prompt_tokens": 9,
+        }
+        for item in ITEMS
+        for setting in settings
+    }
+    text = report(score({"model": "tiny"}, ITEMS, settings, answers))
+    rows = text.partition("## Follow-ups")[2].splitlines()
+    assert [row.split(" | ")[0] for row in rows[4:]] == [
+        "| script clip alone", "| script clip turn", "| all tokens, to all alone", "| (questions)",
+    ]  # fmt: skip
+    assert rows[5].split(" | ")[1].startswith("-0.200 (") and "| +0.000 (" in rows[5]
+    assert "| -0.100 (" in rows[6] and rows[7] == "| (questions) | 10 | 10 | 20 |"
+    assert "Follow-ups" not in report(scores())
 
 
 def test_scores():
@@ -148,6 +177,7 @@ def test_plot(tmp_path):
     assert (tmp_path / "accuracy.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_committed_report_follows_from_its_lines(committed):
-    path = committed("accuracy")
+@pytest.mark.parametrize("name", ["accuracy", "second-questions", "third-questions"])
+def test_committed_report_follows_from_its_lines(committed, name):
+    path = committed(name)
     assert report(Scores.load(path.with_suffix(".jsonl"))) == path.read_text()

@@ -16,7 +16,7 @@ WRONG = Request("wrong", {}, status=400, refusal="mode")
 
 # Hung up on three times: once answered, once read by the engine, once only processed.
 GROWN = {
-    'script_images_total{query="turn"}': 2 * 2 + 1 + 1,
+    'script_images_total{query="conversation"}': 2 * 2 + 1 + 1,
     'script_images_total{query="request"}': 3,
     "script_keep_ratio_count": 9,
     "script_visual_tokens_in_total": 2 * 1264 + 2 * 1008 + 3 * 1008,

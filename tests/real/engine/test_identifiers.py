@@ -73,8 +73,11 @@ def test_a_new_turn_or_image_leaves_identifiers_alone(render):
     first = [user(image(0), "What is shown?")]
     (one,), _ = render({}, first)
     later = [*first, {"role": "assistant", "content": "A temple."}]
-    assert render({}, [*later, user("And why?")])[0] == [one]
-    two, _ = render({}, [*later, user(image(1), "And here?")])
+    own = {"conversation": "turn"}
+    assert render(own, [*later, user("And why?")])[0] == [one]
+    assert render({}, [*later, user("And why?")])[0] != [one]
+    assert render({}, [*later, user("")])[0] == [one]
+    two, _ = render(own, [*later, user(image(1), "And here?")])
     assert two[0] == one
     assert len(set(two)) == 2
 
@@ -86,8 +89,10 @@ def test_each_image_has_its_own_question(render):
         {"role": "assistant", "content": "x"},
         user(image(0), "second"),
     ]
-    (one, two), _ = render({}, turns)
+    (one, two), _ = render({"conversation": "turn"}, turns)
     assert one == alone != two
+    (newest,), _ = render({}, [user(image(0), "second")])
+    assert render({}, turns)[0] == [newest] * 2
 
 
 def test_images_whole_and_pruned_in_one_prompt(render):

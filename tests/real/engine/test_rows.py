@@ -103,7 +103,9 @@ def test_images_of_one_prompt_follow_their_own_plans(engine):
     engine.forget()
     answer = {"role": "assistant", "content": "A temple."}
     _, selections = engine.chat(
-        [*engine.about(50, first), answer, *engine.about(51, second)], max_tokens=1
+        [*engine.about(50, first), answer, *engine.about(51, second)],
+        max_tokens=1,
+        mm_processor_kwargs={"script": {"conversation": "turn"}},
     )
     assert selections == [alone[50, first], alone[51, second]]
 

@@ -9,6 +9,7 @@ import pytest
 
 BLOCK = 32
 TASK, NEXT_TASK = "Where is the red car?", "Read the sign above the door."
+TURN = {"conversation": "turn"}
 CALL = {"id": "1", "type": "function", "function": {"name": "look", "arguments": "{}"}}
 
 
@@ -47,7 +48,8 @@ def conditioned(post):
 
     def conditioned(messages, script=None):
         body = {"messages": messages} | ({} if script is None else {"script": script})
-        return [image["query"]["text"] for image in post("/v1/script/explain", body)["images"]]
+        images = post("/v1/script/explain", body)["images"]
+        return [question for image in images for question in image["query"]["questions"]]
 
     return conditioned
 
@@ -62,7 +64,8 @@ def test_tools_that_return_pictures(conditioned, picture):
         calls("1"),
         result(picture(168, 168, 801)),
     ]
-    assert conditioned(messages) == [TASK, NEXT_TASK]
+    assert conditioned(messages, TURN) == [TASK, NEXT_TASK]
+    assert conditioned(messages) == [NEXT_TASK] * 2
 
 
 def test_parallel_calls(conditioned, picture):
@@ -89,7 +92,8 @@ def test_a_screenshot_after_each_step(conditioned, picture):
         *step,
         turn(picture(168, 168, 806)),
     ]
-    assert conditioned(messages) == [TASK, TASK, NEXT_TASK]
+    assert conditioned(messages, TURN) == [TASK, TASK, NEXT_TASK]
+    assert conditioned(messages[:-4]) == [TASK] * 2  # a step is no new question
 
 
 def test_function_calls_of_responses(pruning_server, post, ask, picture):

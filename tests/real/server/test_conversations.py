@@ -4,6 +4,8 @@ import random
 
 import pytest
 
+from ...chats import EDITS, Chat, num_pictures
+
 BLOCK = 32
 TEXTS = [
     "What is shown in this picture? Describe it in detail, please.",
@@ -32,6 +34,7 @@ def test_50_conversations(pruning_server, uncached_server, picture, ask):
     rng = random.Random(2)
     for _ in range(50):
         messages, script = conversation(rng, picture)
+        script = {**(script or {}), "conversation": "turn"}
         previous = None
         for end in range(1, len(messages) + 1, 2):
             answer = ask(pruning_server, messages[:end], script, max_tokens=2)
@@ -58,6 +61,23 @@ def test_policies_that_select_anew(policy, pruning_server, uncached_server, pict
         truth = ask(uncached_server, messages, script, max_tokens=2)
         assert answer.prompt_tokens == truth.prompt_tokens
         assert answer.logprobs[0] == pytest.approx(truth.logprobs[0], abs=1e-3)
+
+
+def test_edited_chats(pruning_server, uncached_server, picture, ask):
+    """Under every policy: edited histories, deleted turns, tools, pictures from before."""
+    sizes = [(84, 84), (100, 60), (84, 168)]
+    pictures = [picture(*sizes[seed % 3], seed=730 + seed) for seed in range(8)]
+    for seed in range(15):
+        rng = random.Random(seed)
+        chat = Chat(rng, pictures)
+        ask(pruning_server, chat.messages, chat.script, max_tokens=1)
+        for edit in rng.choices(EDITS, k=3):
+            edit(chat)
+            answer = ask(pruning_server, chat.messages, chat.script, max_tokens=1)
+        assert num_pictures(chat.messages) <= 4
+        truth = ask(uncached_server, chat.messages, chat.script, max_tokens=1)
+        assert answer.prompt_tokens == truth.prompt_tokens, f"chat {seed}"
+        assert answer.logprobs == pytest.approx(truth.logprobs, abs=1e-3), f"chat {seed}"
 
 
 def test_a_policy_changes_what_is_kept_and_not_how_much(pruning_server, picture, ask):

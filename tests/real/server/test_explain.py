@@ -63,14 +63,14 @@ def test_every_image_has_the_text_that_it_is_asked_about_with(explain, picture):
         {"role": "assistant", "content": "The same dog."},
         turn(said("And here?"), picture(168, 168, 1)),
     ]
-    images = explain(messages)
+    images = explain(messages, {"conversation": "turn"})
     assert [image["index"] for image in images] == [0, 1, 2, 3]
     assert [(image["width"], image["height"]) for image in images] == [
         *((168, 168), (84, 200)),
         *((168, 168), (168, 168)),
     ]
-    queries = [(image["query"]["text"], image["query"]["source"]) for image in images]
-    first, second = ("What is\nshown?", "turn"), ("And here?", "turn")
+    queries = [(image["query"]["questions"], image["query"]["source"]) for image in images]
+    first, second = (["What is\nshown?"], "conversation"), (["And here?"], "conversation")
     assert queries == [first, first, second, second]  # no words came with the third
     assert [image["relevance"] for image in images] == ["clip"] * 4
     one, _, other, again = [image["kept_patches"] for image in images]
@@ -82,33 +82,34 @@ def test_every_image_has_the_text_that_it_is_asked_about_with(explain, picture):
 
 def test_an_image_that_nobody_asked_about(explain, picture):
     (image,) = explain([turn(picture(168, 168, 1))])
-    assert image["query"] == {"text": "", "source": "none", "all_read": True}
+    assert image["query"] == {"questions": [], "source": "none", "all_read": True}
     assert image["relevance"] == "none" and image["kept"] == KEPT
 
 
 @pytest.mark.parametrize(
-    ("script", "text", "source"),
+    ("script", "questions", "source"),
     [
-        ({"query": "the dog"}, "the dog", "request"),
-        ({"query": "the dog", "relevance": "embedding"}, "the dog", "request"),
-        ({"relevance": "embedding"}, "What is shown?", "turn"),
-        ({"relevance": "none"}, "", "none"),
-        ({"mode": "gsp"}, "", "none"),
-        ({"mode": "uniform", "query": "the dog"}, "", "none"),
+        ({"query": "the dog"}, ["the dog"], "request"),
+        ({"query": "the dog", "relevance": "embedding"}, ["the dog"], "request"),
+        ({"relevance": "embedding"}, ["What is shown?"], "conversation"),
+        ({"relevance": "none"}, [], "none"),
+        ({"mode": "gsp"}, [], "none"),
+        ({"mode": "uniform", "query": "the dog"}, [], "none"),
     ],
 )
-def test_text_is_given_exactly_where_it_is_read(explain, picture, script, text, source):
+def test_text_is_given_exactly_where_it_is_read(explain, picture, script, questions, source):
     (image,) = explain([turn(picture(168, 168, 3), said("What is shown?"))], script)
-    assert image["query"] == {"text": text, "source": source, "all_read": True}
-    assert num_panels(image) == (4 if text else 3)  # with a heat map exactly where it has a say
-    assert image["relevance"] == (script.get("relevance", "clip") if text else "none")
+    assert image["query"] == {"questions": questions, "source": source, "all_read": True}
+    assert num_panels(image) == (4 if questions else 3)  # the heat map exactly where it has a say
+    assert image["relevance"] == (script.get("relevance", "clip") if questions else "none")
 
 
 def test_a_text_too_long_for_clip_is_said_to_be_read_in_part(explain, picture):
     long = "word " * 300  # more than 16 windows of the 16 tokens that this CLIP reads
     for text, script, all_read in (long, None, False), (long, {"relevance": "embedding"}, True):
         (image,) = explain([turn(picture(168, 168, 3), said(text))], script)
-        assert image["query"] == {"text": text.strip(), "source": "turn", "all_read": all_read}
+        found = {"questions": [text.strip()], "source": "conversation", "all_read": all_read}
+        assert image["query"] == found
 
 
 def test_patches_are_those_of_the_layout(explain, picture, checkpoint):
@@ -144,7 +145,7 @@ def test_image_left_whole(explain, picture):
     for script in {"keep_ratio": 1.0}, {"visual_token_budget": N}:
         (image,) = explain([turn(*parts)], script)
         assert image["left_whole"] and image["kept"] == image["visual_tokens"] == N
-        assert image["query"] == {"text": "", "source": "none", "all_read": True}
+        assert image["query"] == {"questions": [], "source": "none", "all_read": True}
         assert image["kept_patches"] is image["mode"] is image["keep_ratio"] is None
         assert num_panels(image) == 3
 

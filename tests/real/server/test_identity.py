@@ -97,14 +97,18 @@ def test_query_override_conditions_instead_of_the_text(pruning_server, picture, 
 
 
 def test_second_turn_keeps_the_prefix(pruning_server, picture, ask):
+    """Where it is asked for; by default a new question keeps what comes before the image."""
     first = [turn(picture(168, 168, seed=400), QUESTIONS[0] + LONG_TEXT)]
-    one = ask(pruning_server, first)
+    own = {"conversation": "turn"}
+    one = ask(pruning_server, first, own)
     history = [*first, reply("A temple.")]
     whole_blocks = (one.prompt_tokens - 8) // BLOCK * BLOCK
-    text_turn = ask(pruning_server, [*history, turn(QUESTIONS[1])])
+    text_turn = ask(pruning_server, [*history, turn(QUESTIONS[1])], own)
     assert text_turn.cached_tokens >= whole_blocks
-    image_turn = ask(pruning_server, [*history, turn(picture(100, 60, seed=401), QUESTIONS[2])])
+    other = [*history, turn(picture(100, 60, seed=401), QUESTIONS[2])]
+    image_turn = ask(pruning_server, other, own)
     assert image_turn.cached_tokens >= whole_blocks
+    assert ask(pruning_server, [*history, turn(QUESTIONS[3])]).cached_tokens < BLOCK
 
 
 def test_the_question_changes_the_answer(pruning_server, picture, ask):
