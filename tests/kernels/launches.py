@@ -14,9 +14,11 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime.driver import driver
 from triton.runtime.jit import JITFunction
 
+WITH_WAITING_PROGRAMS = "farthest_first", "greedy_cover", "greedy_map", "reduce_graph"
+
 MODULES = {
     name: importlib.import_module(f"vllm_script.kernels.{name}")
-    for name in ("_launch", "greedy_map", "reduce_graph", "similarity", "warm_up")
+    for name in ("_launch", *WITH_WAITING_PROGRAMS, "similarity", "warm_up")
 }
 """Not import statements: the package's greedy_map is the function."""
 
@@ -53,7 +55,7 @@ def recorded(arch, num_multiprocessors=132):
         stack.enter_context(mock.patch.object(JITFunction, "_do_compile", note))
         stack.enter_context(mock.patch("torch.empty", zeros))
         stack.enter_context(mock.patch.object(MODULES["_launch"], "use_triton", lambda *_: True))
-        for name in "greedy_map", "reduce_graph", "warm_up":
+        for name in *WITH_WAITING_PROGRAMS, "warm_up":
             count = mock.patch.object(
                 MODULES[name], "num_waiting_programs", lambda _: num_multiprocessors
             )

@@ -31,14 +31,15 @@ import torch
 from vllm_script.kernels import Pool, Similarity, cosine_similarity, greedy_map, reduce_graph
 
 from .frames import reduce_video_graph
-from .task import Task
+from .geometry import corrected_similarity, weights_of
+from .task import Task, kept_of_picks
 
 
 def script(tasks: Sequence[Task]) -> list[torch.Tensor]:
     """Thin the tokens to a pool, then select in it by relevance and diversity."""
     similarity = _similarity(tasks)
     pool = _thin(similarity, tasks, [max(task.budget, _pool_size(task)) for task in tasks])
-    return _pick(similarity, tasks, pool, _relevance(tasks))
+    return _pick(corrected_similarity(tasks, similarity), tasks, pool, _relevance(tasks))
 
 
 def gsp(tasks: Sequence[Task]) -> list[torch.Tensor]:
@@ -50,7 +51,7 @@ def gsp(tasks: Sequence[Task]) -> list[torch.Tensor]:
 
 def cdpruner(tasks: Sequence[Task]) -> list[torch.Tensor]:
     """Select among all tokens by relevance and diversity."""
-    return _pick(_similarity(tasks), tasks, None, _relevance(tasks))
+    return _pick(corrected_similarity(tasks), tasks, None, _relevance(tasks))
 
 
 def _similarity(tasks: Sequence[Task]) -> Similarity:
@@ -60,9 +61,7 @@ def _similarity(tasks: Sequence[Task]) -> Similarity:
 
 def _relevance(tasks: Sequence[Task]) -> torch.Tensor | None:
     """Relevance of the tokens of all tasks, one task after the other; None: it has no say."""
-    found = [task.relevance for task in tasks if task.relevance is not None]
-    assert len(found) in (0, len(tasks)), "all tasks of a group have a relevance, or none has"
-    return torch.cat(found) if found else None
+    return weights_of(tasks, [task.relevance for task in tasks])
 
 
 def _pool_size(task: Task) -> int:
@@ -87,9 +86,4 @@ def _pick(
     """QCSP: of each task the budget of the pool's tokens, or of all without a pool, ascending."""
     budgets = [task.budget for task in tasks]
     picks = greedy_map(similarity, relevance, budgets, pool=pool, floors=tasks[0].floors)
-    # Rows are numbered through all tasks, so that one sort is one of each.
-    kept, first = [], 0
-    for own, task in zip(picks.sort().values.split(budgets), tasks, strict=True):
-        kept.append(own - first)
-        first += task.num_tokens
-    return kept
+    return kept_of_picks(picks, tasks)
