@@ -21,7 +21,7 @@ from .truth import SIZES, Region, askable, segments_of
 ALONE = "relevance alone"
 """Not a mode: the most relevant tokens, whatever they look like."""
 NO_QUERY = ""
-"""Relevance of a mode that reads none."""
+"""Relevance where none is read."""
 
 
 class Way(NamedTuple):
@@ -98,9 +98,8 @@ def measure(
         budget = num_kept(num_tokens, num_tokens, keep_ratio=ratio)
         assert budget is not None, "every ratio is below 1"
         for way in WAYS:
-            if not MODES[way.mode].reads_query:
-                kept = [way.select(tokens, budget)] * len(things)
-                _note(line, (str(way), NO_QUERY, ratio), kept, things, segments, cosines)
+            kept = [way.select(tokens, budget)] * len(things)
+            _note(line, (str(way), NO_QUERY, ratio), kept, things, segments, cosines)
         for source in asked[0]:
             for way in WAYS:
                 if MODES[way.mode].reads_query:
