@@ -48,12 +48,12 @@ def main() -> None:
     }
     seconds = _in_turns(ways, args.turns, device)
     default = next(iter(ways))
-    rows = [
-        [name, 1e3 * median(own), median(a / b for a, b in zip(own, seconds[default], strict=True))]
-        for name, own in seconds.items()
-    ]
-    header = ("mode", "ms", f"times {default}")
-    print(markdown(header, [(name, f"{ms:.0f}", f"{ratio:.2f}") for name, ms, ratio in rows]))
+    rows: list[tuple[str, float, float]] = []
+    for name, own in seconds.items():
+        ratios = [a / b for a, b in zip(own, seconds[default], strict=True)]
+        rows.append((name, 1e3 * median(own), median(ratios)))
+    header = ["mode", "ms", f"times {default}"]
+    print(markdown(header, [[name, f"{ms:.0f}", f"{ratio:.2f}"] for name, ms, ratio in rows]))
     if args.json:
         about = {"machine": f"{machine()}, {args.threads} threads", "dtype": args.dtype}
         sizes = {"tokens": args.tokens, "dim": args.dim, "keep": args.keep}
