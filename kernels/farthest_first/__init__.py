@@ -33,6 +33,10 @@ from .kernel import _farthest_kernel
 # tuned on a GPU.
 BLOCK_OTHERS, NUM_WARPS = 32, 8
 
+# Registers of a thread: the compiler must not save any for a second program on the multiprocessor,
+# for there is none.
+NUM_REGISTERS = 255
+
 
 def farthest_first(
     similarity: Similarity,
@@ -168,5 +172,6 @@ def _farthest_first_triton(
             BLOCK_OTHERS=BLOCK_OTHERS,
             BLOCK_PROGRAMS=block_programs,
             num_warps=NUM_WARPS,
+            maxnreg=NUM_REGISTERS,
         )
     return picks

@@ -46,6 +46,10 @@ COPY = 1 - 1e-5
 # tuned on a GPU.
 TILE_VALUES, BLOCK_OTHERS, NUM_WARPS = 4096, 1024, 8
 
+# Registers of a thread: the compiler must not save any for a second program on the multiprocessor,
+# for there is none.
+NUM_REGISTERS = 255
+
 # Gains that the reference computes anew at once, always as many: of other numbers of rows PyTorch
 # might add up a row in another order.
 REFERENCE_GAINS = 32
@@ -179,5 +183,6 @@ def _greedy_cover_triton(
             BLOCK_PROGRAMS=block_programs,
             COPY=COPY,
             num_warps=NUM_WARPS,
+            maxnreg=NUM_REGISTERS,
         )
     return picks
