@@ -91,17 +91,15 @@ def select_all(
     variants: Sequence[Variant],
     ratios: Sequence[float],
 ) -> dict[Setting, torch.Tensor]:
-    """Visual tokens [kept] that every variant keeps at every ratio, and all of them."""
-    scores = {source: model.relevance(encoded, question, source) for source in SOURCES}
+    """Visual tokens [kept] that each of these variants keeps at every ratio, and all of them."""
+    sources = sorted({variant.source for variant in variants})
+    scores = {source: model.relevance(encoded, question, source) for source in sources}
     selections = {WHOLE: torch.arange(len(encoded.rows))}
     for variant, ratio in itertools.product(variants, ratios):
         budget = num_kept(len(encoded.rows), len(encoded.places), keep_ratio=ratio)
         assert budget is not None, "every ratio is below 1"
         selections[Setting(ratio, variant.name)] = _keep(variant, encoded, budget, scores)
     return selections
-
-
-SOURCES = sorted({variant.source for variant in VARIANTS})
 
 
 def _keep(

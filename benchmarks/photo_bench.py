@@ -10,7 +10,8 @@ with noise; the first needs a CLIP or a map of photos/train_text_map.py. Every p
 for each kind of thing in it. 95 % intervals are bootstrapped over photographs.
 
 Writes a line for each photograph to OUT/photos.jsonl, then OUT/figures.jsonl, report.md, plot.png
-and pictures/. Stopped at any time, it goes on where it was; with --limit it reports on a part.
+and pictures/. Stopped at any time, it goes on where it was; with --limit or --only it reports on a
+part.
 """
 
 from __future__ import annotations
@@ -74,6 +75,12 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--text", help="CLIP checkpoint, or file of train_text_map.py")
     parser.add_argument("--ratios", type=float, nargs="+", default=RATIOS, help="keep ratios")
     parser.add_argument("--limit", type=int, help="no more photographs than that, by chance")
+    parser.add_argument(
+        "--only",
+        type=Path,
+        metavar="FILE",
+        help="only photographs whose numbers FILE has, one a line",
+    )
     parser.add_argument("--pictures", type=int, default=6, help="photographs to draw")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("runs/photos"))
@@ -89,6 +96,9 @@ def run(args: argparse.Namespace) -> None:
     found = {photo.id: photo for folder in reversed(args.photos) for photo in read_folder(folder)}
     photos = [found[number] for number in sorted(found)]
     random.Random(0).shuffle(photos)
+    if args.only is not None:
+        wanted = {int(number) for number in args.only.read_text(encoding="utf-8").split()}
+        photos = [photo for photo in photos if photo.id in wanted]
     photos = photos[: args.limit]
     tower = load_tower(args.tower, args.layer, args.size)
     text = load_text(args.text, args.tower, args.layer)

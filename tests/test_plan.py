@@ -39,7 +39,7 @@ DIFFERENT = [
     plan(tau=0.2),
     plan(tau_relative=False),
     plan(gamma=2.0),
-    plan(pool_ratio=0.25),
+    plan(pool_ratio=0.75),
     plan(geometry="centered"),
     plan(mode="gsp", gamma=2.0),
     plan(relevance="clip", clip_digest="a"),
@@ -98,8 +98,8 @@ def test_a_plan_that_nobody_explains_is_as_it_was():
     """What is cached elsewhere under its bytes stays valid."""
     assert plan(mode="cdpruner").encode() == (
         b'{"clip_digest":null,"keep_ratio":0.11,"mode":"cdpruner","params":{"gamma":1.0,'
-        b'"geometry":"raw","pool_ratio":0.5,"seed":0,"tau":0.1,"tau_relative":true},"query":[[[5,6]]],'
-        b'"relevance":"embedding","version":4,"visual_token_budget":null}'
+        b'"geometry":"raw","pool_ratio":0.25,"seed":0,"tau":0.1,"tau_relative":true},"query":[[[5,6]]],'
+        b'"relevance":"embedding","version":5,"visual_token_budget":null}'
     )
     assert with_explain_id(None) is None
 

@@ -20,7 +20,7 @@ Query = tuple[tuple[tuple[int, ...], ...], ...]
 """Token ids of questions: of each one, those of its windows, which are scored one by one."""
 
 # Raise it whenever the same plan would select other tokens than before.
-ALGORITHM_VERSION = 4
+ALGORITHM_VERSION = 5
 
 
 @dataclass(frozen=True)

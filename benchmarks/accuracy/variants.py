@@ -24,8 +24,6 @@ class Variant:
     """Give every tile an equal share and select in each alone, as the published code does."""
     newlines: bool = False
     """Also keep the newline of every row of patches that keeps a patch, beyond the budget."""
-    budgets_in_pool: float = 0.0
-    """Make GSP's pool at least as large as this many budgets."""
     params: PruningParams = PruningParams()
 
 
@@ -46,10 +44,10 @@ VARIANTS = (
     _changed("tau 0.6 absolute", tau=0.6, tau_relative=False),
     _changed("gamma 0", gamma=0.0),
     _changed("gamma 4", gamma=4.0),
-    _changed("pool_ratio 0.25", pool_ratio=0.25),
+    _changed("pool_ratio 0.5", pool_ratio=0.5),
     _changed("pool_ratio 0.75", pool_ratio=0.75),
     _changed("pool_ratio 1 (no GSP)", pool_ratio=1.0),
-    _changed("pool of two budgets at least", budgets_in_pool=2.0),
+    _changed("QCSP alone (cdpruner)", mode="cdpruner"),
     _changed("per tile", per_tile=True),
     _changed("newlines kept, beyond the budget", newlines=True),
     _changed("polarity turned around", flip=True),
@@ -101,9 +99,7 @@ def _select_of_all(
     if variant.mode == "top":
         assert relevance is not None
         return relevance.argsort(descending=True, stable=True)[:budget].sort().values
-    least = min(1.0, variant.budgets_in_pool * budget / len(visual_tokens))
-    params = replace(variant.params, pool_ratio=max(variant.params.pool_ratio, least))
-    return run_mode(visual_tokens, budget, relevance, variant.mode, params)
+    return run_mode(visual_tokens, budget, relevance, variant.mode, variant.params)
 
 
 def _shares(tiles: torch.Tensor, budget: int) -> dict[int, int]:

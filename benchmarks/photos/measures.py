@@ -120,10 +120,10 @@ def _cosines(tokens: torch.Tensor) -> torch.Tensor:
 
 
 def _in_pool(tokens: torch.Tensor) -> torch.Tensor:
-    """Which tokens [N] GSP leaves to QCSP in mode script with its defaults, bool."""
-    params = PruningParams()
-    target = max(1, int(params.pool_ratio * len(tokens) + 0.5))
-    pool = reduce_graph(cosine_similarity([tokens]), [target], **params.graph)
+    """Which tokens [N] GSP leaves where it thins to half of them, bool."""
+    pool = reduce_graph(
+        cosine_similarity([tokens]), [(len(tokens) + 1) // 2], **PruningParams().graph
+    )
     inside = torch.zeros(len(tokens), dtype=torch.bool)
     inside[pool.rows[: int(pool.counts[0])]] = True
     return inside

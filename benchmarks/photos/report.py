@@ -134,7 +134,9 @@ def _paired(results: Results, ratio: str) -> Table:
         )
     ]
     source = main_source(results)
-    pairs += [(Method("script", source), Method(m, NO_QUERY)) for m in ("uniform", "gsp")]
+    pairs += [
+        (Method("script", source), Method(m, NO_QUERY)) for m in ("uniform", "divprune", "gsp")
+    ]
     if WRONG_SIGN in sources:
         pairs += [(Method(m, TEXT), Method(m, WRONG_SIGN)) for m in ("script", "cdpruner")]
     pairs += [

@@ -73,6 +73,17 @@ def test_what_stands_still_is_kept_once(mode):
     assert len((kept % SIZE).unique()) == SIZE
 
 
+def test_what_is_asked_for_is_kept_where_nothing_moves():
+    """Each token has a copy in every frame, so GSP would leave hardly any that is asked for."""
+    asked = torch.arange(3 * SIZE, 4 * SIZE - 2)
+    relevance = torch.zeros(FRAMES * SIZE).index_fill(0, asked, 1.0)
+    budget, params = 3 * SIZE, PruningParams(tau=0.9, tau_relative=False)
+    floors = frame_floors(budget, FRAMES, even=False)
+    kept = run_mode(still(), budget, relevance, "script", params, floors)
+    assert set(asked.tolist()) <= set(kept.tolist())
+    assert not set(asked.tolist()) <= set(thinned(still(), floors, budget).tolist())
+
+
 @pytest.mark.parametrize("num_frames", [2, WINDOW_FRAMES, WINDOW_FRAMES + 1, 2 * WINDOW_FRAMES + 3])
 def test_graph_joins_the_same_place_of_neighbouring_frames(num_frames):
     """No two tokens of a frame are alike, so only those of other frames can stand for one."""

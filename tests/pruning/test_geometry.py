@@ -1,5 +1,7 @@
 """Geometry correction: by hand, and every mode that reads it against its formula."""
 
+import math
+
 import pytest
 import torch
 from torch.nn.functional import normalize
@@ -46,17 +48,24 @@ def test_distinctiveness_is_minus_the_mean_cosine_with_the_others():
     torch.testing.assert_close(distinctiveness(x).double(), expected, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("mode", ["script", "cdpruner"])
-def test_qcsp_in_centered_geometry(mode):
-    """GSP's pool is what it was; in it the corrected cosines and weights select."""
+def test_cdpruner_in_centered_geometry():
     x, r = tokens(), relevance()
-    pool = None
-    if mode == "script":
-        pool = reduce_graph(cosine_similarity([x]), [N // 2], **PruningParams().graph)
     weight = r / r.max() * distinctiveness(x)
-    expected = greedy_map(cosine_similarity([x - x.mean(0)]), weight, [K], pool=pool)
-    kept = select_visual_tokens(x, K, relevance=r, mode=mode, geometry="centered")
+    expected = greedy_map(cosine_similarity([x - x.mean(0)]), weight, [K])
+    kept = select_visual_tokens(x, K, relevance=r, mode="cdpruner", geometry="centered")
     assert torch.equal(kept, expected.sort().values)
+
+
+def test_script_thins_the_tokens_as_they_are():
+    """In centred geometry it selects in GSP's pool of raw cosines, and among the best weights."""
+    x, r = tokens(), relevance()
+    target = K + math.floor(PruningParams().pool_ratio * (N - K) + 0.5)
+    pool = reduce_graph(cosine_similarity([x]), [target], **PruningParams().graph)
+    weight = r / r.max() * distinctiveness(x)
+    top = weight.argsort(descending=True, stable=True)[:K]
+    candidates = {*pool.rows[: int(pool.counts[0])].tolist(), *top.tolist()}
+    kept = select_visual_tokens(x, K, relevance=r, mode="script", geometry="centered")
+    assert set(kept.tolist()) <= candidates and len(candidates) < N
 
 
 def test_divprune_in_centered_geometry():

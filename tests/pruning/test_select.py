@@ -52,7 +52,7 @@ def test_select_visual_tokens_errors(changed, message):
 
 
 def test_params_defaults_are_valid():
-    assert PruningParams() == PruningParams(0.1, True, 1.0, 0.5, 0)
+    assert PruningParams() == PruningParams(0.1, True, 1.0, 0.25, 0)
 
 
 def test_import_does_not_import_vllm(tmp_path):

@@ -29,8 +29,10 @@ def test_a_row_for_every_setting():
 
 
 def test_parameters_name_the_modes_that_read_them():
-    (row,) = [row for row in settings_table().splitlines() if "`pool_ratio`" in row]
-    assert "Read by the mode script. |" in row
+    rows = settings_table().splitlines()
+    for name, readers in ("pool_ratio", "modes script, gsp"), ("seed", "mode random"):
+        (row,) = [row for row in rows if f"`{name}`" in row]
+        assert f"Read by the {readers}. |" in row
 
 
 def test_rows_of_metrics():

@@ -43,15 +43,13 @@ class Mode(NamedTuple):
     """Whether it holds to the floors of a video's frames; else it is applied frame by frame."""
 
 
-_GRAPH = ("tau", "tau_relative", "gamma")  # what GSP reads
+_POOL = ("tau", "tau_relative", "gamma", "pool_ratio")  # what GSP reads
 
 # A new way to choose tokens is a function of Tasks, or with `one_by_one` of a Task, in a file of
 # this folder, and a line here.
 MODES = {
-    "script": Mode(
-        script, (*_GRAPH, "pool_ratio", "geometry"), reads_query=True, knows_frames=True
-    ),
-    "gsp": Mode(gsp, _GRAPH, knows_frames=True),
+    "script": Mode(script, (*_POOL, "geometry"), reads_query=True, knows_frames=True),
+    "gsp": Mode(gsp, _POOL, knows_frames=True),
     "cdpruner": Mode(cdpruner, ("geometry",), reads_query=True, knows_frames=True),
     "coverage": Mode(coverage, ("geometry",), reads_query=True),
     "mmr": Mode(mmr, ("geometry",), reads_query=True),

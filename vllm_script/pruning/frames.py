@@ -17,6 +17,7 @@ import torch
 from vllm_script.kernels import Pool, Similarity, reduce_graph, to_device
 
 from ..budget import even_shares
+from .pools import layout_of, mask_of, pool_of
 from .task import Select, Task
 
 # Frames of one graph: what stands still does so from one frame to the next, and the cost of a
@@ -53,20 +54,10 @@ def reduce_video_graph(similarity: Similarity, task: Task, target: int) -> Pool:
     ends = [target * end // num_tokens for end in accumulate(lengths)]
     targets = [end - start for start, end in zip([0, *ends], ends, strict=False)]
     left = reduce_graph(similarity, targets, **task.params.graph, windows=windows)
-    layout = [
-        torch.cat([torch.arange(length) for length in lengths]),
-        torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths)),
-    ]
-    place_in_window, window = to_device(torch.stack(layout), device)
-    is_left = place_in_window < left.counts.index_select(0, window)
-    # Sums, for what is not left must not undo what is.
-    times_left = torch.zeros(num_tokens, dtype=torch.int64, device=device)
-    times_left.index_add_(0, torch.where(is_left, left.rows, 0), is_left.long())
-    of_frame = times_left.view(num_frames, -1)
+    of_frame = mask_of(left, layout_of(lengths, device)).view(num_frames, -1)
     is_short = of_frame.sum(1) < to_device(torch.tensor(task.floors), device)
-    in_pool = ((of_frame > 0) | is_short[:, None]).flatten()
-    rows = in_pool.long().sort(descending=True, stable=True).indices
-    return Pool(rows, in_pool.sum().view(1))
+    in_pool = (of_frame | is_short[:, None]).flatten()
+    return pool_of(in_pool, layout_of([num_tokens], device))
 
 
 def _windows(num_tokens: int, num_frames: int) -> list[torch.Tensor]:

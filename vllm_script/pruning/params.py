@@ -31,10 +31,10 @@ class PruningParams:
         "The weight of how close a token's neighbours are, beside how many they are.",
     )
     pool_ratio: float = setting(
-        0.5,
+        0.25,
         Number(0, 1),
-        "The part of the tokens that GSP leaves to QCSP, never less than the budget. From a keep "
-        "ratio of pool_ratio up, mode script is GSP alone, unless GSP's graph runs out of edges.",
+        "The part of the tokens beyond the budget that GSP leaves to be chosen from. With 0, mode "
+        "gsp is GSP alone, unless its graph runs out of edges; with 1, nothing is thinned.",
     )
     seed: int = setting(
         0,

@@ -54,6 +54,15 @@ def test_a_clip_and_its_text(run, capsys, monkeypatch):
     assert read_lines(out / "photos.jsonl")[1:3] == lines
 
 
+def test_some_photographs_only(run, tower, tmp_path):
+    out = run("--tower", tower, "--limit", "3", "--pictures", "0")
+    _, first, *_ = read_lines(out / "photos.jsonl")
+    (tmp_path / "numbers.txt").write_text(f"{first['id']}\n999999\n")
+    run("--tower", tower, "--only", str(tmp_path / "numbers.txt"), "--pictures", "0")
+    assert "- photographs: 1, " in (out / "report.md").read_text()
+    assert len(read_lines(out / "photos.jsonl")) == 4
+
+
 def test_results_of_something_else(run, tower):
     run("--tower", tower, "--limit", "1", "--pictures", "0")
     with pytest.raises(SystemExit, match="has results with tower .*choose another --out"):

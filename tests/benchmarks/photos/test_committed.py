@@ -9,7 +9,7 @@ from vllm_script.benchmarks.common import read_lines
 from vllm_script.benchmarks.photos.results import MEASURES
 
 FOLDER = Path(benchmarks.__file__).parent
-COLUMNS = ("photos-dinov2-layer9", "photos-lite0")
+COLUMNS = ("photos-held-out-dinov2", "photos-held-out-lite0")
 MODES = ("modes-dinov2-layer9", "modes-lite0")
 """The runs of the second table, and the relevance of each."""
 RELEVANCE = dict(zip(MODES, ("mask + noise 2", "text"), strict=True))
@@ -27,6 +27,7 @@ OTHER_ROWS = {
 }
 ROWS = {
     "`script`, wrong sign": "script, text, wrong sign",
+    "`script`, mask with the smaller noise": "script, mask + noise 1",
     "`script`, perfect relevance": "script, mask",
     "`cdpruner`, perfect relevance": "cdpruner, mask",
     **{f"`{mode}`": mode for mode in ("gsp", "divprune", "uniform", "random")},
