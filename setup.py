@@ -38,6 +38,8 @@ setup(
         "vllm_script.benchmarks.soaking",
         "vllm_script.benchmarks.tuning",
         "vllm_script.kernels",
+        "vllm_script.kernels.farthest_first",
+        "vllm_script.kernels.greedy_cover",
         "vllm_script.kernels.greedy_map",
         "vllm_script.kernels.greedy_map.cluster",
         "vllm_script.kernels.reduce_graph",

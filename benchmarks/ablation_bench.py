@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import itertools
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +42,7 @@ def main() -> None:
     asked = held_out(args.split, args.questions)
     for scene, question in tqdm(asked, total=args.questions, unit="question", mininterval=5):
         encoded = model.encode(draw(scene)[0], question.text)
-        selections = select_all(model, encoded, question.text, args.ratios, args.variants)
+        selections = select_all(model, encoded, question.text, args.variants, args.ratios)
         scores.kinds.append(question.kind)
         for setting, answer in answer_all(model, encoded, selections).items():
             hits[setting].append(answer == question.answer)
@@ -65,12 +66,12 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--questions", type=int, default=1200)
     parser.add_argument("--ratios", type=float, nargs="+", default=RATIOS, help="keep ratios")
     names = [variant.name for variant in VARIANTS]
-    parser.add_argument(
-        "--variants", nargs="+", choices=names, default=names, metavar="NAME", help="these alone"
-    )
+    parser.add_argument("--variants", nargs="+", choices=names, default=names, metavar="NAME")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("runs/ablation"))
-    return parser.parse_args()
+    args = parser.parse_args()
+    args.variants = [each for each in VARIANTS if each.name in [DEFAULT.name, *args.variants]]
+    return args
 
 
 def describe(args: argparse.Namespace) -> dict[str, str]:
@@ -84,10 +85,13 @@ def describe(args: argparse.Namespace) -> dict[str, str]:
 
 
 def select_all(
-    model: DemoModel, encoded: Encoded, question: str, ratios: list[float], names: list[str]
+    model: DemoModel,
+    encoded: Encoded,
+    question: str,
+    variants: Sequence[Variant],
+    ratios: Sequence[float],
 ) -> dict[Setting, torch.Tensor]:
     """Visual tokens [kept] that each of these variants keeps at every ratio, and all of them."""
-    variants = [variant for variant in VARIANTS if variant.name in names]
     sources = sorted({variant.source for variant in variants})
     scores = {source: model.relevance(encoded, question, source) for source in sources}
     selections = {WHOLE: torch.arange(len(encoded.rows))}

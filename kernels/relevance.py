@@ -106,6 +106,15 @@ def normalize_relevance(scores: torch.Tensor) -> torch.Tensor:
     return torch.where(spread < EPSILON, 1.0, (scores - low + EPSILON) / spread)
 
 
+def unit_peak(relevance: torch.Tensor) -> torch.Tensor:
+    """Scale relevance [N] >= 0 to a maximum of 1, so that its products stay in float32.
+
+    A constant says nothing about the query: all ones.
+    """
+    low, high = relevance.aminmax()
+    return torch.where(low == high, 1.0, relevance / high)
+
+
 def largest_relevance(relevances: Sequence[torch.Tensor]) -> torch.Tensor:
     """Relevance [N] to several queries: of each visual token the largest.
 

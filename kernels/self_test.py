@@ -12,11 +12,28 @@ from typing import Any, NamedTuple
 
 import torch
 
-from . import Pool, cosine_similarity, gather_rows, greedy_map, query_relevance, reduce_graph
+from . import (
+    Pool,
+    cosine_similarity,
+    farthest_first,
+    gather_rows,
+    greedy_cover,
+    greedy_map,
+    query_relevance,
+    reduce_graph,
+)
 from ._triton import Backend, use_triton
 from .reduce_graph import MAX_ROUNDS
 from .similarity import Similarity
-from .testing import TIE, assert_picks, assert_rounds, rows_of, unit_rows64
+from .testing import (
+    TIE,
+    assert_cover,
+    assert_farthest,
+    assert_picks,
+    assert_rounds,
+    rows_of,
+    unit_rows64,
+)
 
 NUM_TOKENS, WIDTH = 720, 256
 POOL, BUDGET = 360, 80
@@ -126,6 +143,26 @@ def _check_choice(inputs: Inputs) -> Callable[[], object]:
     return run
 
 
+def _check_spread(inputs: Inputs) -> Callable[[], object]:
+    similarity = cosine_similarity([inputs.tokens], backend=inputs.backend)
+
+    def run() -> torch.Tensor:
+        return farthest_first(similarity, [BUDGET], inputs.relevance)
+
+    assert_farthest(inputs.tokens, inputs.relevance, run())
+    return run
+
+
+def _check_cover(inputs: Inputs) -> Callable[[], object]:
+    similarity = cosine_similarity([inputs.tokens], backend=inputs.backend)
+
+    def run() -> torch.Tensor:
+        return greedy_cover(similarity, [BUDGET], inputs.relevance)
+
+    assert_cover(inputs.tokens, inputs.relevance, run())
+    return run
+
+
 def _check_copy(inputs: Inputs) -> Callable[[], object]:
     rows = torch.arange(0, NUM_TOKENS, NUM_TOKENS // BUDGET, device=inputs.tokens.device)
 
@@ -141,6 +178,8 @@ _CHECKS = {
     "cosine_similarity": (_check_similarity, f"{NUM_TOKENS} x {NUM_TOKENS} cosines"),
     "reduce_graph": (_check_reduction, f"{NUM_TOKENS} -> {POOL} tokens"),
     "greedy_map": (_check_choice, f"{NUM_TOKENS} -> {BUDGET} tokens"),
+    "farthest_first": (_check_spread, f"{NUM_TOKENS} -> {BUDGET} tokens"),
+    "greedy_cover": (_check_cover, f"{NUM_TOKENS} -> {BUDGET} tokens"),
     "gather_rows": (_check_copy, f"{BUDGET} rows copied"),
 }
 

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from ._triton import Backend
+from .greedy_cover import COPY, TEMPERATURE
 from .greedy_map import RESIDUAL_FLOOR, greedy_map
 from .norms import unit_rows
 from .reduce_graph import DUPLICATE_SIMILARITY, MAX_DROP, MAX_ROUNDS, Pool, reduce_graph
@@ -72,6 +73,71 @@ def assert_picks(
         residual -= factor[step].square()
         residual[pick] = -torch.inf
     return num_beyond_tie
+
+
+def assert_farthest(
+    x: torch.Tensor,
+    weight: torch.Tensor | None,
+    picks: torch.Tensor,
+    bonus: torch.Tensor | None = None,
+) -> None:
+    """Check picks that farthest-first traversal made in this order, of an image.
+
+    Args:
+        x: [N, D] rows.
+        weight: [N] or None.
+        picks: [K] rows.
+        bonus: [N] in [0, 1], or None.
+
+    Raises:
+        AssertionError: a pick repeats, or is nearer to the others than the farthest, but for TIE.
+    """
+    unit = unit_rows64(x)
+    similarity = unit @ unit.T
+    weight = torch.ones(len(x), device=x.device) if weight is None else weight
+    weight = weight.double() / max(float(weight.max()), 1e-300)
+    score = 1 - similarity.clone().fill_diagonal_(-1).amax(1)
+    if bonus is not None:
+        score = bonus = bonus.double()
+    nearest = torch.full_like(score, -1.0)
+    for step, row in enumerate(picks.tolist()):
+        _assert_best(step, score, row, TIE)
+        nearest = torch.maximum(nearest, similarity[row])
+        own = weight * (1 - nearest) + (0 if bonus is None else bonus)
+        score = torch.where(score.isneginf(), score, own)
+        score[row] = -torch.inf
+
+
+def assert_cover(x: torch.Tensor, weight: torch.Tensor | None, picks: torch.Tensor) -> None:
+    """Check picks that greedy coverage made in this order, of an image.
+
+    Args:
+        x: [N, D] rows.
+        weight: [N] or None.
+        picks: [K] rows.
+
+    Raises:
+        AssertionError: a pick repeats, or covers less than the best, but for TIE of what the first
+            one covers.
+    """
+    unit = unit_rows64(x)
+    similarity = unit @ unit.T
+    likeness = ((similarity.masked_fill(similarity > COPY, 1) - 1) / TEMPERATURE).exp()
+    weight = torch.ones(len(x), device=x.device) if weight is None else weight
+    need = weight.double() / max(float(weight.max()), 1e-300) / likeness.sum(1)
+    covered = torch.zeros_like(need)
+    is_left = torch.ones_like(need, dtype=torch.bool)
+    slack = TIE * float((likeness * need[:, None]).sum(0).max())
+    for step, row in enumerate(picks.tolist()):
+        gain = ((likeness - covered[:, None]).clamp(min=0) * need[:, None]).sum(0)
+        _assert_best(step, gain.masked_fill(~is_left, -torch.inf), row, slack)
+        covered = torch.maximum(covered, likeness[row])
+        is_left[row] = False
+
+
+def _assert_best(step: int, score: torch.Tensor, row: int, slack: float) -> None:
+    own, best = float(score[row]), float(score.max())
+    assert own >= best - slack, f"step {step}: picked {own:.8g}, the best is {best:.8g}"
 
 
 def assert_rounds(

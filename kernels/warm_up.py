@@ -15,7 +15,9 @@ from . import (
     Pool,
     Similarity,
     cosine_similarity,
+    farthest_first,
     gather_rows,
+    greedy_cover,
     greedy_map,
     query_relevance,
     reduce_graph,
@@ -61,6 +63,8 @@ def warm_up(
         gather_rows(zeros(1, copied_width), kept, backend)
         for each in relevance_widths:
             query_relevance(zeros(1, each), zeros(1, each), backend=backend)
+        # To the mean direction of the tokens, which is float32.
+        query_relevance(zeros(1, width), zeros(1, width).float(), backend=backend)
         for num_tokens in _sizes(device):
             similarity = cosine_similarity([zeros(num_tokens, width)], backend=backend)
             _reduce(similarity)
@@ -84,11 +88,15 @@ def _reduce(similarity: Similarity) -> None:
 
 
 def _select(similarity: Similarity) -> None:
-    """Pick one token, of all and of a pool, with and without frames; and by a cluster."""
+    """Pick one token in every way; by greedy MAP of all and of a pool, with and without frames,
+    and by a cluster, if it may be."""
     (num_tokens,), device = similarity.lengths, similarity.device
     rows = torch.arange(num_tokens, device=device)
     pool = Pool(rows, torch.full((1,), num_tokens, device=device))
     for candidates in None, pool:
         for floors in None, [1]:
             greedy_map(similarity, None, [1], pool=candidates, floors=floors, clusters=False)
-    greedy_map(similarity, None, [1])  # by a cluster, if it may be
+    greedy_map(similarity, None, [1])
+    for bonus in None, torch.zeros(num_tokens, device=device):
+        farthest_first(similarity, [1], bonus=bonus)
+    greedy_cover(similarity, [1])

@@ -39,7 +39,12 @@ def test_every_setting_is_checked(each):
 
 
 def test_what_a_request_may_change():
-    assert (*AMOUNTS, "mode", "relevance", "conversation", "query") == REQUEST_KEYS
+    own = "mode", "relevance", "conversation", "geometry", "query"
+    assert (*AMOUNTS, *own) == REQUEST_KEYS
+    server = ScriptConfig.from_dict({"tau": 0.2, "geometry": "raw"})
+    changed, _ = server.for_request({"geometry": "centered", "mode": "divprune"})
+    assert changed.params == PruningParams(tau=0.2, geometry="centered")
+    assert changed.mode == "divprune" and server.params == PruningParams(tau=0.2)
 
 
 def test_of_a_model():

@@ -29,6 +29,10 @@ DIFFERENT = [
     plan(visual_token_budget=64),
     plan(mode="cdpruner"),
     plan(mode="gsp"),
+    plan(mode="coverage"),
+    plan(mode="mmr"),
+    plan(mode="mmr", geometry="centered"),
+    plan(mode="divprune", geometry="centered"),
     plan(mode="random"),
     plan(mode="random", seed=1),
     plan(mode="uniform"),
@@ -36,6 +40,7 @@ DIFFERENT = [
     plan(tau_relative=False),
     plan(gamma=2.0),
     plan(pool_ratio=0.75),
+    plan(geometry="centered"),
     plan(mode="gsp", gamma=2.0),
     plan(relevance="clip", clip_digest="a"),
     plan(relevance="clip", clip_digest="b"),
@@ -48,6 +53,10 @@ EQUAL = {
     "no relevance": (plan(relevance="none"), plan(relevance="none", query=(((9,),),))),
     "no relevance or no query": (plan(relevance="none"), plan(query=())),
     "a parameter the mode does not read": (plan(mode="cdpruner"), plan(mode="cdpruner", tau=0.9)),
+    "a geometry the mode does not read": (
+        plan(mode="gsp"),
+        plan(mode="gsp", geometry="centered"),
+    ),
     "a CLIP that is not asked": (plan(), plan(clip_model="a", clip_digest="a")),
     "one CLIP, installed elsewhere": (
         plan(relevance="clip", clip_model="/a", clip_digest="1"),
@@ -89,7 +98,7 @@ def test_a_plan_that_nobody_explains_is_as_it_was():
     """What is cached elsewhere under its bytes stays valid."""
     assert plan(mode="cdpruner").encode() == (
         b'{"clip_digest":null,"keep_ratio":0.11,"mode":"cdpruner","params":{"gamma":1.0,'
-        b'"pool_ratio":0.25,"seed":0,"tau":0.1,"tau_relative":true},"query":[[[5,6]]],'
+        b'"geometry":"raw","pool_ratio":0.25,"seed":0,"tau":0.1,"tau_relative":true},"query":[[[5,6]]],'
         b'"relevance":"embedding","version":5,"visual_token_budget":null}'
     )
     assert with_explain_id(None) is None

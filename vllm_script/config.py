@@ -62,7 +62,8 @@ class ScriptConfig:
         "script",
         Choice(MODES),
         "The method that chooses the tokens. The paper's is script, gsp and cdpruner are its two "
-        "halves, and the others are there to compare with.",
+        "halves. coverage keeps what stands for the rest, mmr weighs relevance against likeness, "
+        "divprune reads no question, and uniform and random are there to compare with.",
         flag="--script-mode MODE",
         per_request=True,
     )
@@ -210,9 +211,8 @@ class ScriptConfig:
     def from_dict(cls, raw: object) -> ScriptConfig:
         """Check and build the settings from `additional_config["script"]`."""
         values = _as_dict(raw, [each.key for each in SETTINGS])
-        names = [each.key for each in settings_of(PruningParams)]
-        params = {name: values.pop(name) for name in names if name in values}
-        return cls(**values, params=PruningParams(**params))
+        params = PruningParams(**_params_in(values))
+        return cls(**values, params=params)
 
     def to_dict(self) -> dict[str, Any]:
         """The inverse of `of`: plain values, without the ones that are None."""
@@ -249,7 +249,8 @@ class ScriptConfig:
             changes.setdefault("visual_token_budget", None)
         elif "visual_token_budget" in changes:
             changes["keep_ratio"] = None
-        return replace(self, **changes), query
+        params = replace(self.params, **_params_in(changes))
+        return replace(self, **changes, params=params), query
 
 
 SETTINGS = (*settings_of(ScriptConfig), *settings_of(PruningParams))
@@ -265,6 +266,12 @@ QUERY = Setting(
 """The one setting that only a request has."""
 
 REQUEST_KEYS = tuple(each.key for each in (*SETTINGS, QUERY) if each.per_request)
+
+
+def _params_in(values: dict[str, Any]) -> dict[str, Any]:
+    """Take the parameters of the modes out of settings, and return them."""
+    names = [each.key for each in settings_of(PruningParams)]
+    return {name: values.pop(name) for name in names if name in values}
 
 
 def _as_dict(raw: object, valid_keys: Iterable[str]) -> dict[str, Any]:

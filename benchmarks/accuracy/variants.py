@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from vllm_script.pruning import PruningParams, run_mode
+from vllm_script.pruning.params import GEOMETRIES
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,15 @@ VARIANTS = (
     _changed("relevance none", source="none"),
     _changed("relevance none, pool_ratio 1 (no GSP)", source="none", pool_ratio=1.0),
     _changed("relevance alone", mode="top"),
+    _changed("geometry centered", geometry="centered"),
+    *(
+        _changed(
+            f"mode {mode}{f', {geometry}' * (geometry != 'raw')}", mode=mode, geometry=geometry
+        )
+        for mode in ("cdpruner", "coverage", "mmr", "divprune")
+        for geometry in GEOMETRIES
+    ),
+    _changed("mode coverage, relevance none", mode="coverage", source="none"),
 )
 
 

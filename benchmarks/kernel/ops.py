@@ -13,7 +13,9 @@ from vllm_script.kernels import (
     Pool,
     Similarity,
     cosine_similarity,
+    farthest_first,
     gather_rows,
+    greedy_cover,
     greedy_map,
     inverse_norms,
     query_relevance,
@@ -113,6 +115,10 @@ def _ops(inputs: Inputs, variant: str, backend: Backend, greedy: bool) -> Iterat
     if greedy:
         picks = partial(greedy_map, similarity, inputs.relevance, budgets, pool=pool)
         yield Run("greedy_map", variant, picks)
+        spread = partial(farthest_first, similarity, budgets, inputs.relevance)
+        yield Run("farthest_first", variant, spread)
+        cover = partial(greedy_cover, similarity, budgets, inputs.relevance)
+        yield Run("greedy_cover", variant, cover)
         yield Run("selection", variant, partial(in_one_call, inputs, backend))
 
 

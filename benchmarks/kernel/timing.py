@@ -64,6 +64,9 @@ def work_of(op: str, shape: Shape, dtype: torch.dtype) -> Work:
         "similarity": products,
         "reduce_graph": Work(in_rounds * FLOAT, in_rounds),
         "greedy_map": picks,
+        # Of every pick its similarities; before the first one all pairs.
+        "farthest_first": Work((pairs + budget * tokens) * FLOAT, 2 * budget * tokens),
+        "greedy_cover": Work((pairs + budget * tokens) * FLOAT, 4 * pairs + 4 * budget * tokens),
         "gather": Work(2 * budget * row, 0),
         # The rows have to be read once for all ops together.
         "selection": Work((tokens + budget) * row, products.flop + in_rounds + picks.flop),

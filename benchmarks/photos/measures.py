@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from sklearn.metrics import roc_auc_score
@@ -12,6 +12,7 @@ from vllm_script import select_visual_tokens
 from vllm_script.budget import num_kept
 from vllm_script.kernels import cosine_similarity, inverse_norms, reduce_graph, unit_rows
 from vllm_script.pruning import MODES, PruningParams
+from vllm_script.pruning.params import GEOMETRIES
 
 from .folder import Photo
 from .relevance import TextRelevance, relevances
@@ -20,7 +21,33 @@ from .truth import SIZES, Region, askable, segments_of
 ALONE = "relevance alone"
 """Not a mode: the most relevant tokens, whatever they look like."""
 NO_QUERY = ""
-"""Relevance of a mode that reads none."""
+"""Relevance where none is read."""
+
+
+class Way(NamedTuple):
+    """A mode, and the geometry that it reads."""
+
+    mode: str
+    geometry: str
+
+    def __str__(self) -> str:
+        return self.mode if self.geometry == "raw" else f"{self.mode} {self.geometry}"
+
+    def select(
+        self, tokens: torch.Tensor, budget: int, relevance: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Kept indices [budget] of tokens [N, D]."""
+        return select_visual_tokens(
+            tokens, budget, relevance=relevance, mode=self.mode, geometry=self.geometry
+        )
+
+
+WAYS = [
+    Way(mode, geometry)
+    for mode, its in MODES.items()
+    for geometry in (GEOMETRIES if "geometry" in its.reads else GEOMETRIES[:1])
+]
+"""All modes, in each geometry that they read."""
 
 
 def measure(
@@ -33,7 +60,7 @@ def measure(
 
     Returns:
         the photograph's line: `objects` and `segments`, with their tokens, those of them in GSP's
-        pool and the AUROC of each relevance; `kept`, by mode, relevance and keep ratio, one list
+        pool and the AUROC of each relevance; `kept`, by way, relevance and keep ratio, one list
         for each object (see `_kept`).
     """
     num_tokens = len(tokens)
@@ -70,19 +97,14 @@ def measure(
     for ratio in ratios:
         budget = num_kept(num_tokens, num_tokens, keep_ratio=ratio)
         assert budget is not None, "every ratio is below 1"
-        for mode, its in MODES.items():
-            if its.reads_query:
-                continue
-            kept = [select_visual_tokens(tokens, budget, mode=mode)] * len(things)
-            _note(line, (mode, NO_QUERY, ratio), kept, things, segments, cosines)
+        for way in WAYS:
+            kept = [way.select(tokens, budget)] * len(things)
+            _note(line, (str(way), NO_QUERY, ratio), kept, things, segments, cosines)
         for source in asked[0]:
-            for mode, its in MODES.items():
-                if its.reads_query:
-                    kept = [
-                        select_visual_tokens(tokens, budget, relevance=own[source], mode=mode)
-                        for own in asked
-                    ]
-                    _note(line, (mode, source, ratio), kept, things, segments, cosines)
+            for way in WAYS:
+                if MODES[way.mode].reads_query:
+                    kept = [way.select(tokens, budget, own[source]) for own in asked]
+                    _note(line, (str(way), source, ratio), kept, things, segments, cosines)
             kept = [
                 own[source].argsort(descending=True, stable=True)[:budget].sort().values
                 for own in asked

@@ -79,7 +79,8 @@ def plot(results: Results, path: Path) -> None:
     source = main_source(results)
     with figure(path) as axes:
         for method in results.methods:
-            if method.source not in (NO_QUERY, source):
+            reads_none = len(results.asked[0]["kept"][method.mode]) == 1
+            if method.source != (NO_QUERY if reads_none else source):
                 continue
             points = [(float(r), results.value(OBJECT_SHARE, method, r)) for r in results.ratios]
             axes.errorbar(
@@ -102,8 +103,7 @@ def plot(results: Results, path: Path) -> None:
 
 def main_source(results: Results) -> str:
     """The relevance that is most like a real one: of text, or else the mask with most noise."""
-    sources = [method.source for method in results.methods]
-    return TEXT if TEXT in sources else sources[-1]
+    return TEXT if TEXT in results.sources else results.sources[-1]
 
 
 def _by_size(results: Results, ratio: str) -> Table:
@@ -122,11 +122,16 @@ def _by_size(results: Results, ratio: str) -> Table:
 
 def _paired(results: Results, ratio: str) -> Table:
     """What one method has more than another, of pairs that say something."""
-    sources = [m.source for m in results.methods if m.mode == "script"]
+    sources = results.sources
     pairs = [
-        (Method("script", source), Method(other, source))
+        (Method(one, source), Method(other, source))
         for source in sources
-        for other in ("cdpruner", ALONE)
+        for one, other in (
+            *(("script", "cdpruner"), ("script", ALONE), ("coverage", "script")),
+            *(("coverage", "cdpruner"), ("mmr", "cdpruner")),
+            *((f"{mode} centered", mode) for mode in ("script", "cdpruner", "coverage", "mmr")),
+            *((f"{mode} centered", "coverage centered") for mode in ("script", "cdpruner", "mmr")),
+        )
     ]
     source = main_source(results)
     pairs += [
@@ -134,7 +139,14 @@ def _paired(results: Results, ratio: str) -> Table:
     ]
     if WRONG_SIGN in sources:
         pairs += [(Method(m, TEXT), Method(m, WRONG_SIGN)) for m in ("script", "cdpruner")]
-    pairs += [(Method("gsp", NO_QUERY), Method(m, NO_QUERY)) for m in ("uniform", "divprune")]
+    pairs += [
+        (Method(one, NO_QUERY), Method(other, NO_QUERY))
+        for one, other in (
+            *(("gsp", "uniform"), ("gsp", "divprune"), ("coverage", "gsp")),
+            *(("coverage", "divprune"), ("coverage", "uniform")),
+            *((f"{mode} centered", mode) for mode in ("divprune", "coverage")),
+        )
+    ]
     names = ("share", "objects hit", "segments hit", "distance")
     rows = {
         f"{method} - {other}": {
@@ -157,7 +169,7 @@ def _features(results: Results) -> Table:
 
 
 def _auroc(results: Results) -> Table:
-    sources = [m.source for m in results.methods if m.mode == "script" and m.source != MASK]
+    sources = [source for source in results.sources if source != MASK]
     kinds = {"things": True, "stuff": False}
     rows = {s: {kind: results.auroc(s, own) for kind, own in kinds.items()} for s in sources}
     return Table("AUROC of relevance inside what is asked for", "relevance", rows)

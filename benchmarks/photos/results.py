@@ -96,6 +96,11 @@ class Results:
         return sorted(found, key=lambda method: method.source != NO_QUERY)
 
     @property
+    def sources(self) -> list[str]:
+        """Where relevance comes from, in their order."""
+        return [source for source in self.asked[0]["kept"]["script"] if source != NO_QUERY]
+
+    @property
     def ratios(self) -> list[str]:
         """Keep ratios, descending, as they are written in the lines."""
         kept = self.asked[0]["kept"]

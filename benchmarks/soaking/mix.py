@@ -23,7 +23,10 @@ SCRIPTS: tuple[Any, ...] = (
     *(None, None, None, {}),
     *({"keep_ratio": ratio} for ratio in (0.02, 0.11, 0.3)),
     *({"visual_token_budget": budget} for budget in (1, 7, 100)),
-    *({"mode": mode} for mode in ("gsp", "cdpruner", "divprune", "uniform", "random")),
+    *(
+        {"mode": mode}
+        for mode in ("gsp", "cdpruner", "coverage", "mmr", "divprune", "uniform", "random")
+    ),
     *({"relevance": source} for source in ("auto", "embedding", "none")),
     {"mode": "cdpruner", "relevance": "embedding", "keep_ratio": 0.2},
 )

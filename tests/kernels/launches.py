@@ -17,9 +17,11 @@ from triton.runtime.jit import JITFunction
 SHARED_LIMIT = {80: 163, 86: 99, 89: 99, 90: 227, 100: 227, 120: 99}
 """KiB of shared memory that a program can have, by compute capability."""
 
+WITH_WAITING_PROGRAMS = "farthest_first", "greedy_cover", "greedy_map", "reduce_graph"
+
 MODULES = {
     name: importlib.import_module(f"vllm_script.kernels.{name}")
-    for name in ("_launch", "greedy_map", "reduce_graph", "similarity", "warm_up")
+    for name in ("_launch", *WITH_WAITING_PROGRAMS, "similarity", "warm_up")
 }
 """Not import statements: the package's greedy_map is the function."""
 
@@ -56,7 +58,7 @@ def recorded(arch, num_multiprocessors=132):
         stack.enter_context(mock.patch.object(JITFunction, "_do_compile", note))
         stack.enter_context(mock.patch("torch.empty", zeros))
         stack.enter_context(mock.patch.object(MODULES["_launch"], "use_triton", lambda *_: True))
-        for name in "greedy_map", "reduce_graph", "warm_up":
+        for name in *WITH_WAITING_PROGRAMS, "warm_up":
             count = mock.patch.object(
                 MODULES[name], "num_waiting_programs", lambda _: num_multiprocessors
             )

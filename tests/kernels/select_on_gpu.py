@@ -4,7 +4,9 @@ import torch
 
 from vllm_script.kernels import (
     cosine_similarity,
+    farthest_first,
     gather_rows,
+    greedy_cover,
     greedy_map,
     query_relevance,
     reduce_graph,
@@ -21,6 +23,9 @@ if __name__ == "__main__":
     pool = reduce_graph(similarity, targets, **SETTINGS)
     picks = greedy_map(similarity, relevance, budgets, pool=pool)
     gather_rows(x, picks)
+    for bonus in None, relevance:
+        farthest_first(similarity, budgets, relevance, bonus)
+    greedy_cover(similarity, budgets, relevance)
     video, windows = cosine_similarity([x[:240]], backend="triton"), torch.arange(240).split(80)
     reduce_graph(video, [40, 40, 40], **SETTINGS, windows=windows)
     for floors in [8, 0, 20, 0], [0, 0, 0, 0]:

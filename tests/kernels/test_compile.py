@@ -31,15 +31,23 @@ SPILLS = {
 """Bytes at most that a thread stores or loads for want of registers, where there are any, with the
 releases of Triton that we know; with 3.9.0 before and after the loops of the products, in none."""
 
-WAITS = {"_reduce_kernel": (1, 0), "_select_kernel": (2, 4)}
+WAITS = {
+    "_cover_kernel": (2, 3),
+    "_farthest_kernel": (2, 1),
+    "_reduce_kernel": (1, 0),
+    "_select_kernel": (2, 4),
+}
 """Kernels whose programs wait for each other. They acquire in one place. In so many places they
 release, behind a barrier, what all threads of a program stored; and so often at least they read
 past their own cache what others write in the same phase: greedy MAP the two values of a post, and
-of the pick its weight and its row, but for what of the row is copied ahead to shared memory. Tests
-on a CPU, whose memory is ordered, would not miss it."""
+of the pick its weight and its row, but for what of the row is copied ahead to shared memory; the
+others the posts, and greedy coverage the needs. Tests on a CPU, whose memory is ordered, would not
+miss it."""
 
 SERVED = {
+    "_cover_kernel",
     "_direction_kernel",
+    "_farthest_kernel",
     "_gather_kernel",
     "_inverse_norm_kernel",
     "_reduce_kernel",

@@ -15,12 +15,16 @@ import torch
 
 from vllm_script import kernels
 from vllm_script.kernels import (
+    farthest_first,
     gather_rows,
+    greedy_cover,
     inverse_norms,
     normalize_relevance,
     query_relevance,
 )
 from vllm_script.kernels.testing import (
+    assert_cover,
+    assert_farthest,
     assert_picks,
     assert_selection,
     num_differing,
@@ -270,12 +274,29 @@ def test_peak_memory(num_images):
     assert torch.cuda.max_memory_allocated() - before <= MEMORY * num_images
 
 
-@pytest.mark.parametrize("mode", ["script", "gsp", "cdpruner"])
-def test_the_host_never_waits(mode):
+def test_farthest_first_and_greedy_cover():
+    """Two images of which the second has every row twice."""
+    x, relevance = llava_next_inputs()
+    images = [x, x[: NUM_TOKENS // 2].repeat(2, 1)]
+    weight = torch.cat([relevance, relevance[: NUM_TOKENS // 2].repeat(2)])
+    similarity = kernels.cosine_similarity(images)
+    for op, check in ((farthest_first, assert_farthest), (greedy_cover, assert_cover)):
+        picks = op(similarity, [BUDGET, BUDGET], weight).split(BUDGET)
+        check(images[0], relevance, picks[0])
+        check(images[1], weight[NUM_TOKENS:], picks[1] - NUM_TOKENS)
+        # A tie goes to the lowest index, so no row's copy is picked before the row.
+        assert picks[1].max() < NUM_TOKENS + NUM_TOKENS // 2
+        again = op(similarity, [BUDGET, BUDGET], weight).split(BUDGET)
+        assert all(map(torch.equal, picks, again))
+
+
+@pytest.mark.parametrize("geometry", ["raw", "centered"])
+@pytest.mark.parametrize("mode", ["script", "gsp", "cdpruner", "coverage", "mmr", "divprune"])
+def test_the_host_never_waits(mode, geometry):
     x, relevance = llava_next_inputs()
 
     def select():
-        kept = run_mode(x, BUDGET, relevance, mode, PruningParams())
+        kept = run_mode(x, BUDGET, relevance, mode, PruningParams(geometry=geometry))
         return gather_rows(x, kept), query_relevance(x, x[:3])
 
     select()  # compiles

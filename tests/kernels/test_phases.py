@@ -15,12 +15,13 @@ import pytest
 import torch
 from triton.runtime import interpreter
 
-from vllm_script.kernels import Pool
+from vllm_script.kernels import Pool, cosine_similarity, farthest_first, greedy_cover
 
 from .ops import greedy_map, reduce_graph
 
-GREEDY_MAP, REDUCE_GRAPH = (
-    sys.modules[f"vllm_script.kernels.{name}"] for name in ("greedy_map", "reduce_graph")
+GREEDY_MAP, REDUCE_GRAPH, FARTHEST_FIRST, GREEDY_COVER = (
+    sys.modules[f"vllm_script.kernels.{name}"]
+    for name in ("greedy_map", "reduce_graph", "farthest_first", "greedy_cover")
 )
 TIMEOUT = 120
 
@@ -77,6 +78,26 @@ def beyond_registers():
     return picks, torch.tensor([90])
 
 
+def two_images():
+    """Their similarity, and values in [0, 1]. The second has every row twice, of equal value."""
+    similarity = cosine_similarity([rows_of(70), rows_of(17).repeat(2, 1)], backend="triton")
+    values = torch.rand(87, generator=torch.Generator().manual_seed(0))
+    return similarity, torch.cat([values, values[70:]])
+
+
+def spread():
+    """By distance, and by distance, weight and bonus."""
+    similarity, values = two_images()
+    picks = farthest_first(similarity, [5, 6])
+    return picks, farthest_first(similarity, [5, 6], values, 1 - values)
+
+
+def cover():
+    """As far as each token needs it."""
+    similarity, values = two_images()
+    return (greedy_cover(similarity, [5, 6], values),)
+
+
 def launch_at_once(kernel, num_programs, num_phases, device, /, is_slow=False, **arguments):
     """`launch_phases` with a process for every program; tensors move to memory that all share."""
     for argument in arguments.values():
@@ -129,19 +150,23 @@ def slow_down(builder, rng):
         (frames, 3, True),
         (whole, 4, True),
         (beyond_registers, 3, True),
+        (spread, 1, False),
+        (spread, 4, True),
+        (cover, 1, False),
+        (cover, 4, True),
     ],
     ids=lambda value: getattr(value, "__name__", str(value)),
 )
 def test_one_launch_is_all_phases(select, num_programs, is_slow, monkeypatch):
     monkeypatch.setattr(GREEDY_MAP, "TOKENS_PER_PROGRAM", 128 if num_programs == 1 else 32)
-    for module in GREEDY_MAP, REDUCE_GRAPH:
+    for module in GREEDY_MAP, REDUCE_GRAPH, FARTHEST_FIRST, GREEDY_COVER:
         monkeypatch.setattr(module, "num_waiting_programs", lambda device: num_programs)
     by_phase = select()
 
     def launch(*args, **kwargs):
         launch_at_once(*args, is_slow=is_slow, **kwargs)
 
-    monkeypatch.setattr(GREEDY_MAP, "launch_phases", launch)
-    monkeypatch.setattr(REDUCE_GRAPH, "launch_phases", launch)
+    for module in GREEDY_MAP, REDUCE_GRAPH, FARTHEST_FIRST, GREEDY_COVER:
+        monkeypatch.setattr(module, "launch_phases", launch)
     for ours, expected in zip(select(), by_phase, strict=True):
         assert torch.equal(ours, expected)

@@ -7,13 +7,16 @@ from vllm_script.kernels import _launch
 from vllm_script.kernels import self_test as module
 from vllm_script.kernels.self_test import BUDGET, POOL, self_test
 
-OPS = ["query_relevance", "cosine_similarity", "reduce_graph", "greedy_map", "gather_rows"]
+OPS = [
+    *("query_relevance", "cosine_similarity", "reduce_graph", "greedy_map", "farthest_first"),
+    *("greedy_cover", "gather_rows"),
+]
 
 
 def test_every_op_passes_on_the_cpu():
     results = list(self_test("cpu"))
     assert [result.op for result in results] == OPS
-    assert [result.problem for result in results] == [None] * 5
+    assert [result.problem for result in results] == [None] * len(OPS)
     assert all(0 < result.seconds < 10 for result in results)
 
 
@@ -29,13 +32,17 @@ def first_tokens(similarity, relevance, budgets):
     return torch.arange(budgets[0])
 
 
+def first_of_all(similarity, budgets, weight):
+    return torch.arange(budgets[0])
+
+
 def last_tokens(similarity, targets, **settings):
     rows = torch.arange(similarity.lengths[0]).roll(targets[0])
     return module.Pool(rows, torch.tensor(targets))
 
 
-def half_similarity(images, backend):
-    return module_ops["cosine_similarity"]([image / 2 for image in images], [torch.ones(720)])
+def similarity_of_others(images, backend):
+    return module_ops["cosine_similarity"]([image.roll(1, 0) for image in images], backend)
 
 
 def other_rows(x, rows, backend):
@@ -45,14 +52,16 @@ def other_rows(x, rows, backend):
 module_ops = {op: getattr(module, op) for op in OPS}
 WRONG = {
     "query_relevance": (opposite_relevance, "relevance is wrong by"),
-    "cosine_similarity": (half_similarity, "a cosine is wrong by"),
+    "cosine_similarity": (similarity_of_others, "a cosine is wrong by"),
     "reduce_graph": (last_tokens, "dropped"),
     "greedy_map": (first_tokens, "the best is"),
+    "farthest_first": (first_of_all, "the best is"),
+    "greedy_cover": (first_of_all, "the best is"),
     "gather_rows": (other_rows, "not those asked for"),
 }
 
 
-AFFECTED = {"cosine_similarity": {"cosine_similarity", "reduce_graph", "greedy_map"}}
+AFFECTED = {"cosine_similarity": set(OPS) - {"query_relevance", "gather_rows"}}
 
 
 @pytest.mark.parametrize("op", OPS)

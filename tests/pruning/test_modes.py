@@ -21,6 +21,7 @@ OTHER_VALUES = {
     "gamma": (0.0, 10.0),
     "pool_ratio": (0.0, 0.8, 1.0),
     "seed": (1, 2),
+    "geometry": ("centered",),
 }
 
 
@@ -95,6 +96,7 @@ def test_the_query_changes_the_selection_where_it_is_read(mode):
 def test_the_operators_parameters_reach_the_selection(mode):
     """An image's plan has only what the mode reads, and selects what all parameters would."""
     chosen = {"tau": 0.3, "tau_relative": False, "gamma": 2.0, "pool_ratio": 0.8, "seed": 5}
+    chosen["geometry"] = "centered"
     assert set(chosen) == set(PARAMS)
     plan = make_plan(ScriptConfig.from_dict({"mode": mode, **chosen}), ())
     expected = selections(mode, PruningParams(**chosen), relevance)

@@ -12,7 +12,7 @@ import torch
 from vllm.multimodal.inputs import PlaceholderRange
 
 from vllm_script.budget import even_shares
-from vllm_script.pruning import MODES, windows
+from vllm_script.pruning import MODES, PruningParams, windows
 
 from .stand_in import (
     CASES,
@@ -27,6 +27,8 @@ from .stand_in import (
 )
 
 pytest.importorskip("triton", reason="without Triton the reference runs on a GPU, and it waits")
+
+DEFAULTS = PruningParams()
 
 
 @pytest.fixture(
@@ -46,14 +48,15 @@ def gpu(request):
     ("case", "mode"),
     [(case, mode) for case in CASES for mode in MODES if "2.5" in case or mode == "script"],
 )
-def test_embed_multimodal(gpu, case, mode):
+def test_embed_multimodal(gpu, case, mode, params=DEFAULTS):
     """New images of several sizes at once, then the same ones from the cache, asked otherwise."""
     architecture, modality, config, items = CASES[case]
+    changes = {"mode": mode, "params": params}
     with gpu.running():
         model = model_of(architecture, config, gpu, kernels="triton")
         for query in (3, 9), (4, 5, 9):
             asked = [
-                (fields, pack_item(model, modality, fields, query, bytes([place]), mode=mode))
+                (fields, pack_item(model, modality, fields, query, bytes([place]), **changes))
                 for place, fields in enumerate(items)
             ]
             batch = arguments(gpu, modality, *asked)
@@ -64,6 +67,12 @@ def test_embed_multimodal(gpu, case, mode):
                 rows = model.embed_multimodal(**dict(batch))
             assert list(map(len, rows)) == [item.count for _, item in asked]
         assert model.feature_cache.hits == len(items)
+
+
+@pytest.mark.parametrize("mode", [mode for mode in MODES if "geometry" in MODES[mode].reads])
+def test_centered_geometry(gpu, mode):
+    """The image's mean is computed and taken off without a wait, too."""
+    test_embed_multimodal(gpu, "LLaVA-NeXT", mode, PruningParams(geometry="centered"))
 
 
 def test_a_video_in_windows(gpu, monkeypatch):

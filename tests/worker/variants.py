@@ -40,6 +40,7 @@ from vllm_script.kernels import (
 from vllm_script.plan import make_plan
 from vllm_script.positions import grid_coordinates
 from vllm_script.pruning import MODES, PruningParams, run_modes
+from vllm_script.pruning.params import GEOMETRIES
 from vllm_script.worker.encoded_image import EncodedImage
 from vllm_script.worker.selector import Selector
 from vllm_script.worker.warm_up import compile_kernels
@@ -47,7 +48,7 @@ from vllm_script.worker.warm_up import compile_kernels
 CPU = torch.device("cpu")
 CLIP_WIDTH, STATE_WIDTH = 768, 1024
 SLOW_IN_TORCH = 300
-"""Tokens up to which divprune is asked for: its loop is PyTorch's, and only its norms a kernel."""
+"""Tokens up to which centred geometry is asked for: PyTorch centres them, and no kernel."""
 
 MOST_TOKENS = 2 * MAX_TOKENS
 """Of an item: the largest image of Qwen2-VL has that many. Selections see MAX_TOKENS at once."""
@@ -114,16 +115,16 @@ GPUS = {"H100": (90, 132), "a 16th of an A100": (80, 14), "L4": (89, 58)}
 
 
 def plan_of(rng, layout, clip):
-    modes = [mode for mode in MODES if mode != "divprune" or layout.num_patches <= SLOW_IN_TORCH]
     config = ScriptConfig(
         keep_ratio=rng.choice([rng.uniform(0.01, 0.99), 0.11]),
-        mode=rng.choice(modes),
+        mode=rng.choice(list(MODES)),
         relevance=rng.choice(["embedding", "none"] + ["clip"] * (clip is not None)),
         clip_model="its own",
         params=PruningParams(
             tau_relative=rng.random() < 0.5,
             tau=rng.uniform(0.0, 0.9),
             pool_ratio=rng.uniform(0.1, 1.0),
+            geometry=rng.choice(GEOMETRIES) if layout.num_patches <= SLOW_IN_TORCH else "raw",
         ),
     )
     windows = rng.randint(1, 4) if config.relevance == "clip" else 1

@@ -15,9 +15,12 @@ from typing import Any, NamedTuple
 import torch
 
 from ..setting import Choice, Number, SettingError, check_value, settings_of
-from .baselines import divprune, random, uniform
+from .baselines import random, uniform
+from .coverage import coverage
+from .divprune import divprune
 from .frames import frame_by_frame
 from .groups import groups_of
+from .mmr import mmr
 from .params import PruningParams
 from .script import cdpruner, gsp, script
 from .task import Select, Task, one_by_one
@@ -45,10 +48,12 @@ _POOL = ("tau", "tau_relative", "gamma", "pool_ratio")  # what GSP reads
 # A new way to choose tokens is a function of Tasks, or with `one_by_one` of a Task, in a file of
 # this folder, and a line here.
 MODES = {
-    "script": Mode(script, _POOL, reads_query=True, knows_frames=True),
+    "script": Mode(script, (*_POOL, "geometry"), reads_query=True, knows_frames=True),
     "gsp": Mode(gsp, _POOL, knows_frames=True),
-    "cdpruner": Mode(cdpruner, reads_query=True, knows_frames=True),
-    "divprune": Mode(one_by_one(divprune)),
+    "cdpruner": Mode(cdpruner, ("geometry",), reads_query=True, knows_frames=True),
+    "coverage": Mode(coverage, ("geometry",), reads_query=True),
+    "mmr": Mode(mmr, ("geometry",), reads_query=True),
+    "divprune": Mode(divprune, ("geometry",)),
     "uniform": Mode(one_by_one(uniform)),
     "random": Mode(one_by_one(random), ("seed",)),
 }

@@ -1,32 +1,12 @@
-"""Selections to compare with: DivPrune, even spacing, chance. None of them reads the relevance."""
+"""Selections to compare with: even spacing and chance. Neither looks at the tokens."""
 
 from __future__ import annotations
 
 import torch
 
-from vllm_script.kernels import inverse_norms, to_device, unit_rows
+from vllm_script.kernels import to_device
 
 from .task import Task
-
-
-def divprune(task: Task) -> torch.Tensor:
-    """Spread the picks: each next one is the token farthest from its nearest pick.
-
-    Distance is 1 - cosine. The first pick is the token whose nearest neighbour is farthest.
-    Source: vbdi/divprune@799e2d9 LLaVA/llava/model/llava_arch.py:152-175. Differs: the nearest
-    pick is updated instead of searched again, O(budget N) instead of O(budget^2 N).
-    """
-    unit = unit_rows(task.tokens, inverse_norms(task.tokens, task.backend))
-    similarity = (unit @ unit.T).fill_diagonal_(-torch.inf)
-    pick = similarity.amax(1).argmin(0, keepdim=True)  # [1]
-    nearest_pick = torch.full_like(similarity[0], -torch.inf)  # similarity; picked: +inf
-    picks = []
-    for _ in range(task.budget):
-        picks.append(pick)
-        nearest_pick = torch.maximum(nearest_pick, similarity[pick][0])
-        nearest_pick.index_fill_(0, pick, torch.inf)
-        pick = nearest_pick.argmin(0, keepdim=True)
-    return torch.cat(picks).sort().values
 
 
 def uniform(task: Task) -> torch.Tensor:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ..setting import Number, Switch, setting, settings_of
+from ..setting import Choice, Number, Switch, setting, settings_of
+
+GEOMETRIES = ("raw", "centered")
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,15 @@ class PruningParams:
         0,
         Number(0, 2**32 - 1, integer=True),
         "The seed of the random choice.",
+    )
+    geometry: str = setting(
+        "raw",
+        Choice(GEOMETRIES),
+        "The geometry that tokens are compared in. In raw it is their cosines; in centered it is "
+        "those of what is left without the image's mean token, and a token counts for more the "
+        "less it is like the image as a whole.",
+        flag="--script-geometry GEOMETRY",
+        per_request=True,
     )
 
     def __post_init__(self) -> None:

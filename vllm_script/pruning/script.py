@@ -47,8 +47,9 @@ from vllm_script.kernels import (
 )
 
 from .frames import reduce_video_graph
+from .geometry import corrected_similarity, weights_of
 from .pools import Layout, layout_of, mask_of, pool_of
-from .task import Task
+from .task import Task, kept_of_picks
 
 # One token in so many of the budget is picked without the question.
 CONTEXT = 8
@@ -68,7 +69,8 @@ def script(tasks: Sequence[Task]) -> list[torch.Tensor]:
     layout = layout_of(similarity.lengths, similarity.device)
     weight, is_top = _weigh(relevance, tasks, layout)
     weight.index_fill_(0, _context(similarity, tasks, pool), FIRST)
-    return _pick(similarity, tasks, pool_of(mask_of(pool, layout) | is_top, layout), weight)
+    pool = pool_of(mask_of(pool, layout) | is_top, layout)
+    return _pick(corrected_similarity(tasks, similarity), tasks, pool, weight)
 
 
 def gsp(tasks: Sequence[Task]) -> list[torch.Tensor]:
@@ -79,7 +81,7 @@ def gsp(tasks: Sequence[Task]) -> list[torch.Tensor]:
 
 def cdpruner(tasks: Sequence[Task]) -> list[torch.Tensor]:
     """Select among all tokens by relevance and diversity."""
-    return _pick(_similarity(tasks), tasks, None, _relevance(tasks))
+    return _pick(corrected_similarity(tasks), tasks, None, _relevance(tasks))
 
 
 def _similarity(tasks: Sequence[Task]) -> Similarity:
@@ -89,9 +91,7 @@ def _similarity(tasks: Sequence[Task]) -> Similarity:
 
 def _relevance(tasks: Sequence[Task]) -> torch.Tensor | None:
     """Relevance of the tokens of all tasks, one task after the other; None: it has no say."""
-    found = [task.relevance for task in tasks if task.relevance is not None]
-    assert len(found) in (0, len(tasks)), "all tasks of a group have a relevance, or none has"
-    return torch.cat(found) if found else None
+    return weights_of(tasks, [task.relevance for task in tasks])
 
 
 def _thin(similarity: Similarity, tasks: Sequence[Task]) -> Pool:
@@ -144,9 +144,4 @@ def _pick(
     """QCSP: of each task the budget of the pool's tokens, or of all without a pool, ascending."""
     budgets = [task.budget for task in tasks]
     picks = greedy_map(similarity, relevance, budgets, pool=pool, floors=tasks[0].floors)
-    # Rows are numbered through all tasks, so that one sort is one of each.
-    kept, first = [], 0
-    for own, task in zip(picks.sort().values.split(budgets), tasks, strict=True):
-        kept.append(own - first)
-        first += task.num_tokens
-    return kept
+    return kept_of_picks(picks, tasks)

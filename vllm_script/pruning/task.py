@@ -68,6 +68,20 @@ Select = Callable[[Sequence[Task]], list[torch.Tensor]]
 """Returns the kept indices [budget] int64 of each task, ascending."""
 
 
+def kept_of_picks(picks: torch.Tensor, tasks: Sequence[Task]) -> list[torch.Tensor]:
+    """Kept indices of each task, ascending, from the picks of an operation of kernels/.
+
+    Args:
+        picks: [sum of budgets] int64, task by task. Rows are numbered through all tasks, so that
+            one sort is one of each.
+    """
+    kept, first = [], 0
+    for own, task in zip(picks.sort().values.split([t.budget for t in tasks]), tasks, strict=True):
+        kept.append(own - first)
+        first += task.num_tokens
+    return kept
+
+
 def one_by_one(select: Callable[[Task], torch.Tensor]) -> Select:
     """Make a selection of one task one of many."""
 

@@ -23,7 +23,7 @@ def test_everything_on_a_gpu_can_be_called(inputs):
     made = list(runs(inputs, on_gpu=True, baselines=True))
     named = [(run.op, run.variant) for run in made]
     all_ops = ["norms", "relevance", "similarity", "reduce_graph", "gather", "greedy_map"]
-    all_ops.append("selection")
+    all_ops += ["farthest_first", "greedy_cover", "selection"]
     assert [op for op, variant in named if variant == "triton"] == all_ops
     assert [op for op, variant in named if variant == "eager"] == all_ops
     assert named[len(all_ops) : len(all_ops) + 2] == [

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from vllm_script import select_visual_tokens
-from vllm_script.benchmarks.photos.measures import measure
+from vllm_script.benchmarks.photos.measures import WAYS, measure
 from vllm_script.benchmarks.photos.tower import load_tower
 from vllm_script.pruning import MODES
 
@@ -39,10 +39,13 @@ def test_what_is_there(measured):
 def test_every_way_is_measured(measured):
     kept = measured(0)[0]["kept"]
     sources = ["mask", "mask + noise 1", "mask + noise 2"]
-    asked = {mode for mode, its in MODES.items() if its.reads_query} | {"relevance alone"}
-    assert set(kept) == {*MODES, "relevance alone"}
-    for mode, own in kept.items():
-        assert list(own) == (sources if mode in asked else [""])
+    assert {"script", "script centered", "divprune centered", "random"} < set(map(str, WAYS))
+    assert set(kept) == {*map(str, WAYS), "relevance alone"}
+    for way in WAYS:
+        own = sources if MODES[way.mode].reads_query else []
+        assert list(kept[str(way)]) == ["", *own]
+    assert list(kept["relevance alone"]) == sources
+    for own in kept.values():
         assert all(list(each) == ["0.5", "0.1"] for each in own.values())
         assert all(len(each["0.1"]) == 2 for each in own.values())  # ball and kite
 

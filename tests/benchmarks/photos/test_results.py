@@ -4,6 +4,7 @@ import math
 
 import pytest
 
+from vllm_script.benchmarks.photos.measures import WAYS
 from vllm_script.benchmarks.photos.report import Table, main_source, tables
 from vllm_script.benchmarks.photos.results import (
     DISTANCE,
@@ -106,6 +107,6 @@ def test_tables_say_the_same_as_lines():
 def tables_of_a_run():
     """All tables, of lines in which every mode is what uniform is."""
     kept = RESULTS.lines[0]["kept"]["uniform"][""]
-    modes = {mode: {"": kept} for mode in ("uniform", "gsp", "divprune")}
-    modes |= {mode: {"mask": kept} for mode in ("script", "cdpruner", "relevance alone")}
+    modes = {name: {"": kept, "mask": kept} for name in map(str, WAYS)}
+    modes |= {"uniform": {"": kept}, "relevance alone": {"mask": kept}}
     return tables(Results([RESULTS.lines[0] | {"kept": modes}]))

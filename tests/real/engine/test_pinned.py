@@ -54,7 +54,7 @@ TURNS = [
 SILENT = [user(picture("one")), assistant("?"), user("Why?")]
 LONG = [user(picture("one"), "How many of the red dots touch a blue line? " * 40)]
 
-MODES = ("script", "gsp", "cdpruner", "divprune", "uniform", "random")
+MODES = ("script", "gsp", "cdpruner", "divprune", "uniform", "random", "coverage", "mmr")
 REQUESTS = {
     **{f"mode {mode}": ({}, ONE, {"mode": mode}) for mode in MODES},
     **{
@@ -65,6 +65,8 @@ REQUESTS = {
         )
         for mode in MODES
     },
+    "geometry": ({"mode": "divprune"}, ONE, {"geometry": "centered"}),
+    "geometry that is not read": ({"mode": "gsp", "geometry": "centered"}, ONE, {}),
     "operator's seed": ({"mode": "random", "seed": 7}, ONE, {}),
     "several": ({}, SEVERAL, {}),
     "turns": ({}, TURNS, {"conversation": "turn"}),
