@@ -70,15 +70,11 @@ def accelerator() -> str | None:
 
 def driver() -> str:
     """Version of the GPU's driver."""
-    from vllm.third_party import pynvml
-
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
     try:
-        pynvml.nvmlInit()
-        version: str = pynvml.nvmlSystemGetDriverVersion()
-        pynvml.nvmlShutdown()
-    except pynvml.NVMLError as error:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[0]
+    except (OSError, subprocess.CalledProcessError) as error:
         return f"not known ({error})"
-    return version
 
 
 def machine() -> str:
