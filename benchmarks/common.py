@@ -15,6 +15,7 @@ import os
 import platform
 import shlex
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
