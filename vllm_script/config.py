@@ -260,7 +260,7 @@ QUERY = Setting(
     "query",
     None,
     Prose(MAX_QUERY_CHARS),
-    "The text that says what to look for in the request's images, instead of their own turn's.",
+    "The text that says what to look for in the request's images, instead of the chat's questions.",
     per_request=True,
 )
 """The one setting that only a request has."""

@@ -59,7 +59,7 @@ def launches(library, monkeypatch):
             seen.append(num_images)
             blocks = cluster * num_images
             came_to_its_end = library()(len(seen), blocks, shared_bytes, *arguments)
-            assert came_to_its_end, "threads wait for each other for ever"
+            assert came_to_its_end, "threads wait for ever, or write beyond their shared memory"
 
         return launch
 
@@ -134,6 +134,23 @@ def test_an_image_gets_what_it_gets_alone(launches):
         first += len(x)
 
 
+def test_budgets_of_one_launch_may_differ(launches, monkeypatch):
+    """One image has the longest row, the other most of its factor in shared memory."""
+    monkeypatch.setattr(CLUSTER_MODULE, "WARPS", 4)
+    for name, blocks in ("FEW", 2), ("MANY", 1):
+        split = getattr(CLUSTER_MODULE, name)._replace(blocks=blocks)
+        monkeypatch.setattr(CLUSTER_MODULE, name, split)
+    generator = torch.Generator().manual_seed(0)
+    lengths, budgets = [ROOM, 2 * ROOM], [ROOM, 64]
+    x = torch.randn(sum(lengths), 64, generator=generator)
+    similarity = cosine_similarity(x.split(lengths), backend="triton")
+    picks = greedy_map(similarity, None, budgets).split(budgets)
+    for first, own, length in zip((0, lengths[0]), picks, lengths, strict=True):
+        rows = x[first : first + length]
+        assert assert_picks(rows, None, torch.arange(length), own - first) == 0
+    assert launches == [2]
+
+
 def test_equal_rows_tie(launches):
     """The lowest index first, whoever has the tokens, also where a sum has many terms."""
     x = torch.randn(30, 48, generator=torch.Generator().manual_seed(0)).repeat(3, 1)
@@ -190,6 +207,11 @@ def test_the_smallest_cluster_with_room(length, budget, cluster):
 def test_it_compiles_without_spills(capability, cluster, tmp_path):
     pytest.importorskip("cuda.bindings", reason="needs the packages cuda-bindings and NVRTC")
     triton = pytest.importorskip("triton", reason="needs the cuobjdump that Triton brings")
+    nvrtc = pytest.importorskip("cuda.bindings.nvrtc")
+    try:
+        nvrtc.nvrtcVersion()
+    except RuntimeError as error:
+        pytest.skip(f"needs NVRTC, of the package nvidia-cuda-nvrtc: {error}")
     code = tmp_path / "select.cubin"
     code.write_bytes(CLUSTER_MODULE.compiled(capability, cluster))
     tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"

@@ -20,8 +20,9 @@ group = SimpleNamespace(world_size=2, cpu_group=torch.distributed.group.WORLD)
 said = []
 with mock.patch.object(ranks, "get_tp_group", lambda: group):
     for kept in cases:
-        own, fallen_back = kept[rank]
+        own, fallen_back, has_clusters = kept[rank]
         ranks.ops_in_torch = lambda device, names=fallen_back: names
+        ranks.has_clusters = lambda device, has=has_clusters: has
         try:
             ranks.check_ranks_agree(torch.tensor(own))
             said.append(None)
@@ -33,10 +34,11 @@ print(json.dumps(said))
 
 def test_every_rank_names_those_that_differ(tmp_path):
     cases = [
-        [([1, 2, 5], []), ([1, 2, 5], [])],
-        [([1, 2, 5], []), ([1, 2, 6], [])],
-        [([1, 2, 5], []), ([1, 2, 5], ["greedy_map"])],
-        [([0], ["greedy_map"]), ([0], ["greedy_map"])],
+        [([1, 2, 5], [], True), ([1, 2, 5], [], True)],
+        [([1, 2, 5], [], True), ([1, 2, 6], [], True)],
+        [([1, 2, 5], [], True), ([1, 2, 5], ["reduce_graph"], True)],
+        [([1, 2, 5], [], True), ([1, 2, 5], [], False)],
+        [([0], ["reduce_graph"], False), ([0], ["reduce_graph"], False)],
     ]
     processes = [
         subprocess.Popen(
@@ -48,15 +50,17 @@ def test_every_rank_names_those_that_differ(tmp_path):
     ]
     for process in processes:
         lines = process.communicate(timeout=300)[0].splitlines()
-        before, error, fallen_back, after = json.loads(lines[-1])
+        before, error, fallen_back, no_clusters, after = json.loads(lines[-1])
         assert before is None and after is None
         assert error.startswith(
             "of 2 tensor-parallel ranks, 1 kept other visual tokens than rank 0 of the same item"
         )
-        assert fallen_back.startswith(
-            "of 2 tensor-parallel ranks, 1 select by other code than rank 0"
-        )
-        assert "[[], ['greedy_map']]" in fallen_back
+        for error in fallen_back, no_clusters:
+            assert error.startswith(
+                "of 2 tensor-parallel ranks, 1 select by other code than rank 0"
+            )
+        assert "[[], ['reduce_graph in PyTorch']]" in fallen_back
+        assert "[[], ['greedy_map without clusters']]" in no_clusters
 
 
 def test_one_rank_has_nobody_to_ask(monkeypatch):

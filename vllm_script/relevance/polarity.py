@@ -16,6 +16,7 @@ import json
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -99,21 +100,34 @@ def measure_polarity(
         states_of: from pixels [1, 3, S, S] to the states [1, patches, H] of the vision tower, at
             the layer that the served model reads.
         image_size, patch_size: of the tower, in pixels.
+
+    Raises:
+        OSError, ValueError: the tokenizer, or what pixels are normalised by, cannot be read.
     """
     weight = clip.visual_projection.weight
-    mean, std = _normalization(clip_model)
     areas = []
-    for pixels, things in _pictures(image_size):
-        normal = ((pixels / 255 - mean) / std).transpose(2, 0, 1)[None]
+    # All files are read before the tower runs, which tensor-parallel ranks run together.
+    for normal, things in list(_normal_pictures(clip_model, image_size)):
         states = states_of(torch.from_numpy(normal).to(weight.device, weight.dtype))[0]
         of_things = []
-        for text, mask in things.items():
-            relevance = clip(states, [tuple(clip_windows(clip_model, text))]).cpu()
+        for windows, mask in things:
+            relevance = clip(states, [windows]).cpu()
             of_things.append(_auroc(relevance, _covered(mask, patch_size)))
         areas.append(sum(of_things) / len(of_things))
     reach = _T_95 * float(np.std(areas, ddof=1)) / math.sqrt(NUM_PICTURES)
     configured = "positive" if clip.polarity > 0 else "negative"
     return Polarity(configured, float(np.mean(areas)), reach)
+
+
+def _normal_pictures(
+    clip_model: str, side: int
+) -> Iterator[tuple[np.ndarray, list[tuple[Any, np.ndarray]]]]:
+    """Yield pixels [1, 3, side, side] for the tower, and the windows and mask of each thing."""
+    mean, std = _normalization(clip_model)
+    for pixels, things in _pictures(side):
+        normal = ((pixels / 255 - mean) / std).transpose(2, 0, 1)[None]
+        of_things = [(tuple(clip_windows(clip_model, text)), mask) for text, mask in things.items()]
+        yield normal, of_things
 
 
 def _pictures(side: int) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:

@@ -158,9 +158,9 @@ class PrunedModel:
 
     def embed_multimodal(self, **kwargs: Any) -> Any:
         self._check_clip()
-        self._check_polarity()
         modality = "video" if any("video" in name for name in kwargs) else "image"  # one a call
         packed, are_dummies = unpack(kwargs, modality), take_mark(kwargs, modality)
+        self._check_polarity(are_dummies)
         if packed is None:
             expected = self._self_test(modality, kwargs) if are_dummies else None
             rows = self.embed_whole(modality, kwargs)
@@ -219,25 +219,30 @@ class PrunedModel:
             self.script_clip.check()
             self._clip_checked = True
 
-    def _check_polarity(self) -> None:
+    def _check_polarity(self, are_dummies: bool) -> None:
         """Warn, once, where CLIP's polarity is not what drawn pictures say.
 
         Its time comes with vLLM's dummy, at start-up; on CPUs, where vLLM has none, with the first
-        image. All ranks measure, since they share the tower, and the first one warns.
+        image. With --skip-mm-profiling a GPU has none either, and it never comes: the host would
+        wait. All ranks measure, since they share the tower, and the first one warns.
         """
         if self.script_clip is None or self._polarity_checked:
+            return
+        if not are_dummies and self.script_clip.visual_projection.weight.device.type != "cpu":
             return
         self._polarity_checked = True
         started = time.perf_counter()
         assert self._script_config.clip_model is not None, "CLIP is of a checkpoint"
         vision = self._hf_config.vision_config
-        measured = measure_polarity(
-            self.script_clip,
-            self._script_config.clip_model,
-            partial(self._image_pixels_to_features, self.vision_tower),  # type: ignore[attr-defined]
-            vision.image_size,
-            vision.patch_size,
-        )
+        states_of = partial(self._image_pixels_to_features, self.vision_tower)  # type: ignore[attr-defined]
+        sizes = (vision.image_size, vision.patch_size)
+        try:
+            measured = measure_polarity(
+                self.script_clip, self._script_config.clip_model, states_of, *sizes
+            )
+        except (OSError, ValueError) as error:
+            logger.warning("CLIP's polarity cannot be measured: %s", str(error).splitlines()[0])
+            return
         logger.debug("Script measured CLIP's polarity in %.2f s", time.perf_counter() - started)
         if measured.is_right is False and get_tp_group().is_first_rank:
             logger.warning("CLIP's polarity is %s", measured)

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from ..._launch import shared_bytes
 from ...reduce_graph import Pool
 
 logger = logging.getLogger("vllm.script")
@@ -67,6 +68,8 @@ def has_clusters(device: torch.device) -> bool:
         return False
     if torch.cuda.get_device_capability(device)[0] < CAPABILITY:
         return False
+    if shared_bytes(device) < SHARED_BYTES:  # consumer cards of a later capability
+        return False
     return all(_kernel(device, cluster) is not None for cluster in CLUSTERS)
 
 
@@ -102,8 +105,7 @@ def select_cluster(
     kernel = _kernel(picks.device, cluster)
     assert kernel is not None, "ask has_clusters first"
     sizes = zip(lengths, budgets, strict=True)
-    shared_bytes = max(_shared_bytes(cluster, *each) for each in sizes)
-    kernel(len(lengths), shared_bytes, arguments)
+    kernel(len(lengths), max(_shared_bytes(cluster, *each) for each in sizes), arguments)
 
 
 def _padded(budget: int) -> int:
@@ -141,10 +143,16 @@ class _Kernel:
         with torch.cuda.device(device):
             torch.cuda.current_stream()  # PyTorch's context is the current one from here on
             self._load(code)
+            self._try()
 
-    def __call__(self, num_images: int, shared_bytes: int, arguments: tuple[Any, ...]) -> None:
-        """Launch it; `arguments`: those of the kernel in select.cu, pointers as numbers."""
-        sizes = (self._cluster * num_images, 1, 1, 32 * WARPS, 1, 1, shared_bytes)
+    def __call__(self, num_images: int, num_bytes: int, arguments: tuple[Any, ...]) -> None:
+        """Launch it.
+
+        Args:
+            num_bytes: of shared memory, for a program.
+            arguments: those of the kernel in select.cu, pointers as numbers.
+        """
+        sizes = (self._cluster * num_images, 1, 1, 32 * WARPS, 1, 1, num_bytes)
         with torch.cuda.device(self._device):
             stream = torch.cuda.current_stream().cuda_stream
             launched = self._driver.cuLaunchKernel(
@@ -164,6 +172,15 @@ class _Kernel:
             _checked(driver.cuFuncSetAttribute(self._function, name, value))
         if self._most_clusters() == 0:
             raise RuntimeError(f"there is no room for {cluster} programs beside each other")
+
+    def _try(self) -> None:
+        """Launch it once, for an image of one token: that it cannot be launched shows here."""
+        plan = torch.tensor([[0], [0], [1], [0], [1], [0]], device=self._device)
+        cosine, factor = torch.ones(2, 1, device=self._device)
+        pick = torch.empty(1, dtype=torch.int64, device=self._device)
+        pointers = (cosine.data_ptr(), 0, plan.data_ptr(), 0, 0, factor.data_ptr())
+        arguments = (*pointers, 1, pick.data_ptr(), 0.0, 1)
+        self(1, _shared_bytes(self._cluster, 1, 1), arguments)
 
     def _most_clusters(self) -> int:
         """Clusters that the device has room for at once."""
@@ -187,7 +204,7 @@ def _kernel(device: torch.device, cluster: int) -> _Kernel | None:
         return _Kernel(device, cluster)
     except Exception as error:  # NVRTC, the driver and what finds them raise whatever they like
         logger.warning(
-            "Script selects without clusters of %d on %s, which takes twice as long: %s",
+            "Script selects without clusters of %d on %s, which takes longer for one image: %s",
             *(cluster, device, error),
         )
         return None

@@ -60,6 +60,8 @@ __device__ inline void mailbox_arm(unsigned long long* mailbox, int bytes) {
                : "memory");
 }
 
+// The wait is of CTA scope: what has come lies in the program's own shared memory. A wider one would
+// empty the L1 cache at every step.
 __device__ inline void mailbox_wait(unsigned long long* mailbox, int parity) {
   unsigned done = 0;
   while (!done) {

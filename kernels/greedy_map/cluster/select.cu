@@ -260,7 +260,8 @@ extern "C" __global__ void __cluster_dims__(CLUSTER, 1, 1) __launch_bounds__(THR
   }
   Shared& shared = *(Shared*)shared_memory();
   float* pick_row = (float*)(shared_memory() + sizeof(Shared));
-  float* rest = pick_row + (stride > ROW ? stride : ROW);
+  int columns = (image.budget + 31) / 32 * 32;
+  float* rest = pick_row + (columns > ROW ? columns : ROW);
   if (image.count <= CLUSTER * WARPS * FEW)
     select_image<FEW, 16, FEW_BLOCKS>(image, shared, pick_row, rest, residual_floor);
   else

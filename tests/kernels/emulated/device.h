@@ -159,7 +159,10 @@ static void run_program() {
   take_turns();
 }
 
-// Run all threads of a launch to their end. Returns whether they came to it.
+// Bytes behind a block's shared memory, which it must leave as they are.
+static const int BEYOND = 4096;
+
+// Run all threads of a launch to their end. Returns whether they came to it, and kept to their memory.
 static bool launch(int num_blocks, int shared_bytes, unsigned seed, std::function<void()> run) {
   program = run;
   int threads = 32 * WARPS, left = num_blocks * threads;
@@ -168,7 +171,7 @@ static bool launch(int num_blocks, int shared_bytes, unsigned seed, std::functio
   warps = std::vector<Warp>(num_blocks * WARPS);
   blocks = std::vector<Barrier>(num_blocks);
   clusters = std::vector<Barrier>(num_blocks / CLUSTER);
-  shared_memories.assign(num_blocks, std::vector<unsigned char>(shared_bytes, 0xff));
+  shared_memories.assign(num_blocks, std::vector<unsigned char>(shared_bytes + BEYOND, 0xff));
   for (int number = 0; number < (int)fibers.size(); ++number) {
     Fiber& fiber = fibers[number];
     fiber.thread = number % threads;
@@ -198,5 +201,8 @@ static bool launch(int num_blocks, int shared_bytes, unsigned seed, std::functio
       }
     }
   }
+  for (const auto& memory : shared_memories)
+    for (int place = shared_bytes; place < shared_bytes + BEYOND; ++place)
+      if (memory[place] != 0xff) return false;
   return true;
 }
