@@ -10,8 +10,9 @@ from vllm.utils.argparse_utils import FlexibleArgumentParser
 from vllm_script import plugin
 from vllm_script.config import SETTINGS, ScriptConfig
 from vllm_script.plugin import ENCODER_CACHE_MANAGER
+from vllm_script.pruning import PruningParams
 from vllm_script.server.flags import PLUGIN_MEANING
-from vllm_script.setting import Choice, Lines, Number, Switch
+from vllm_script.setting import Choice, Lines, Number, Switch, settings_of
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +152,9 @@ def test_every_flag_reaches_its_setting(parser, setting, tmp_path):
     given = script_settings(parser, *flags)
     assert given == {setting.key: value}
     assert value != setting.default
-    assert getattr(ScriptConfig.from_dict(given), setting.key) == value
+    config = ScriptConfig.from_dict(given)
+    reached = config.params if setting in settings_of(PruningParams) else config
+    assert getattr(reached, setting.key) == value
 
 
 def test_engine_config_without_pruning_is_stock(checkpoint):
