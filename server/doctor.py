@@ -349,7 +349,6 @@ class ModelUnderTest:
         source: dict[str, str] = {
             "clip": f"clip, with {self._clip(settings)}",
             "embedding": "embedding, the language model's own for the words of the question",
-            "lm-attention": "lm-attention, queries and keys of the language model's first layer",
         }
         return source.get(settings.relevance, "none: one selection for all questions")
 

@@ -57,7 +57,8 @@ class FirstLayer:
     def _heads(self, rows: torch.Tensor, first: int, count: int, norm: Rows | None) -> torch.Tensor:
         """Some heads [L, count, head_size] of what the layer projects rows to."""
         start, size = first * self.head_size, count * self.head_size
-        heads = self.project(self.norm(rows)).narrow(1, start, size).unflatten(1, (count, -1))
+        projected = self.project(self.norm(rows.contiguous()))  # a kernel may take no other rows
+        heads = projected.narrow(1, start, size).unflatten(1, (count, -1))
         return (heads if norm is None else norm(heads.contiguous())).float()
 
 
