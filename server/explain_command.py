@@ -106,7 +106,9 @@ def _client(args: argparse.Namespace) -> Iterator[ExplainClient]:
     model = args.model or SCRIPT_DEMO
     check_known(model)
     env = {"VLLM_CPU_KVCACHE_SPACE": os.environ.get("VLLM_CPU_KVCACHE_SPACE", "2")}  # GiB
-    flags = ("--script-explain", "--enforce-eager")
+    flags = ["--script-explain", "--enforce-eager"]
+    if args.relevance:  # lm-attention has to be asked for at the start
+        flags += ["--script-relevance", args.relevance]
     with VllmServer(model, *flags, env=env, progress=show_waiting(model)) as server:
         if sys.stderr.isatty():
             print(file=sys.stderr)

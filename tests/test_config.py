@@ -164,6 +164,22 @@ def test_relevance_of_a_request():
         without.for_request({"relevance": "clip"})
 
 
+def test_what_relevance_a_request_can_have_is_what_the_server_was_started_with():
+    without = ScriptConfig(relevance="clip", clip_model="some/clip")
+    with pytest.raises(ValueError) as error:
+        without.for_request({"relevance": "lm-attention"})
+    assert str(error.value) == (
+        "relevance lm-attention is not available on this server, clip, embedding and none are; it "
+        "needs a start with --script-relevance lm-attention"
+    )
+    started = ScriptConfig(relevance="lm-attention")
+    assert started.for_request({"mode": "cdpruner"})[0].relevance == "lm-attention"
+    for source in "lm-attention", "embedding", "none":
+        assert started.for_request({"relevance": source})[0].relevance == source
+    with pytest.raises(ValueError, match="embedding, lm-attention and none are"):
+        started.for_request({"relevance": "clip"})
+
+
 def test_query_of_a_request():
     assert SERVER.for_request({"query": "red car"})[1] == "red car"
 

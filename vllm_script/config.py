@@ -34,7 +34,7 @@ DEFAULT_CACHE_GB = 1.0
 AMOUNTS = ("keep_ratio", "visual_token_budget")  # how much is kept: at most one of them is given
 MAX_QUERY_CHARS = 8_192
 MAX_QUESTIONS = 8  # of a conversation, that condition one image
-RELEVANCE_SOURCES = ("auto", "clip", "embedding", "none")
+RELEVANCE_SOURCES = ("auto", "clip", "embedding", "lm-attention", "none")
 CONVERSATIONS = ("latest", "turn", "all")
 
 
@@ -71,8 +71,9 @@ class ScriptConfig:
         "auto",
         Choice(RELEVANCE_SOURCES),
         "The source of relevance to the question. The source clip is the CLIP that the vision "
-        "tower came from, embedding is the language model's input embeddings, and none makes one "
-        "selection for all questions; auto takes clip where its text side is found, else "
+        "tower came from, embedding is the language model's input embeddings, lm-attention is the "
+        "queries and keys of its first layer, for which the server must be started, and none makes "
+        "one selection for all questions; auto takes clip where its text side is found, else "
         "embedding.",
         flag="--script-relevance SOURCE",
         per_request=True,
@@ -239,18 +240,28 @@ class ScriptConfig:
         QUERY.check(query)
         if changes.get("relevance") == "auto":
             changes["relevance"] = "clip" if self.clip_model else "embedding"
-        if changes.get("relevance") == "clip" and not self.clip_model:
-            raise SettingError(
-                "relevance",
-                "relevance clip is not available on this server, embedding and none are; it needs "
-                "a start with --script-clip-model",
-            )
+        self._check_source(changes.get("relevance"))
         if "keep_ratio" in changes:
             changes.setdefault("visual_token_budget", None)
         elif "visual_token_budget" in changes:
             changes["keep_ratio"] = None
         params = replace(self.params, **_params_in(changes))
         return replace(self, **changes, params=params), query
+
+    def _check_source(self, asked: str | None) -> None:
+        """Raise SettingError where a request asks for relevance that workers do not have."""
+        missing = {}
+        if not self.clip_model:
+            missing["clip"] = "--script-clip-model"
+        if self.relevance != "lm-attention":
+            missing["lm-attention"] = "--script-relevance lm-attention"
+        if asked in missing:
+            *first, last = (s for s in RELEVANCE_SOURCES if s != "auto" and s not in missing)
+            raise SettingError(
+                "relevance",
+                f"relevance {asked} is not available on this server, {', '.join(first)} and {last} "
+                f"are; it needs a start with {missing[asked]}",
+            )
 
 
 SETTINGS = (*settings_of(ScriptConfig), *settings_of(PruningParams))

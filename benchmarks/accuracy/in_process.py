@@ -16,6 +16,7 @@ from transformers import CLIPConfig
 from vllm_script.kernels import query_relevance
 from vllm_script.relevance.checkpoint import read
 from vllm_script.relevance.clip import ClipRelevance
+from vllm_script.relevance.lm_attention import FirstLayer, LmAttention
 from vllm_script.relevance.windows import clip_windows
 
 from ..scenes.answering import MAX_ANSWER, Answerer
@@ -64,6 +65,18 @@ class DemoModel:
             read(self.clip_folder).weights,
         )
         self.clip = ClipRelevance(config, weights, torch.float32, "cpu")
+        self.lm_attention = LmAttention(self._first_layer(), lambda scores: scores)
+
+    def _first_layer(self) -> FirstLayer:
+        language = self.answerer.model.model.language_model
+        layer, config = language.layers[0], language.config
+        attention = layer.self_attn
+
+        def project(rows: torch.Tensor) -> torch.Tensor:
+            return torch.cat([attention.q_proj(rows), attention.k_proj(rows)], dim=1)
+
+        sizes = config.num_attention_heads, config.num_key_value_heads, attention.head_dim
+        return FirstLayer(layer.input_layernorm, project, *sizes)
 
     @torch.no_grad()
     def encode(self, picture: np.ndarray, question: str) -> Encoded:
@@ -95,7 +108,10 @@ class DemoModel:
             return scores
         ids = self.answerer.tokenizer.encode(question, add_special_tokens=False)
         words = self.answerer.model.get_input_embeddings()(torch.tensor(ids))
-        return query_relevance(encoded.features[encoded.patches], words)
+        tokens = encoded.features[encoded.patches]
+        if source == "lm-attention":
+            return self.lm_attention(tokens, [words])
+        return query_relevance(tokens, words)
 
     @torch.no_grad()
     def answers(self, encoded: Encoded, selections: list[torch.Tensor]) -> list[str]:

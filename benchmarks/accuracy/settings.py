@@ -11,7 +11,7 @@ from vllm_script.config import CONVERSATIONS
 from vllm_script.pruning import MODES
 
 RATIOS = (1.0, 0.5, 0.33, 0.22, 0.11, 0.056)
-SOURCES = ("clip", "embedding", "none")
+SOURCES = ("clip", "embedding", "lm-attention", "none")
 ALONE = "alone"
 """In place of a policy of conversations: the last question is asked without those before it."""
 POLICIES = (*CONVERSATIONS, ALONE)

@@ -53,6 +53,8 @@ VARIANTS = (
     _changed("polarity turned around", flip=True),
     _changed("relevance embedding", source="embedding"),
     _changed("relevance embedding, polarity turned around", source="embedding", flip=True),
+    _changed("relevance lm-attention", source="lm-attention"),
+    _changed("relevance lm-attention, polarity turned around", source="lm-attention", flip=True),
     _changed("relevance none", source="none"),
     _changed("relevance none, pool_ratio 1 (no GSP)", source="none", pool_ratio=1.0),
     _changed("relevance alone", mode="top"),

@@ -34,6 +34,7 @@ def resolved(folder, **settings):
         ({}, "clip", True),
         ({"relevance": "clip"}, "clip", True),
         ({"relevance": "embedding"}, "embedding", False),
+        ({"relevance": "lm-attention"}, "lm-attention", False),
         ({"relevance": "none"}, "none", False),
     ],
 )

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from vllm_script.server import command as shell
+from vllm_script.server import explain_command
 
 SCENE = pathlib.Path(__file__).resolve().parents[2] / "benchmarks" / "scene.png"
 
@@ -39,6 +40,28 @@ def test_with_a_model_of_its_own(explain, tmp_path, monkeypatch):
         f"  drawn in {out}",
     ]
     assert Image.open(out).width > 4 * 420
+
+
+@pytest.mark.parametrize(
+    ("asked", "flags"),
+    [
+        ((), []),
+        (("--script-relevance", "lm-attention"), ["--script-relevance", "lm-attention"]),
+    ],
+)
+def test_a_server_of_its_own_has_the_relevance_that_is_asked_for(
+    explain, tmp_path, monkeypatch, asked, flags
+):
+    started = []
+
+    def no_server(model, *flags, **options):
+        started.extend(flags)
+        raise ValueError("that is all")
+
+    monkeypatch.setattr(explain_command, "VllmServer", no_server)
+    question = ("--image", SCENE, "--question", "What?", "--out", tmp_path / "o.png")
+    assert "that is all" in explain(*question, *asked)
+    assert started == ["--script-explain", "--enforce-eager", *flags]
 
 
 def test_of_a_running_server(explain, pruning_server, tmp_path):

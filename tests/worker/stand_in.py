@@ -84,6 +84,18 @@ class Cuda:
             torch.cuda.set_sync_debug_mode("default")
 
 
+class Projection:
+    """Stands in for vLLM's projection to four heads of queries and two of keys and of values."""
+
+    num_heads, num_kv_heads, head_size = 4, 2, WIDTH // 2
+
+    def __init__(self, weight):
+        self._weight = weight
+
+    def __call__(self, rows):
+        return rows @ self._weight, None
+
+
 class Stock:
     """Stands in for vLLM's model of any family: every `PIXELS` values become one row."""
 
@@ -97,10 +109,18 @@ class Stock:
         self._tower = weight(PIXELS, WIDTH)
         self._projector = weight(WIDTH, hf_config.width)
         self._table = weight(hf_config.vocab_size, WIDTH)
+        self._projection = Projection(weight(WIDTH, 4 * WIDTH))
         self.vision_tower = None
 
     def get_language_model(self):
-        return SimpleNamespace(embed_input_ids=lambda ids: self._table.index_select(0, ids))
+        layer = SimpleNamespace(
+            input_layernorm=torch.nn.functional.normalize,
+            self_attn=SimpleNamespace(qkv_proj=self._projection),
+        )
+        return SimpleNamespace(
+            embed_input_ids=lambda ids: self._table.index_select(0, ids),
+            model=SimpleNamespace(layers=[layer]),
+        )
 
     def multi_modal_projector(self, states):
         return states @ self._projector
@@ -181,6 +201,10 @@ IMAGES, VIDEOS = [(1, 16, 20), (1, 6, 4), (1, 6, 10)], [(5, 8, 8), (2, 4, 6)]
 CASES = {
     "LLaVA-NeXT, CLIP": ("LlavaNextForConditionalGeneration", "image", *llava_next("clip")),
     "LLaVA-NeXT": ("LlavaNextForConditionalGeneration", "image", *llava_next("embedding")),
+    "LLaVA-NeXT, lm-attention": (
+        *("LlavaNextForConditionalGeneration", "image"),
+        *llava_next("lm-attention"),
+    ),
     "Qwen2.5-VL": ("Qwen2_5_VLForConditionalGeneration", "image", *qwen(0, "image", *IMAGES)),
     "Qwen2.5-VL, video": (
         *("Qwen2_5_VLForConditionalGeneration", "video"),
@@ -219,6 +243,7 @@ def model_of(architecture, config, machine, **settings):
     with (
         mock.patch("vllm_script.worker.model.get_pp_group", lambda: first_rank),
         mock.patch("vllm_script.worker.model.on_encoder_cache_reset"),
+        mock.patch("vllm_script.worker.model.tensor_model_parallel_all_reduce", lambda x: x),
         mock.patch("vllm_script.families.mrope.ask_for_position_channels"),
         mock.patch("vllm_script.worker.model.compile_kernels") as compile_kernels,
     ):

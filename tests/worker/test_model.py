@@ -88,6 +88,39 @@ def test_nor_do_rows_that_kernels_choose(case, most, monkeypatch):
     check_a_step(Cpu(), "triton", case, [(0, 5, 8, 3)])
 
 
+@pytest.mark.parametrize(("relevance", "reads"), [("lm-attention", True), ("embedding", False)])
+def test_the_first_layer_is_looked_for_where_it_is_asked_for(relevance, reads, monkeypatch):
+    """A server that does not read it starts whatever layer there is."""
+    seen = []
+
+    def refusing(language_model):
+        seen.append(language_model)
+        raise ValueError("use --script-relevance embedding")
+
+    monkeypatch.setattr(worker_model, "first_layer", refusing)
+    architecture, _, config, _ = CASES["LLaVA-NeXT"]
+    if reads:
+        with pytest.raises(ValueError, match="use --script-relevance embedding"):
+            model_of(architecture, config, Cpu(), relevance=relevance)
+    else:
+        model_of(architecture, config, Cpu(), relevance=relevance)
+    assert len(seen) == reads
+
+
+def test_what_the_first_layer_finds_relevant_decides():
+    """The same item keeps other rows for another question, and than by input embeddings alone."""
+    architecture, modality, config, (fields, *_) = CASES["LLaVA-NeXT, lm-attention"]
+    with torch.no_grad():
+        model = model_of(architecture, config, Cpu())
+        kept = [
+            model.embed_multimodal(
+                **arguments(Cpu(), modality, (fields, pack_item(model, modality, fields, **asked)))
+            )[0]
+            for asked in ({}, {"query": (4, 5)}, {"relevance": "embedding"}, {"relevance": "none"})
+        ]
+    assert len({rows.numpy().tobytes() for rows in kept}) == 4
+
+
 @pytest.fixture
 def qwen(monkeypatch):
     """qwen(modality) -> a model on the CPU, an item of 80 tokens, and the sizes of its selections.

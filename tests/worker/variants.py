@@ -56,6 +56,13 @@ MOST_TOKENS = 2 * MAX_TOKENS
 PINPOINTS = ((336, 672), (672, 336), (672, 672), (1008, 336), (336, 1008))
 
 
+class LmAttention:
+    """Scores visual tokens as the class of that name does, without a language model."""
+
+    def __call__(self, visual_tokens, questions):
+        return visual_tokens[:, 0].float() + len(questions)
+
+
 class Clip:
     """Scores patches as ClipRelevance does, from embeddings in CLIP's space."""
 
@@ -118,7 +125,7 @@ def plan_of(rng, layout, clip):
     config = ScriptConfig(
         keep_ratio=rng.choice([rng.uniform(0.01, 0.99), 0.11]),
         mode=rng.choice(list(MODES)),
-        relevance=rng.choice(["embedding", "none"] + ["clip"] * (clip is not None)),
+        relevance=rng.choice(["embedding", "lm-attention", "none"] + ["clip"] * (clip is not None)),
         clip_model="its own",
         params=PruningParams(
             tau_relative=rng.random() < 0.5,
@@ -155,6 +162,7 @@ def new_variants(model, gpu, num_requests, seed=0):
     features = torch.zeros(MOST_TOKENS, feature_width, dtype=torch.bfloat16)
     table = torch.zeros(64, hidden_size, dtype=torch.bfloat16)
     selector = Selector(hidden_size, lambda ids: table.index_select(0, ids), clip)
+    selector._lm_attention = LmAttention()
     with recorded(*GPUS[gpu]) as variants:
         compile_kernels(hidden_size, feature_width, clip, torch.bfloat16, CPU, "auto")
         warm, num_asked, new = len(variants), 0, {}

@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any, ClassVar
 
 import torch
-from vllm.distributed import get_pp_group, get_tp_group
+from vllm.distributed import get_pp_group, get_tp_group, tensor_model_parallel_all_reduce
 
 from ..config import ScriptConfig
 from ..family import Family
@@ -26,12 +26,14 @@ from ..patches.probing import Probes
 from ..plan import Plan, make_plan
 from ..relevance.checkpoint import read
 from ..relevance.clip import ClipRelevance
+from ..relevance.lm_attention import LmAttention
 from ..relevance.polarity import measure_polarity
 from ..wire import PackedItem, take_mark, unpack
 from .batch import one_of, portions
 from .encoded_image import EncodedImage
 from .encoder_work import step_tokens
 from .feature_cache import FeatureCache, default_capacity_gb
+from .first_layer import first_layer
 from .ranks import check_ranks_agree
 from .selector import Selection, Selector
 from .timers import Timers
@@ -78,7 +80,11 @@ class PrunedModel:
         self._clip_checked = self._polarity_checked = False
         hidden_size = hf_config.get_text_config().hidden_size
         embed = partial(input_embeddings, self)
-        self.selector = Selector(hidden_size, embed, self.script_clip, config.kernels)
+        lm_attention = None
+        if encodes and config.relevance == "lm-attention":
+            layer = first_layer(self.get_language_model())  # type: ignore[attr-defined]
+            lm_attention = LmAttention(layer, tensor_model_parallel_all_reduce)
+        self.selector = Selector(hidden_size, embed, self.script_clip, config.kernels, lm_attention)
         if get_pp_group().is_first_rank:
             compile_kernels(
                 hidden_size,

@@ -16,6 +16,7 @@ from ..pruning import run_modes
 from ..pruning.frames import frame_floors
 from ..pruning.task import Task
 from ..relevance.clip import ClipRelevance
+from ..relevance.lm_attention import LmAttention
 from .encoded_image import EncodedImage
 
 
@@ -36,9 +37,11 @@ class Selector:
         hidden_size: D of the language model. What a feature has beyond it is for later layers and
             does not count in the selection.
         embed: returns the language model's input embeddings [L, D] of token ids [L], for relevance
-            `embedding`.
+            `embedding` and `lm-attention`.
         clip: scores the vision tower's states, for relevance `clip`; None where it is not loaded.
         backend: of the operations of kernels/.
+        lm_attention: scores visual tokens, for relevance `lm-attention`; None where no request can
+            ask for it.
     """
 
     def __init__(
@@ -47,11 +50,13 @@ class Selector:
         embed: Callable[[torch.Tensor], torch.Tensor],
         clip: ClipRelevance | None,
         backend: Backend = "auto",
+        lm_attention: LmAttention | None = None,
     ) -> None:
         self._hidden_size = hidden_size
         self._embed = embed
         self._clip = clip
         self._backend = backend
+        self._lm_attention = lm_attention
 
     def select(self, images: Sequence[EncodedImage], plans: Sequence[Plan]) -> list[Selection]:
         """Choose the rows of each image's features that stay, as many as its plan says.
@@ -80,6 +85,10 @@ class Selector:
             relevance = self._clip_relevance(_rows(image.states, candidates), plan.query)
         elif plan.relevance == "embedding":
             relevance = self._embedding_relevance(visual_tokens, plan.query)
+        elif plan.relevance == "lm-attention":
+            assert self._lm_attention is not None, "no plan asks for what the server has not"
+            embeds = self._embeds(plan.query, visual_tokens.device)
+            relevance = self._lm_attention(visual_tokens, embeds)
         floors = None
         if layout.num_frames > 1:
             floors = frame_floors(budget, layout.num_frames, layout.even)
@@ -92,12 +101,16 @@ class Selector:
 
     def _embedding_relevance(self, visual_tokens: torch.Tensor, query: Query) -> torch.Tensor:
         """Relevance [P] of the candidates from what enters the language model, [P, D]."""
-        found = []
-        for (question,) in query:
-            token_ids = to_device(torch.tensor(question), visual_tokens.device)
-            embeds = self._embed(token_ids)
-            found.append(query_relevance(visual_tokens, embeds, 1, backend=self._backend))
-        return largest_relevance(found)
+        return largest_relevance(
+            [
+                query_relevance(visual_tokens, embeds, 1, backend=self._backend)
+                for embeds in self._embeds(query, visual_tokens.device)
+            ]
+        )
+
+    def _embeds(self, query: Query, device: torch.device) -> list[torch.Tensor]:
+        """The language model's input embeddings [L, D] of each question."""
+        return [self._embed(to_device(torch.tensor(ids), device)) for (ids,) in query]
 
 
 def _candidates(image: EncodedImage) -> torch.Tensor | None:

@@ -57,7 +57,7 @@ def available(monkeypatch, message):
 
 def test_sources_that_the_model_does_not_have_are_left_out(monkeypatch):
     message = "relevance clip is not available on this server, embedding and none are"
-    assert available(monkeypatch, message) == {None, "embedding", "none"}
+    assert available(monkeypatch, message) == {None, "embedding", "lm-attention", "none"}
 
 
 def test_answers_without_first_tokens_are_asked_again(tmp_path):

@@ -5,11 +5,14 @@ import types
 import pytest
 import torch
 from safetensors.torch import load_file
+from vllm.distributed import tensor_model_parallel_all_reduce
 from vllm.model_executor.models.llava_next import LlavaNextForConditionalGeneration
 from vllm.renderers.params import ChatParams
 
 from vllm_script import select_visual_tokens
 from vllm_script.plan import Plan
+from vllm_script.relevance.lm_attention import LmAttention
+from vllm_script.worker.first_layer import first_layer
 from vllm_script.worker.model import input_embeddings
 
 QUESTION = "What is shown here?"
@@ -65,6 +68,34 @@ def test_rows(engine, model, checkpoint, mode):
     assert rows.untyped_storage().nbytes() == rows.numel() * rows.element_size()
     opposite = select_visual_tokens(patches, 20, relevance=1.01 - relevance, mode=mode)
     assert not torch.equal(kept, opposite)  # so the sign of relevance is tested too
+
+
+@torch.no_grad()
+def test_the_first_layer_gives_relevance(engine, model, checkpoint):
+    """Relevance `lm-attention` of vLLM's Llama, from the weights of its checkpoint."""
+    weights = load_file(checkpoint("llava-next") / "model.safetensors")
+    text = model.config.text_config
+    patches = stock_patches(model, fields_of(engine, 0))
+    token_ids = engine.llm.get_tokenizer().encode(QUESTION, add_special_tokens=False)
+    words = weights["language_model.model.embed_tokens.weight"][token_ids]
+    name = "language_model.model.layers.0."
+
+    def heads(rows, projection):  # [heads, rows, d]
+        scale = rows.pow(2).mean(1, keepdim=True).add(text.rms_norm_eps).rsqrt()
+        normed = rows * scale * weights[f"{name}input_layernorm.weight"]
+        found = normed @ weights[f"{name}self_attn.{projection}.weight"].T
+        return found.unflatten(1, (-1, text.hidden_size // text.num_attention_heads)).transpose(
+            0, 1
+        )
+
+    keys = heads(patches, "k_proj")
+    keys = keys.repeat_interleave(text.num_attention_heads // text.num_key_value_heads, 0)
+    matches = (heads(words, "q_proj") @ keys.mT).mean(1)  # [heads, rows]
+    scores = (matches / matches.norm(dim=1, keepdim=True)).sum(0)
+    expected = (scores - scores.min() + 1e-6) / (scores.max() - scores.min())
+    layer = first_layer(model.get_language_model())
+    found = LmAttention(layer, tensor_model_parallel_all_reduce)(patches, [words])
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
 
 
 def test_every_image_is_encoded_in_a_batch_of_its_own(engine, model):

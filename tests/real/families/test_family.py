@@ -13,6 +13,9 @@ from vllm.model_executor.models.interfaces import supports_encoder_cudagraph
 from vllm_script import plan
 from vllm_script.families.mrope import MRopeFamily
 from vllm_script.frontend import planner
+from vllm_script.worker.first_layer import first_layer
+
+from .conftest import SAME_WEIGHTS
 
 QUESTION, OTHER = "What is shown here?", "Where is the car?"
 SIZES = [
@@ -179,3 +182,23 @@ def test_an_image_without_its_marks_is_refused(engine):
         with pytest.raises(VLLMValidationError, match="image [01] must stand between"):
             engine.rendered(prompt)
         assert len(engine.placeholders(whole(prompt))["image"]) == len(images)
+
+
+@torch.no_grad()
+def test_the_first_layer_is_that_of_transformers(engine, family_checkpoint):
+    """Its norm, queries and keys before positions, for relevance `lm-attention`."""
+    from transformers import AutoModelForImageTextToText
+
+    folder = family_checkpoint(SAME_WEIGHTS.get(engine.name, engine.name))
+    theirs = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32)
+    language = theirs.model.language_model
+    layer, attention = language.layers[0], language.layers[0].self_attn
+    ours = first_layer(engine.model.get_language_model())
+    rows = torch.randn(50, language.config.hidden_size)
+    for found, projection, norm in [
+        (ours.queries(rows), attention.q_proj, getattr(attention, "q_norm", None)),
+        (ours.keys(rows), attention.k_proj, getattr(attention, "k_norm", None)),
+    ]:
+        expected = projection(layer.input_layernorm(rows)).view(found.shape)
+        expected = expected if norm is None else norm(expected)
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)

@@ -52,6 +52,7 @@ def answers_as_before(pruning_server, body):
         ({"visual_token_budget": 1.5}, ["visual_token_budget", "integer", "got 1.5"]),
         ({"mode": "best"}, ["mode", "cdpruner", "got 'best'"]),
         ({"mode": None, "relevance": "magic"}, ["relevance", "embedding", "got 'magic'"]),
+        ({"relevance": "lm-attention"}, ["a start with --script-relevance lm-attention"]),
         ({"pruning_ratio": 0.5}, ["'pruning_ratio'", "valid are: keep_ratio"]),
         ({"tau": 0.5}, ["'tau'", "valid are: keep_ratio"]),
         ({"query": LONG}, ["query", "8192", "got 100000", "shorten"]),

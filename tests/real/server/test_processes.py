@@ -65,15 +65,30 @@ def test_mistakes_are_found_in_every_process(server, picture):
 
 def test_explanations_are_those_of_one_process(server_and_ties, pruning_server, picture):
     server, ties = server_and_ties
-    differing = 0
+    kept = [explained(each, picture) for each in (server, pruning_server)]
+    assert sum(a != b for a, b in zip(*kept, strict=True)) <= ties
+
+
+def explained(server, picture):
+    """The patches that are kept of four pictures."""
+    kept = []
     for seed in range(900, 904):
         content = [picture(168, 168, seed=seed), {"type": "text", "text": QUESTIONS[0]}]
         body = {"model": "tiny", "messages": [{"role": "user", "content": content}]}
-        answers = [
-            httpx.post(f"{each.url}/script/explain", json=body, timeout=300).json()["images"][0]
-            for each in (server, pruning_server)
-        ]
-        kept = [set(answer["kept_patches"]) for answer in answers]
-        assert len(kept[0]) == len(kept[1]) == 21
-        differing += kept[0] != kept[1]
-    assert differing <= ties
+        reply = httpx.post(f"{server.url}/script/explain", json=body, timeout=300).json()
+        kept.append(set(reply["images"][0]["kept_patches"]))
+        assert len(kept[-1]) == 21
+    return kept
+
+
+@pytest.mark.slow
+def test_the_first_layer_says_the_same_shared_out_to_ranks(vllm_server, pruning_server, picture):
+    """Each rank has some of the heads that relevance `lm-attention` is the sum over."""
+    flags = (*SCRIPT, "--script-relevance", "lm-attention")
+    with vllm_server("llava-next", *flags) as server:
+        alone = explained(server, picture)
+    ranks = ("--tensor-parallel-size", "2")
+    with vllm_server("llava-next", *flags, *ranks, VLLM_CPU_OMP_THREADS_BIND="0|1") as server:
+        shared = explained(server, picture)
+    assert sum(a != b for a, b in zip(alone, shared, strict=True)) <= 1  # a tie, see above
+    assert all(a != b for a, b in zip(alone, explained(pruning_server, picture), strict=True))
