@@ -156,7 +156,8 @@ def test_identifiers(engine):
     assert len({stock, one, two}) == 3
     assert engine.identifiers(pruned(other, query=QUESTION)) == [one]
     later = engine.prompt([engine.picture(0), QUESTION], ["A temple."], [OTHER])
-    assert engine.identifiers(later) == [one]
+    assert engine.identifiers(later) == [two]
+    assert engine.identifiers(pruned(later, conversation="turn")) == [one]
 
 
 @pytest.mark.parametrize("script", [{"keep_ratio": 7}, {"mode": "best"}, {"query": " "}])
