@@ -25,6 +25,7 @@ WRITERS: dict[str, Callable[[Path, int, Sizes], None]] = {
     "qwen2-vl": qwen_vl.write_qwen2_vl,
     "qwen2.5-vl": qwen_vl.write_qwen2_5_vl,
     "qwen3-vl": qwen_vl.write_qwen3_vl,
+    "qwen3-vl-moe": qwen_vl.write_qwen3_vl_moe,
     "internvl": internvl.write_internvl,
     "internvl-chat": internvl.write_internvl_chat,
     "llava-next-video": llava.write_llava_next_video,

@@ -1,4 +1,7 @@
-"""Small Qwen2-VL, Qwen2.5-VL and Qwen3-VL checkpoints, with a visual token for four patches."""
+"""Small Qwen2-VL, Qwen2.5-VL and Qwen3-VL checkpoints, with a visual token for four patches.
+
+There is a Qwen3-VL with a mixture of experts as well.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,8 @@ import torch
 from . import parts
 
 MERGE = 2
+EXPERTS, ACTIVE = 8, 2
+"""Experts of a layer of Qwen3-VL MoE, and how many of them a token goes through."""
 MIN_TOKENS = 4
 """Fewest visual tokens of an image. A bound, this and the most, holds for every second frame of a
 video, in Qwen3-VL for all frames together."""
@@ -81,17 +86,55 @@ def write_qwen2_5_vl(folder: Path, seed: int, sizes: parts.Sizes) -> None:
 
 
 def write_qwen3_vl(folder: Path, seed: int, sizes: parts.Sizes) -> None:
-    """Write a Qwen3-VL, two of whose language layers take visual input of their own."""
+    """Write a Qwen3-VL."""
     from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
+    config = _config_of_qwen3(Qwen3VLConfig, folder, sizes)
+    parts.save_model(folder, parts.seeded(Qwen3VLForConditionalGeneration(config), seed))
+    _write_processors(folder, "Qwen3VLProcessor", 16, sizes, videos="Qwen3VLVideoProcessor")
+
+
+def write_qwen3_vl_moe(folder: Path, seed: int, sizes: parts.Sizes) -> None:
+    """Write a Qwen3-VL whose experts are together as wide as a dense model's MLP.
+
+    As in the published checkpoints the experts of a layer are one tensor, [experts, in, out].
+    """
+    from transformers import Qwen3VLMoeConfig, Qwen3VLMoeForConditionalGeneration
+
+    experts = dict(
+        num_experts=EXPERTS,
+        num_experts_per_tok=ACTIVE,
+        moe_intermediate_size=sizes.language.mlp // EXPERTS,
+        norm_topk_prob=True,  # which vLLM reads, and transformers takes for granted
+    )
+    config = _config_of_qwen3(Qwen3VLMoeConfig, folder, sizes, **experts)
+    model = parts.seeded(Qwen3VLMoeForConditionalGeneration(config), seed)
+    weights = model.state_dict()
+    for name, weight in weights.items():
+        if ".experts." in name:
+            # Each of the outputs of an expert has its own inputs, the last dimension.
+            weights[name] = (weight * weight.shape[1] ** 0.5).transpose(1, 2)
+    parts.write_config(folder, model)
+    parts.write_json(folder / "generation_config.json", {})
+    parts.save_weights(folder, weights)
+    _write_processors(folder, "Qwen3VLProcessor", 16, sizes, videos="Qwen3VLVideoProcessor")
+
+
+def _config_of_qwen3(config: Any, folder: Path, sizes: parts.Sizes, **text: Any) -> Any:
+    """Write the tokenizer, and return a Qwen3-VL's configuration, dense or MoE.
+
+    Two layers of the language model take visual input of their own.
+
+    Args:
+        config: class of the configuration.
+        text: further arguments of the language model's configuration.
+    """
     vision = _later_vision(sizes, patch=16) | dict(
         depth=sizes.vision.layers + 1, num_position_embeddings=64, deepstack_visual_indexes=[0, 1]
     )
-    text = {"head_dim": 2 * sizes.half_head, "num_hidden_layers": sizes.language.layers + 1}
+    text |= {"head_dim": 2 * sizes.half_head, "num_hidden_layers": sizes.language.layers + 1}
     other = sizes.half_head * 5 // 16
-    config = _config(Qwen3VLConfig, folder, sizes, vision, text, other, mrope_interleaved=True)
-    parts.save_model(folder, parts.seeded(Qwen3VLForConditionalGeneration(config), seed))
-    _write_processors(folder, "Qwen3VLProcessor", 16, sizes, videos="Qwen3VLVideoProcessor")
+    return _config(config, folder, sizes, vision, text, other, mrope_interleaved=True)
 
 
 def _later_vision(sizes: parts.Sizes, patch: int) -> dict[str, Any]:

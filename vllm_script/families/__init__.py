@@ -21,6 +21,7 @@ FAMILIES = {
     "Qwen2VLForConditionalGeneration": "qwen_vl",
     "Qwen2_5_VLForConditionalGeneration": "qwen_vl",
     "Qwen3VLForConditionalGeneration": "qwen_vl",
+    "Qwen3VLMoeForConditionalGeneration": "qwen_vl",
     "InternVLForConditionalGeneration": "internvl",
     "InternVLChatModel": "internvl",
     "LlavaNextVideoForConditionalGeneration": "llava_next_video",

@@ -1,4 +1,4 @@
-"""Qwen2-VL, Qwen2.5-VL and Qwen3-VL: an image keeps its own shape, positions are M-RoPE's.
+"""Qwen2-VL, Qwen2.5-VL, Qwen3-VL and its MoE: an image keeps its own shape, positions are M-RoPE's.
 
 In Qwen2-VL and Qwen2.5-VL an image or a video is one run of placeholders. In Qwen3-VL there is a
 time stamp before every frame of a video, so every frame is a run; and a row holds what enters the
@@ -31,6 +31,10 @@ from vllm.model_executor.models.qwen3_vl import (
     Qwen3VLForConditionalGeneration,
     Qwen3VLMultiModalProcessor,
     Qwen3VLProcessingInfo,
+)
+from vllm.model_executor.models.qwen3_vl_moe import (
+    Qwen3VLMoeForConditionalGeneration,
+    Qwen3VLMoeProcessingInfo,
 )
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
@@ -104,7 +108,7 @@ class QwenFamily(MRopeFamily):
 
 
 class Qwen3Family(QwenFamily):
-    """Qwen3-VL."""
+    """Qwen3-VL, whether its language model is dense or a mixture of experts."""
 
     def video_tokens(
         self, info: Any, num_frames: int, height: int, width: int, kwargs: Mapping[str, object]
@@ -216,13 +220,9 @@ class ScriptQwen3VLProcessor(MRopeProcessor, Qwen3VLMultiModalProcessor):
     family = Qwen3Family()
 
 
-@MULTIMODAL_REGISTRY.register_processor(
-    ScriptQwen3VLProcessor,
-    info=ScriptQwen3VLInfo,
-    dummy_inputs=Qwen3VLDummyInputsBuilder,
-)
-class ScriptQwen3VLForConditionalGeneration(MRopePrunedModel, Qwen3VLForConditionalGeneration):
-    family = ScriptQwen3VLProcessor.family
+class PrunedQwen3(MRopePrunedModel):
+    """A pruned Qwen3-VL, whose language model is told of position channels before it is built."""
+
     probes = {
         "get_encoder_cudagraph_config": (),
         "_init_video_pruning": ("multimodal_config",),
@@ -231,5 +231,27 @@ class ScriptQwen3VLForConditionalGeneration(MRopePrunedModel, Qwen3VLForConditio
 
     def _init_video_pruning(self, multimodal_config: Any) -> None:
         """Have the language model, which is built after this, make room for more positions."""
-        super()._init_video_pruning(multimodal_config)
+        super()._init_video_pruning(multimodal_config)  # type: ignore[misc]
         expect_position_channels(multimodal_config)
+
+
+@MULTIMODAL_REGISTRY.register_processor(
+    ScriptQwen3VLProcessor,
+    info=ScriptQwen3VLInfo,
+    dummy_inputs=Qwen3VLDummyInputsBuilder,
+)
+class ScriptQwen3VLForConditionalGeneration(PrunedQwen3, Qwen3VLForConditionalGeneration):
+    family = ScriptQwen3VLProcessor.family
+
+
+class ScriptQwen3VLMoeInfo(QwenInfo, Qwen3VLMoeProcessingInfo):
+    pass
+
+
+@MULTIMODAL_REGISTRY.register_processor(
+    ScriptQwen3VLProcessor,
+    info=ScriptQwen3VLMoeInfo,
+    dummy_inputs=Qwen3VLDummyInputsBuilder,
+)
+class ScriptQwen3VLMoeForConditionalGeneration(PrunedQwen3, Qwen3VLMoeForConditionalGeneration):
+    family = ScriptQwen3VLProcessor.family

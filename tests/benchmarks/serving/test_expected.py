@@ -92,6 +92,7 @@ def test_what_a_family_has(expected, of_family):
     assert of_family("qwen2-vl").own_methods == ()
     assert of_family("qwen2.5-vl").own_methods == ("evs",)
     assert of_family("qwen3-vl").own_methods == ("evs", "vidcom2")
+    assert of_family("qwen3-vl-moe").own_methods == ("evs", "vidcom2")
     assert of_family("llava-onevision").modalities == ("image", "video")
 
 
