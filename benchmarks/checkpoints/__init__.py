@@ -11,6 +11,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -28,6 +29,8 @@ WRITERS: dict[str, Callable[[Path, int, Sizes], None]] = {
     "qwen3-vl-moe": qwen_vl.write_qwen3_vl_moe,
     "internvl": internvl.write_internvl,
     "internvl-chat": internvl.write_internvl_chat,
+    "internvl3.5": partial(internvl.write_internvl, language="qwen3"),
+    "internvl3.5-chat": partial(internvl.write_internvl_chat, language="qwen3"),
     "llava-next-video": llava.write_llava_next_video,
 }
 TINY = Sizes(Stack(64, 128, 2, 2), Stack(64, 128, 2, 2), tile=84)
@@ -77,7 +80,8 @@ SIZES = {family: {"tiny": TINY, "cpu-20m": CPU_20M} for family in WRITERS} | {
     "llava-next": LLAVA_NEXT,
     "qwen2.5-vl": QWEN2_5_VL,
     "llava-1.5": {"tiny": TINY_LLAVA},
-    "internvl-chat": {"tiny": TINY},  # internvl in another format: its timing would be the same
+    # Internvl in another format, or with a language model of the same sizes: no other timings.
+    **dict.fromkeys(("internvl-chat", "internvl3.5", "internvl3.5-chat"), {"tiny": TINY}),
 }
 """Family -> name -> sizes. Those with a tile of 336 have LLaVA-NeXT's real geometry: a 672x672
 picture is 2,928 visual tokens."""

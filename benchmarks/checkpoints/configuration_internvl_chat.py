@@ -1,6 +1,6 @@
 """Configuration of an InternVL in its own format, as a file of the checkpoint."""
 
-from transformers import PreTrainedConfig, Qwen2Config
+from transformers import AutoConfig, PreTrainedConfig
 
 
 class InternVisionConfig(PreTrainedConfig):
@@ -13,4 +13,4 @@ class InternVLChatConfig(PreTrainedConfig):
     def __init__(self, vision_config=None, llm_config=None, **kwargs):
         super().__init__(**kwargs)
         self.vision_config = InternVisionConfig(**(vision_config or {}))
-        self.llm_config = Qwen2Config(**(llm_config or {}))
+        self.llm_config = AutoConfig.for_model(**{"model_type": "qwen2", **(llm_config or {})})

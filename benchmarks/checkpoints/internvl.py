@@ -1,7 +1,8 @@
 """Small InternVL checkpoints in both formats, with a visual token for four patches of a tile.
 
 With the same seed both hold the same weights: internvl-chat has them under the names of the
-OpenGVLab checkpoints, internvl under those of the ones whose names end in -hf.
+OpenGVLab checkpoints, internvl under those of the ones whose names end in -hf. The `language`
+of a writer is the type of the language model: qwen2 in InternVL 2.5 and 3, qwen3 in InternVL 3.5.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ CHAT_NAMES = {
 }
 
 
-def write_internvl(folder: Path, seed: int, sizes: parts.Sizes) -> None:
+def write_internvl(folder: Path, seed: int, sizes: parts.Sizes, language: str = "qwen2") -> None:
     """Write an InternVL in transformers' format."""
     named = {
         "start_image_token": "<img>",
@@ -74,7 +75,7 @@ def write_internvl(folder: Path, seed: int, sizes: parts.Sizes) -> None:
         "video_token": "<video>",
     }
     vocab_size = _write_tokenizer(folder, "<video>", TEMPLATE, extra_special_tokens=named)
-    parts.save_model(folder, _model(vocab_size, seed, sizes))
+    parts.save_model(folder, _model(vocab_size, seed, sizes, language))
     tile = {"height": _tile(sizes), "width": _tile(sizes)}
     images = {
         "image_processor_type": "GotOcr2ImageProcessor",
@@ -92,10 +93,12 @@ def write_internvl(folder: Path, seed: int, sizes: parts.Sizes) -> None:
     )
 
 
-def write_internvl_chat(folder: Path, seed: int, sizes: parts.Sizes) -> None:
+def write_internvl_chat(
+    folder: Path, seed: int, sizes: parts.Sizes, language: str = "qwen2"
+) -> None:
     """Write an InternVL in its own format, with the code of its configuration."""
     vocab_size = _write_tokenizer(folder, "<|video_pad|>", CHAT_TEMPLATE)
-    model = _model(vocab_size, seed, sizes)
+    model = _model(vocab_size, seed, sizes, language)
     parts.write_json(folder / "config.json", _chat_config(model.config))
     parts.write_json(folder / "generation_config.json", {})
     parts.save_weights(folder, _chat_weights(model.state_dict()))
@@ -116,11 +119,12 @@ def _tile_tokens(sizes: parts.Sizes) -> int:
     return (_tile(sizes) // PATCH // 2) ** 2
 
 
-def _model(vocab_size: int, seed: int, sizes: parts.Sizes) -> Any:
-    from transformers import InternVLConfig, InternVLForConditionalGeneration, Qwen2Config
+def _model(vocab_size: int, seed: int, sizes: parts.Sizes, language: str) -> Any:
+    from transformers import AutoConfig, InternVLConfig, InternVLForConditionalGeneration
 
+    text = parts.text_sizes(vocab_size, sizes) | {"head_dim": 2 * sizes.half_head}
     config = InternVLConfig(
-        text_config=Qwen2Config(**parts.text_sizes(vocab_size, sizes)),
+        text_config=AutoConfig.for_model(language, **text),
         vision_config=dict(
             hidden_size=sizes.vision.width,
             intermediate_size=sizes.vision.mlp,
@@ -141,6 +145,7 @@ def _chat_config(config: Any) -> dict[str, Any]:
     """The configuration as the OpenGVLab checkpoints have it."""
     vision = config.vision_config
     tile = vision.image_size[0]
+    language = type(config.text_config).__name__.replace("Config", "ForCausalLM")
     return {
         "architectures": ["InternVLChatModel"],
         "auto_map": {"AutoConfig": f"{CONFIGURATION.stem}.InternVLChatConfig"},
@@ -148,7 +153,7 @@ def _chat_config(config: Any) -> dict[str, Any]:
         "downsample_ratio": config.downsample_ratio,
         "dynamic_image_size": True,
         "force_image_size": tile,
-        "llm_config": config.text_config.to_diff_dict() | {"architectures": ["Qwen2ForCausalLM"]},
+        "llm_config": config.text_config.to_diff_dict() | {"architectures": [language]},
         "max_dynamic_patch": MAX_TILES,
         "min_dynamic_patch": 1,
         "ps_version": "v2",

@@ -19,4 +19,4 @@ def test_every_module_is_in_the_table():
 def test_every_architecture_has_a_small_checkpoint(checkpoint):
     """tests/real/families runs for what has one."""
     configs = [json.loads((checkpoint(name) / "config.json").read_text()) for name in WRITERS]
-    assert sorted(config["architectures"][0] for config in configs) == sorted(FAMILIES)
+    assert {config["architectures"][0] for config in configs} == FAMILIES.keys()

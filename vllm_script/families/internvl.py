@@ -1,4 +1,4 @@
-"""InternVL 2.5 and 3, in transformers' format (vLLM runs it as Intern-S1) and in their own.
+"""InternVL 2.5, 3 and 3.5, in transformers' format (vLLM runs it as Intern-S1) and in their own.
 
 An image is cut into tiles, and a thumbnail of it comes behind them, in one run of placeholders. A
 frame of a video is one tile, and a run of its own. All tiles have the same number of tokens.

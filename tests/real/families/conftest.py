@@ -20,7 +20,7 @@ from vllm_script.families.mrope import MRopeFamily
 ELSEWHERE = {"llava-next", "llava-1.5"}
 """Families whose relevance is CLIP's: tests/real/engine/ and tests/real/server/ are about them."""
 FAMILIES = [name for name in WRITERS if name not in ELSEWHERE]
-SAME_WEIGHTS = {"internvl-chat": "internvl"}
+SAME_WEIGHTS = {"internvl-chat": "internvl", "internvl3.5-chat": "internvl3.5"}
 """Families without code in transformers, and the one there with the same weights and tokens."""
 THOROUGH = "qwen2.5-vl"
 """`make test` runs all tests for this one; those for the others are slow, but for a smoke."""
@@ -127,7 +127,7 @@ class Engine:
                     modality = "video" if isinstance(part, tuple) else "image"
                     data.setdefault(modality, []).append(part)
                     content.append({"type": modality})
-            if self.name == "internvl-chat":  # whose chat template is for texts
+            if self.name.endswith("-chat"):  # whose chat template is for texts
                 content = "".join(part.get("text", f"<{part['type']}>\n") for part in content)
             messages.append({"role": "assistant" if index % 2 else "user", "content": content})
         text = self.llm.get_tokenizer().apply_chat_template(
@@ -193,7 +193,7 @@ def engine(family, family_checkpoint):
 
     llm = LLM(
         str(family_checkpoint(family)),
-        trust_remote_code=family == "internvl-chat",  # for its configuration
+        trust_remote_code=family.endswith("-chat"),  # for its configuration
         additional_config={"script": {"keep_ratio": KEEP_RATIO}},
         enforce_eager=True,
         dtype="float32",

@@ -19,7 +19,7 @@ FLAGS = (
     *("--enforce-eager", "--dtype", "float32", "--block-size", "32", "--max-model-len", "2048"),
     *("--served-model-name", "tiny", "--enable-prompt-tokens-details"),
     *("--limit-mm-per-prompt", '{"image": 3, "video": 1}', "--num-gpu-blocks-override", "256"),
-    "--trust-remote-code",  # for the configuration of internvl-chat
+    "--trust-remote-code",  # for the configuration of InternVL in its own format
 )
 ANSWER = {"role": "assistant", "content": "x"}
 TEXT = "Describe what is shown here, please. " * 6
