@@ -24,14 +24,12 @@ CLUSTER, WARPS = 2, 2
 ROOM = CLUSTER * WARPS * CLUSTER_MODULE.MANY.tokens
 """Tokens of the largest image that so small a cluster has room for."""
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("g++") is None, reason="needs g++ to compile the emulation"
-)
-
 
 @pytest.fixture(scope="module")
 def library(tmp_path_factory):
     """library() -> the emulated kernel, for the constants that the module has at the moment."""
+    if shutil.which("g++") is None:
+        pytest.skip("there is no g++, which compiles the emulation: install GCC's C++ compiler")
     made = {}
 
     def library():
@@ -205,13 +203,13 @@ def test_the_smallest_cluster_with_room(length, budget, cluster):
 @pytest.mark.parametrize("capability", [(9, 0), (10, 0)], ids=str)
 @pytest.mark.parametrize("cluster", CLUSTER_MODULE.CLUSTERS)
 def test_it_compiles_without_spills(capability, cluster, tmp_path):
-    pytest.importorskip("cuda.bindings", reason="needs the packages cuda-bindings and NVRTC")
-    triton = pytest.importorskip("triton", reason="needs the cuobjdump that Triton brings")
-    nvrtc = pytest.importorskip("cuda.bindings.nvrtc")
+    install = "is missing: install this project with its extra dev"
+    nvrtc = pytest.importorskip("cuda.bindings.nvrtc", reason=f"cuda-bindings {install}")
+    triton = pytest.importorskip("triton", reason="there is no Triton, which brings cuobjdump")
     try:
         nvrtc.nvrtcVersion()
-    except RuntimeError as error:
-        pytest.skip(f"needs NVRTC, of the package nvidia-cuda-nvrtc: {error}")
+    except RuntimeError as error:  # of the library that it loads
+        pytest.skip(f"nvidia-cuda-nvrtc {install} ({error})")
     code = tmp_path / "select.cubin"
     code.write_bytes(CLUSTER_MODULE.compiled(capability, cluster))
     tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
