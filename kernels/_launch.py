@@ -146,6 +146,17 @@ def num_waiting_programs(device: torch.device) -> int:
 
 
 @jit
+def member_of(slot, num_owners):
+    """Number of this program among those of an image, and the slot after them.
+
+    Images get programs in their order, from slot 0 again where too few are left: those between the
+    two run beside each other. A number outside [0, num_owners) is of a program of another image.
+    """
+    slot = tl.where(slot + num_owners > tl.num_programs(0), 0, slot)
+    return tl.program_id(0) - slot, slot + num_owners
+
+
+@jit
 def grid_barrier(arrivals_ptr, num_arrivals):
     """Wait until that many programs have arrived since arrivals was 0, and see what they stored.
 

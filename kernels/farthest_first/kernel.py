@@ -9,7 +9,7 @@ their order. What is computed of an image does not depend on the others.
 
 from __future__ import annotations
 
-from .._launch import arrive, wait
+from .._launch import arrive, member_of, wait
 from .._posts import best_row, post_best
 from .._triton import jit, tl
 from ..similarity.kernel import triangle_offset
@@ -48,9 +48,7 @@ def _farthest_kernel(
         first = tl.load(plan_ptr + image)
         num_tokens = tl.load(plan_ptr + num_images + image).to(tl.int32)
         num_owners = (num_tokens + BLOCK_N - 1) // BLOCK_N
-        slot = tl.where(slot + num_owners > tl.num_programs(0), 0, slot)
-        member = tl.program_id(0) - slot
-        slot += num_owners
+        member, slot = member_of(slot, num_owners)
         if (member >= 0) & (member < num_owners):
             own_bonus_ptr = bonus_ptr
             if bonus_ptr is not None:

@@ -12,7 +12,7 @@ first bounds are of sums in another order, and a little larger for it.
 
 from __future__ import annotations
 
-from .._launch import arrive, wait
+from .._launch import arrive, member_of, wait
 from .._posts import best_row, post_best
 from .._triton import jit, tl
 from ..similarity.kernel import triangle_offset
@@ -57,9 +57,7 @@ def _cover_kernel(
         first = tl.load(plan_ptr + image)
         num_tokens = tl.load(plan_ptr + num_images + image).to(tl.int32)
         num_owners = (num_tokens + BLOCK_N - 1) // BLOCK_N
-        slot = tl.where(slot + num_owners > tl.num_programs(0), 0, slot)
-        member = tl.program_id(0) - slot
-        slot += num_owners
+        member, slot = member_of(slot, num_owners)
         if (member >= 0) & (member < num_owners):
             _select_image(
                 member,

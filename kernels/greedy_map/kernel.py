@@ -13,7 +13,7 @@ programs for, in their order. What is computed of an image does not depend on th
 
 from __future__ import annotations
 
-from .._launch import arrive, wait
+from .._launch import arrive, member_of, wait
 from .._triton import jit, tl
 from ..similarity.kernel import triangle_offset
 from .posts import post_argmax, read_posts, row_of, value_of
@@ -71,9 +71,7 @@ def _select_kernel(
         if counts_ptr is not None:
             count = tl.load(counts_ptr + tl.load(plan_ptr + image)).to(tl.int32)
         num_owners = (count + BLOCK_N - 1) // BLOCK_N
-        slot = tl.where(slot + num_owners > tl.num_programs(0), 0, slot)
-        member = tl.program_id(0) - slot
-        slot += num_owners
+        member, slot = member_of(slot, num_owners)
         if (member >= 0) & (member < num_owners):
             budget = tl.load(plan_ptr + 4 * num_images + image).to(tl.int32)
             own_picks_ptr = picks_ptr + tl.load(plan_ptr + 3 * num_images + image)
