@@ -30,6 +30,7 @@ from vllm_script.config import ScriptConfig
 from vllm_script.patches.probing import SUPPORTED, SUPPORTED_VLLM, is_supported
 
 from .aliases import SCRIPT_DEMO, check_known, repository_of
+from .unfamiliar import UnfamiliarModel
 
 MOST_SHOWN = 4
 """Probes that do not hold, of which the report says what is wrong; of the others it says how many
@@ -92,6 +93,10 @@ def run(args: argparse.Namespace) -> int:
             if model.has_clip:
                 report.check("polarity", model.polarity)
             report.check("pruning", model.pruning)
+        elif unfamiliar := model.unfamiliar():
+            for name in ("relative", "layout", "positions", "tower"):
+                report.note(name, getattr(unfamiliar, name))
+            report.skip("what next", "Add a family, in the README.md of vllm_script/")
     return report.close()
 
 
@@ -123,6 +128,15 @@ class Report:
             self._wrong.append(name)
         self._print(word, name, text)
         return word == "ok"
+
+    def note(self, name: str, find: Callable[[], str]) -> None:
+        """Print what `find` returns as something to know, or why it cannot be known."""
+        with _quiet():
+            try:
+                text = find()
+            except Exception as error:  # of any model that vLLM knows
+                text = f"not found out: {_first_line(error)}"
+        self._print("-", name, text)
 
     def skip(self, name: str, why: str) -> None:
         """Print that something could not be checked."""
@@ -194,6 +208,13 @@ class PathRemover:
 def _first_line(error: Exception) -> str:
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+def _reason(error: Exception) -> str:
+    """What an error of vLLM's configuration says, without what pydantic writes around it."""
+    lines = str(error).strip().splitlines()
+    values = (line.partition("Value error, ")[2].partition(" [type=")[0] for line in lines)
+    return next((value for value in values if value), lines[0])
 
 
 def _python() -> str:
@@ -302,7 +323,7 @@ def _kernels() -> str:
 
     results = list(self_test(_device_type()))
     lines = [
-        f"{result.op:<17}{result.problem or f'{result.detail}, {1e3 * result.seconds:.2f} ms'}"
+        f"{result.op:<18}{result.problem or f'{result.detail}, {1e3 * result.seconds:.2f} ms'}"
         for result in results
     ]
     where = "Triton on the GPU" if _device_type() == "cuda" else "PyTorch on the CPU"
@@ -326,22 +347,29 @@ class ModelUnderTest:
 
     def name(self) -> str:
         """Name and architecture; makes vLLM's configuration, with every check of the plugin's."""
-        from vllm.engine.arg_utils import EngineArgs
         from vllm.plugins import load_general_plugins
 
         load_general_plugins()
-        arguments = EngineArgs(
-            model=repository_of(self._model) or self._model,
-            additional_config={"script": {}},
-            trust_remote_code=self._trust_remote_code,
-        )
         try:
-            self._config = arguments.create_engine_config()
+            self._config = self._arguments({"script": {}}).create_engine_config()
         except (ValueError, RuntimeError) as error:
-            raise Wrong(str(error).strip().splitlines()[0]) from None
+            raise Wrong(_reason(error)) from None
         runner = "V2" if self._config.use_v2_model_runner else "V1"
         architecture = self._config.model_config.architecture.removeprefix("Script")
         return f"{self._shown}: {architecture}, model runner {runner}"
+
+    def unfamiliar(self) -> UnfamiliarModel | None:
+        """The model as stock vLLM has it, where that takes pictures and no family serves it."""
+        from vllm_script.families import FAMILIES
+
+        with (
+            _quiet(),
+            contextlib.suppress(Exception),
+        ):  # the check of its name has said what is wrong
+            config = self._arguments({}).create_model_config()
+            if config.is_multimodal_model and config.architecture not in FAMILIES:
+                return UnfamiliarModel(config)
+        return None
 
     def relevance(self) -> str:
         """Where relevance would come from."""
@@ -349,6 +377,7 @@ class ModelUnderTest:
         source: dict[str, str] = {
             "clip": f"clip, with {self._clip(settings)}",
             "embedding": "embedding, the language model's own for the words of the question",
+            "lm-attention": "lm-attention, the language model's first layer",
         }
         return source.get(settings.relevance, "none: one selection for all questions")
 
@@ -394,6 +423,16 @@ class ModelUnderTest:
         settings = self._settings()
         shown = replace(settings, clip_model=settings.clip_model and self._clip(settings))
         return summary(shown, self._config.model_config.hf_config)
+
+    def _arguments(self, additional_config: dict[str, Any]) -> Any:
+        """vLLM's `EngineArgs` for the model."""
+        from vllm.engine.arg_utils import EngineArgs
+
+        return EngineArgs(
+            model=repository_of(self._model) or self._model,
+            additional_config=additional_config,
+            trust_remote_code=self._trust_remote_code,
+        )
 
     def _settings(self) -> ScriptConfig:
         """The settings in force, with relevance resolved."""

@@ -158,7 +158,7 @@ def test_relevance_of_a_request():
     with_clip = ScriptConfig(relevance="none", clip_model="some/clip")
     without = ScriptConfig(relevance="none")
     assert with_clip.for_request({"relevance": "auto"})[0].relevance == "clip"
-    assert without.for_request({"relevance": "auto"})[0].relevance == "embedding"
+    assert without.for_request({"relevance": "auto"})[0].relevance == "none"
     assert with_clip.for_request({"relevance": "clip"})[0].relevance == "clip"
     with pytest.raises(ValueError, match="not available .* --script-clip-model"):
         without.for_request({"relevance": "clip"})
@@ -182,6 +182,16 @@ def test_what_relevance_a_request_can_have_is_what_the_server_was_started_with()
 
 def test_query_of_a_request():
     assert SERVER.for_request({"query": "red car"})[1] == "red car"
+
+
+def test_a_query_that_would_have_no_say_is_refused():
+    without = ScriptConfig(relevance="none")
+    for raw in {"query": "red car"}, {"query": "red car", "relevance": "auto"}:
+        with pytest.raises(ValueError, match="no say with relevance none.* 'embedding'"):
+            without.for_request(raw)
+    config, query = without.for_request({"query": "red car", "relevance": "embedding"})
+    assert (config.relevance, query) == ("embedding", "red car")
+    assert without.for_request({"query": "red car", "mode": "uniform"})[1] == "red car"
 
 
 @pytest.mark.parametrize(

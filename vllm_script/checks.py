@@ -15,7 +15,7 @@ import torch
 
 from .config import ScriptConfig
 from .extension import WORKER_EXTENSION
-from .families import FAMILIES, family_of, model_class, pruned_name, registrations
+from .families import family_of, model_class, pruned_name, registrations
 from .kernels._triton import HAS_TRITON, is_interpreted
 from .patches import overrides, supported
 from .patches.probing import EXISTS, Probes, misfits, require
@@ -91,8 +91,8 @@ def check_supported(engine_args: EngineArgs, model_config: ModelConfig) -> None:
     hf_config = model_config.hf_config
     if hf_config.architectures[0] not in [name for name, _ in registrations()]:
         raise ValueError(
-            f"the script plugin does not know {hf_config.architectures[0]}; it prunes images of "
-            f"{', '.join(FAMILIES)}. Remove --plugin script to serve this model unpruned."
+            f"the script plugin does not know {hf_config.architectures[0]}; remove --plugin script "
+            "to serve this model unpruned. `vllm-script doctor MODEL` says what it would need"
         )
     require(family_probes(hf_config.architectures[0].removeprefix("Script")))
     family = family_of(hf_config.architectures[0])

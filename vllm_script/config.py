@@ -74,7 +74,7 @@ class ScriptConfig:
         "tower came from, embedding is the language model's input embeddings, lm-attention is the "
         "queries and keys of its first layer, for which the server must be started, and none makes "
         "one selection for all questions; auto takes clip where its text side is found, else "
-        "embedding.",
+        "none.",
         flag="--script-relevance SOURCE",
         per_request=True,
     )
@@ -239,14 +239,21 @@ class ScriptConfig:
         query = changes.pop("query", None)
         QUERY.check(query)
         if changes.get("relevance") == "auto":
-            changes["relevance"] = "clip" if self.clip_model else "embedding"
+            changes["relevance"] = "clip" if self.clip_model else "none"
         self._check_source(changes.get("relevance"))
         if "keep_ratio" in changes:
             changes.setdefault("visual_token_budget", None)
         elif "visual_token_budget" in changes:
             changes["keep_ratio"] = None
         params = replace(self.params, **_params_in(changes))
-        return replace(self, **changes, params=params), query
+        config = replace(self, **changes, params=params)
+        if query is not None and config.relevance == "none" and MODES[config.mode].reads_query:
+            raise SettingError(
+                "query",
+                "query has no say with relevance none, one selection for all questions; "
+                "ask for another source too, as in 'relevance': 'embedding', or leave it out",
+            )
+        return config, query
 
     def _check_source(self, asked: str | None) -> None:
         """Raise SettingError where a request asks for relevance that workers do not have."""

@@ -48,11 +48,11 @@ def test_a_clip_that_is_named_is_loaded_for_requests_that_want_it(model, bare_mo
     assert resolved(bare_model, relevance="none", clip_model=clip) == ("none", clip)
 
 
-def test_without_a_clip_auto_is_embedding(bare_model):
-    assert resolved(bare_model) == ("embedding", None)
+def test_without_a_clip_auto_is_none(bare_model):
+    assert resolved(bare_model) == ("none", None)
 
 
-def test_a_known_tower_whose_clip_is_out_of_reach_is_embedding(bare_model):
+def test_a_known_tower_whose_clip_is_out_of_reach_is_none(bare_model):
     """HF_HUB_OFFLINE is set in the tests, and nothing is in the cache."""
     hf_config = AutoConfig.from_pretrained(bare_model)
     hf_config.vision_config = AutoConfig.for_model(
@@ -60,7 +60,7 @@ def test_a_known_tower_whose_clip_is_out_of_reach_is_embedding(bare_model):
         **dict(hidden_size=1024, intermediate_size=4096, num_hidden_layers=24),
         **dict(num_attention_heads=16, image_size=336, patch_size=14),
     )
-    assert resolve(ScriptConfig(), hf_config, "some/repository").relevance == "embedding"
+    assert resolve(ScriptConfig(), hf_config, "some/repository").relevance == "none"
 
 
 @pytest.mark.parametrize(

@@ -204,7 +204,7 @@ def test_where_relevance_comes_from(run, folder):
     shutil.rmtree(path / "clip")
     status, report, _ = run(path)
     assert status == 0
-    assert lines_of(report, "relevance")[1].startswith("embedding")
+    assert lines_of(report, "relevance")[1].startswith("none")
 
 
 def test_a_clip_without_weights(run, folder):
@@ -296,3 +296,42 @@ def test_polarity_is_measured(run, tmp_path):
     assert (status, word) == (1, "wrong")
     assert "positive as measured (AUROC 0.00" in text and '"patch_polarity": "positive"' in text
     assert not ANY_PATH.search(report)
+
+
+@pytest.fixture
+def renamed(checkpoint, tmp_path):
+    """renamed(family, architecture) -> a small checkpoint whose configuration names another."""
+
+    def renamed(family, architecture):
+        path = tmp_path / "renamed"
+        shutil.copytree(checkpoint(family), path)
+        config = json.loads((path / "config.json").read_text()) | {"architectures": [architecture]}
+        (path / "config.json").write_text(json.dumps(config))
+        return path
+
+    return renamed
+
+
+def test_a_model_of_no_family(run, renamed):
+    """What it would need is said; Qianfan-OCR is, in vLLM, a subclass of InternVL."""
+    path = renamed("internvl-chat", "QianfanOCRForConditionalGeneration")
+    status, report, _ = run(path, "--trust-remote-code")  # for its configuration
+    word, text = lines_of(report, "model")
+    assert (status, word) == (1, "wrong")
+    assert "does not know QianfanOCRForConditionalGeneration" in text
+    found = {name: lines_of(report, name) for name in ("relative", "layout", "positions", "tower")}
+    assert {word for word, _ in found.values()} == {"-"}
+    assert "a class beside ScriptInternVLChatModel in families/internvl.py" in found["relative"][1]
+    layout = r"the largest image has \d+ visual tokens in 1 run, with 2 other tokens"
+    assert re.match(layout, found["layout"][1])
+    assert found["positions"][1].startswith("one number a token")
+    assert found["tower"] == ("-", "intern_vit_6b")
+    assert "Add a family" in lines_of(report, "what next")[1]
+    assert not ANY_PATH.search(report)
+
+
+def test_a_model_that_vllm_no_longer_has(run, renamed):
+    status, report, _ = run(renamed("llava-1.5", "MantisForConditionalGeneration"))
+    assert status == 1
+    assert lines_of(report, "model")[1].startswith("Model architecture MantisFor")
+    assert "relative" not in report

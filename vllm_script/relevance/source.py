@@ -2,6 +2,7 @@
 
 `clip` needs the CLIP checkpoint that the model's vision tower came from. It is looked for where the
 operator says, in a folder `clip` of the model, and, for towers of a well-known shape, on the hub.
+Without one `auto` is `none`: README.md beside plugin.py has the evidence, family by family.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def resolve(config: ScriptConfig, hf_config: Any, model: str) -> ScriptConfig:
                 f"relevance clip needs the CLIP checkpoint that the vision tower of {model} came "
                 "from; name it with --script-clip-model, or use --script-relevance embedding"
             )
-        return replace(config, relevance="embedding")
+        return replace(config, relevance="none")
     _check_fit(clip_model, hf_config)
     relevance = "clip" if config.relevance == "auto" else config.relevance
     return replace(config, relevance=relevance, clip_model=clip_model)

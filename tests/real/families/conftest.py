@@ -194,7 +194,7 @@ def engine(family, family_checkpoint):
     llm = LLM(
         str(family_checkpoint(family)),
         trust_remote_code=family.endswith("-chat"),  # for its configuration
-        additional_config={"script": {"keep_ratio": KEEP_RATIO}},
+        additional_config={"script": {"keep_ratio": KEEP_RATIO, "relevance": "embedding"}},
         enforce_eager=True,
         dtype="float32",
         block_size=32,
