@@ -27,6 +27,8 @@ WRITERS: dict[str, Callable[[Path, int, Sizes], None]] = {
     "qwen2.5-vl": qwen_vl.write_qwen2_5_vl,
     "qwen3-vl": qwen_vl.write_qwen3_vl,
     "qwen3-vl-moe": qwen_vl.write_qwen3_vl_moe,
+    "qwen3.5": qwen_vl.write_qwen3_5,
+    "qwen3.5-moe": qwen_vl.write_qwen3_5_moe,
     "internvl": internvl.write_internvl,
     "internvl-chat": internvl.write_internvl_chat,
     "internvl3.5": partial(internvl.write_internvl, language="qwen3"),

@@ -191,6 +191,10 @@ def engine(family, family_checkpoint):
 
     from vllm_script.worker.model import PrunedModel
 
+    if family.startswith("qwen3.5"):
+        from .gated_delta_net import compute_in_float32
+
+        compute_in_float32()
     llm = LLM(
         str(family_checkpoint(family)),
         trust_remote_code=family.endswith("-chat"),  # for its configuration
