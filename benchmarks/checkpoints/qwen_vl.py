@@ -148,11 +148,22 @@ def write_qwen3_5_moe(folder: Path, seed: int, sizes: parts.Sizes) -> None:
 
 
 def _write_qwen3_5(folder: Path, model: Any, sizes: parts.Sizes) -> None:
-    """Write a Qwen3.5 whose states last longer than an image has tokens."""
+    """Write a Qwen3.5 whose states last longer than an image has tokens, with a head that drafts.
+
+    The head, which transformers leaves out, is a layer as the second one, and random but for that.
+    """
     for name, weight in model.named_parameters():
         if name.endswith(".dt_bias"):
             weight.data.fill_(-6.0)
-    parts.save_model(folder, model)
+    weights, like = model.state_dict(), "model.language_model.layers.1."
+    drafting = {n.replace(like, "mtp.layers.0."): w for n, w in weights.items() if like in n}
+    width = sizes.language.width
+    drafting["mtp.fc.weight"] = torch.randn(width, 2 * width) * (2 * width) ** -0.5
+    for name in ("norm", "pre_fc_norm_embedding", "pre_fc_norm_hidden"):
+        drafting[f"mtp.{name}.weight"] = torch.zeros(width)
+    parts.write_config(folder, model)
+    parts.write_json(folder / "generation_config.json", {})
+    parts.save_weights(folder, weights | {name: w.clone() for name, w in drafting.items()})
     _write_processors(folder, "Qwen3VLProcessor", 16, sizes, videos="Qwen3VLVideoProcessor")
 
 
@@ -177,11 +188,12 @@ def _config_of_qwen3_5(config: Any, folder: Path, sizes: parts.Sizes, **text: An
         "linear_num_key_heads": heads,
         "linear_num_value_heads": 2 * heads,
         "mamba_ssm_dtype": "float32",
+        "mtp_num_hidden_layers": 1,
     }
     other = sizes.half_head // 8
-    rotated = dict(mrope_interleaved=True, partial_rotary_factor=0.25)
-    rotated["mrope_section"] = [sizes.half_head // 2 - 2 * other, other, other]
-    return _config(config, folder, sizes, vision, text, other, **rotated)
+    section = [sizes.half_head // 2 - 2 * other, other, other]
+    rotated: dict[str, Any] = {"partial_rotary_factor": 0.25, "mrope_section": section}
+    return _config(config, folder, sizes, vision, text, mrope_interleaved=True, **rotated)
 
 
 def _config_of_qwen3(config: Any, folder: Path, sizes: parts.Sizes, **text: Any) -> Any:

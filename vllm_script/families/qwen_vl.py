@@ -222,7 +222,7 @@ class ScriptQwen3VLProcessor(MRopeProcessor, Qwen3VLMultiModalProcessor):
 
 
 class PrunedQwen3(MRopePrunedModel):
-    """A pruned Qwen3-VL or later, whose language model asks while it is built how far positions go."""
+    """A pruned Qwen3-VL or later, whose language model asks how far positions go."""
 
     probes = {
         "get_encoder_cudagraph_config": (),

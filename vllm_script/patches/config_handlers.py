@@ -1,4 +1,4 @@
-"""`MODELS_CONFIG_MAP`: what vLLM changes of its configuration for some models, by architecture name.
+"""`MODELS_CONFIG_MAP`: what vLLM sets for some models alone, by architecture name.
 
 Why: a pruned model has an architecture name of its own, so vLLM would not find what it does for the
 stock one. For Qwen3.5 that is the type of its states, which the checkpoint asks for.
@@ -22,7 +22,7 @@ def handle_as(names: Iterable[tuple[str, str]]) -> None:
     """Have vLLM do for models of these names what it does for others.
 
     Args:
-        names: architecture names in pairs: that of a stock model, and the one that is to be like it.
+        names: architecture names in pairs, a stock model's and that of the one to be like it.
     """
     from vllm.model_executor.models import config
 

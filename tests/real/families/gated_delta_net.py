@@ -94,7 +94,7 @@ def _verify(
     cu_seqlens,
     **_,
 ):
-    """Drafts: the state behind every token has a slot, and the last accepted one is where it goes on."""
+    """Drafts: the state behind every token has a slot; the last accepted one's is gone on from."""
     g, beta = _gating(A_log, a, b, dt_bias)
     rows, bounds = [], cu_seqlens.tolist()
     for slots, accepted, start, end in zip(
