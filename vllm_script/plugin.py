@@ -18,6 +18,7 @@ from .config import ScriptConfig
 from .extension import WORKER_EXTENSION
 from .families import FAMILIES, pruned_name, registrations
 from .patches import supported
+from .patches.config_handlers import handle_as
 from .patches.engine_args import is_asked, wrap_configs
 from .patches.renderer_registry import use_renderer
 from .relevance.checkpoint import clip_digest
@@ -66,6 +67,7 @@ def _create_model_config(original: Callable[..., Any]) -> Callable[..., Any]:
         with reporting():
             check_vllm()
             config = ScriptConfig.from_dict(raw)
+            handle_as((stock, pruned_name(stock)) for stock in FAMILIES)
             _expand_alias(self)
         user_overrides = self.hf_overrides
         self.hf_overrides = ConfigOverride(user_overrides)

@@ -17,6 +17,9 @@ class EngineArgs(Protocol):
     logprobs_mode: str
     pipeline_parallel_size: int
     speculative_config: Any
+    spec_method: str | None
+    spec_model: str | None
+    spec_tokens: int | None
     enable_prompt_embeds: bool
     enable_tower_connector_lora: bool
     mm_encoder_only: bool

@@ -27,6 +27,8 @@ WRITERS: dict[str, Callable[[Path, int, Sizes], None]] = {
     "qwen2.5-vl": qwen_vl.write_qwen2_5_vl,
     "qwen3-vl": qwen_vl.write_qwen3_vl,
     "qwen3-vl-moe": qwen_vl.write_qwen3_vl_moe,
+    "qwen3.5": qwen_vl.write_qwen3_5,
+    "qwen3.5-moe": qwen_vl.write_qwen3_5_moe,
     "internvl": internvl.write_internvl,
     "internvl-chat": internvl.write_internvl_chat,
     "internvl3.5": partial(internvl.write_internvl, language="qwen3"),
@@ -82,6 +84,8 @@ SIZES = {family: {"tiny": TINY, "cpu-20m": CPU_20M} for family in WRITERS} | {
     "llava-1.5": {"tiny": TINY_LLAVA},
     # Internvl in another format, or with a language model of the same sizes: no other timings.
     **dict.fromkeys(("internvl-chat", "internvl3.5", "internvl3.5-chat"), {"tiny": TINY}),
+    # vLLM on CPUs, where timings are made, has no linear attention with heads this small.
+    **dict.fromkeys(("qwen3.5", "qwen3.5-moe"), {"tiny": TINY}),
 }
 """Family -> name -> sizes. Those with a tile of 336 have LLaVA-NeXT's real geometry: a 672x672
 picture is 2,928 visual tokens."""

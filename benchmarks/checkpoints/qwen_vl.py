@@ -1,6 +1,6 @@
-"""Small Qwen2-VL, Qwen2.5-VL and Qwen3-VL checkpoints, with a visual token for four patches.
+"""Small Qwen2-VL, Qwen2.5-VL, Qwen3-VL and Qwen3.5 checkpoints; a visual token is four patches.
 
-There is a Qwen3-VL with a mixture of experts as well.
+There are a Qwen3-VL and a Qwen3.5 with a mixture of experts as well.
 """
 
 from __future__ import annotations
@@ -118,6 +118,82 @@ def write_qwen3_vl_moe(folder: Path, seed: int, sizes: parts.Sizes) -> None:
     parts.write_json(folder / "generation_config.json", {})
     parts.save_weights(folder, weights)
     _write_processors(folder, "Qwen3VLProcessor", 16, sizes, videos="Qwen3VLVideoProcessor")
+
+
+def write_qwen3_5(folder: Path, seed: int, sizes: parts.Sizes) -> None:
+    """Write a Qwen3.5."""
+    from transformers import Qwen3_5Config, Qwen3_5ForConditionalGeneration
+
+    config = _config_of_qwen3_5(Qwen3_5Config, folder, sizes)
+    model = parts.seeded(Qwen3_5ForConditionalGeneration(config), seed)
+    _write_qwen3_5(folder, model, sizes)
+
+
+def write_qwen3_5_moe(folder: Path, seed: int, sizes: parts.Sizes) -> None:
+    """Write a Qwen3.5 with experts as in `write_qwen3_vl_moe`, and one that all tokens share."""
+    from transformers import Qwen3_5MoeConfig, Qwen3_5MoeForConditionalGeneration
+
+    experts = dict(
+        num_experts=EXPERTS,
+        num_experts_per_tok=ACTIVE,
+        moe_intermediate_size=sizes.language.mlp // EXPERTS,
+        shared_expert_intermediate_size=sizes.language.mlp // EXPERTS,
+    )
+    config = _config_of_qwen3_5(Qwen3_5MoeConfig, folder, sizes, **experts)
+    model = parts.seeded(Qwen3_5MoeForConditionalGeneration(config), seed)
+    for name, weight in model.named_parameters():
+        if ".experts." in name:  # each of the outputs of an expert has its own inputs
+            weight.data *= weight.shape[1] ** 0.5
+    _write_qwen3_5(folder, model, sizes)
+
+
+def _write_qwen3_5(folder: Path, model: Any, sizes: parts.Sizes) -> None:
+    """Write a Qwen3.5 whose states last longer than an image has tokens, with a head that drafts.
+
+    The head, which transformers leaves out, is a layer as the second one, and random but for that.
+    """
+    for name, weight in model.named_parameters():
+        if name.endswith(".dt_bias"):
+            weight.data.fill_(-6.0)
+    weights, like = model.state_dict(), "model.language_model.layers.1."
+    drafting = {n.replace(like, "mtp.layers.0."): w for n, w in weights.items() if like in n}
+    width = sizes.language.width
+    drafting["mtp.fc.weight"] = torch.randn(width, 2 * width) * (2 * width) ** -0.5
+    for name in ("norm", "pre_fc_norm_embedding", "pre_fc_norm_hidden"):
+        drafting[f"mtp.{name}.weight"] = torch.zeros(width)
+    parts.write_config(folder, model)
+    parts.write_json(folder / "generation_config.json", {})
+    parts.save_weights(folder, weights | {name: w.clone() for name, w in drafting.items()})
+    _write_processors(folder, "Qwen3VLProcessor", 16, sizes, videos="Qwen3VLVideoProcessor")
+
+
+def _config_of_qwen3_5(config: Any, folder: Path, sizes: parts.Sizes, **text: Any) -> Any:
+    """Write the tokenizer, and return a Qwen3.5's configuration, dense or MoE.
+
+    Every second layer of the language model attends; a quarter of each of its heads is rotated. The
+    others have a state, which is no larger than the keys and values of 32 tokens.
+
+    Args:
+        config: class of the configuration.
+        text: further arguments of the language model's configuration.
+    """
+    layers, heads = sizes.language.layers + 1, sizes.language.heads
+    vision = _later_vision(sizes, patch=16) | dict(num_position_embeddings=64)
+    text |= {
+        "num_hidden_layers": layers,
+        "layer_types": [("linear", "full")[index % 2] + "_attention" for index in range(layers)],
+        "head_dim": 4 * sizes.half_head,
+        "linear_key_head_dim": 32,
+        "linear_value_head_dim": 32,
+        "linear_num_key_heads": heads,
+        "linear_num_value_heads": 2 * heads,
+        "mamba_ssm_dtype": "float32",
+        "mtp_num_hidden_layers": 1,
+    }
+    other = sizes.half_head // 8
+    section = [sizes.half_head // 2 - 2 * other, other, other]
+    rotated: dict[str, Any] = {"partial_rotary_factor": 0.25, "mrope_section": section}
+    return _config(config, folder, sizes, vision, text, mrope_interleaved=True, **rotated)
 
 
 def _config_of_qwen3(config: Any, folder: Path, sizes: parts.Sizes, **text: Any) -> Any:

@@ -112,6 +112,14 @@ def projection(head_size=8):
             ),
             id="a norm of all heads together",
         ),
+        pytest.param(
+            Odd(
+                input_layernorm=None,
+                self_attn=SimpleNamespace(qkv_proj=projection(), num_heads=2),
+            ),
+            id="a gate for every query, as in Qwen3.5",
+        ),
+        pytest.param(Odd(input_layernorm=None, linear_attn=None), id="Qwen3.5's gated delta net"),
     ],
 )
 def test_another_first_layer_is_refused_in_a_line(language_model):

@@ -22,6 +22,8 @@ FAMILIES = {
     "Qwen2_5_VLForConditionalGeneration": "qwen_vl",
     "Qwen3VLForConditionalGeneration": "qwen_vl",
     "Qwen3VLMoeForConditionalGeneration": "qwen_vl",
+    "Qwen3_5ForConditionalGeneration": "qwen3_5",
+    "Qwen3_5MoeForConditionalGeneration": "qwen3_5",
     "InternVLForConditionalGeneration": "internvl",
     "InternVLChatModel": "internvl",
     "LlavaNextVideoForConditionalGeneration": "llava_next_video",

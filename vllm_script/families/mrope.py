@@ -54,10 +54,27 @@ STOCK_PRUNING: Probes = {
 """vLLM's protocol of pruning, for the probes of stock models that follow it on their own."""
 
 
+DRAFTS_FROM_TEXT = ("ngram", "ngram_gpu", "suffix")
+"""Methods of speculative decoding that look at token ids alone. What they draft is text behind the
+prompt, whose positions do not depend on which rows stay."""
+
+
+def drafting_method(engine_args: EngineArgs) -> str | None:
+    """Name of the method of speculative decoding, or of the model it drafts with; None without."""
+    options = engine_args.speculative_config or {}
+    method = options.get("method") or engine_args.spec_method
+    model = options.get("model") or engine_args.spec_model
+    if method is None and model is None:
+        return "the checkpoint's own" if options or engine_args.spec_tokens else None
+    return str(method or model).strip("[]")
+
+
 class MRopeFamily(Family):
     """A family whose items are grids of visual tokens with coordinates in time, height, width."""
 
     modalities = ("image", "video")
+    drafts_from_rows: tuple[str, ...] = ()
+    """Methods of speculative decoding that get an image's rows, with which the family is tested."""
 
     def check(self, engine_args: EngineArgs, hf_config: Any) -> None:
         """Raise ValueError for ways of running that would lose the rows' positions."""
@@ -66,10 +83,13 @@ class MRopeFamily(Family):
                 "the script plugin cannot prune this model with --pipeline-parallel-size: only the "
                 "first stage would know the positions; use --tensor-parallel-size"
             )
-        if engine_args.speculative_config is not None:
+        drafts = drafting_method(engine_args)
+        if drafts not in (None, *DRAFTS_FROM_TEXT, *self.drafts_from_rows):
+            allowed = ", ".join((*DRAFTS_FROM_TEXT, *self.drafts_from_rows))
             raise ValueError(
-                "the script plugin cannot prune this model with speculative decoding, which reads "
-                "rows and positions on its own; remove --speculative-config"
+                f"the script plugin cannot prune this model with speculative decoding by {drafts}, "
+                "which may read rows and positions on its own; give --speculative-config another "
+                f"method ({allowed}), or remove it"
             )
         if engine_args.enable_prompt_embeds:
             raise ValueError(

@@ -7,7 +7,8 @@ first layer, and behind it what enters some of the layers after that.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any, ClassVar
@@ -221,18 +222,23 @@ class ScriptQwen3VLProcessor(MRopeProcessor, Qwen3VLMultiModalProcessor):
 
 
 class PrunedQwen3(MRopePrunedModel):
-    """A pruned Qwen3-VL, whose language model is told of position channels before it is built."""
+    """A pruned Qwen3-VL or later, whose language model asks how far positions go."""
 
     probes = {
         "get_encoder_cudagraph_config": (),
-        "_init_video_pruning": ("multimodal_config",),
+        "_mark_language_model": ("vllm_config", "targets"),
         **STOCK_PRUNING,
     }
 
-    def _init_video_pruning(self, multimodal_config: Any) -> None:
-        """Have the language model, which is built after this, make room for more positions."""
-        super()._init_video_pruning(multimodal_config)  # type: ignore[misc]
-        expect_position_channels(multimodal_config)
+    @contextmanager
+    def _mark_language_model(self, vllm_config: Any, **kwargs: Any) -> Iterator[None]:
+        """Have the language model, which is built meanwhile, make room for more positions.
+
+        The constructors ask before whether rows are pruned by vLLM itself, and they are not.
+        """
+        expect_position_channels(vllm_config.model_config.multimodal_config)
+        with super()._mark_language_model(vllm_config, **kwargs):  # type: ignore[misc]
+            yield
 
 
 @MULTIMODAL_REGISTRY.register_processor(

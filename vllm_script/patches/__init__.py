@@ -12,6 +12,7 @@ name what must be there for it to work.
 | renderer_registry | `RENDERER_REGISTRY.renderers` | API | questions are noted per image |
 | app | `init_entrypoints_middleware` | API | /metrics and explain exist |
 | chat_handler | `OpenAIServingChat` (called, not changed) | API | our routes render chats |
+| config_handlers | `MODELS_CONFIG_MAP` | API | a pruned model is configured as the stock one |
 | encoder_cache | `GPUModelRunner.reset_encoder_cache` | worker | the model forgets images too |
 | position_channels | `MultiModalConfig`, runners' positions | worker | kept rows keep positions |
 

@@ -6,6 +6,7 @@ from . import (
     app,
     chat_handler,
     chat_params,
+    config_handlers,
     encoder_cache,
     engine_args,
     overrides,
@@ -22,6 +23,7 @@ START_UP: Probes = {
 
 FRONT_END: Probes = {
     **chat_params.PROBES,
+    **config_handlers.PROBES,
     **renderer_registry.PROBES,
     **app.PROBES,
     **chat_handler.PROBES,

@@ -27,6 +27,8 @@ def first_layer(language_model: Any) -> FirstLayer:
         sizes = projection.num_heads, projection.num_kv_heads, projection.head_size
     except (AttributeError, IndexError) as error:
         raise _refusal(language_model, str(error)) from None
+    if getattr(attention, "num_heads", sizes[0]) != sizes[0]:
+        raise _refusal(language_model, "its queries come with a gate")
     norms = [getattr(attention, name, None) for name in ("q_norm", "k_norm")]
     for each in norms:
         if each is not None and each.weight.numel() != projection.head_size:

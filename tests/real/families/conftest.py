@@ -184,15 +184,17 @@ def _completion(output):
     return list(output.token_ids), [step[token] for token, step in steps], likeliest
 
 
-@pytest.fixture(scope="session")
-def engine(family, family_checkpoint):
+def started(family, folder, **settings):
+    """vLLM's `LLM` of a checkpoint in this process, with little of everything."""
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     from vllm import LLM
 
-    from vllm_script.worker.model import PrunedModel
+    if family.startswith("qwen3.5"):
+        from .gated_delta_net import compute_in_float32
 
+        compute_in_float32()
     llm = LLM(
-        str(family_checkpoint(family)),
+        str(folder),
         trust_remote_code=family.endswith("-chat"),  # for its configuration
         additional_config={"script": {"keep_ratio": KEEP_RATIO, "relevance": "embedding"}},
         enforce_eager=True,
@@ -204,9 +206,17 @@ def engine(family, family_checkpoint):
         num_gpu_blocks_override=64,
         limit_mm_per_prompt={"image": 4, "video": 2},
         seed=0,
-        disable_log_stats=False,
+        **settings,
     )
     del os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"]
+    return llm
+
+
+@pytest.fixture(scope="session")
+def engine(family, family_checkpoint):
+    from vllm_script.worker.model import PrunedModel
+
+    llm = started(family, family_checkpoint(family), disable_log_stats=False)
     engine = Engine(family, llm)
     embed_kept = PrunedModel.embed_kept  # which the self-test of the start-up does not call
 

@@ -73,7 +73,7 @@ class Prompt:
         if modality == "video" and config.model_type == "qwen2_5_vl":
             self.seconds.append(rng.choice([0.5, 1.0]))
             fields["second_per_grid_ts"] = torch.tensor(self.seconds[-1])
-        num_runs = frames if config.model_type.startswith("qwen3_vl") else 1
+        num_runs = frames if config.model_type.startswith("qwen3") else 1
         total, in_run = frames * height * width, frames * height * width // num_runs
         count = rng.choice([total, rng.randint(num_runs * 3, total)])
         kept = []

@@ -15,9 +15,11 @@ def refuse(folder, changes, words):
     [
         ({"pipeline_parallel_size": 2}, "--pipeline-parallel-size"),
         (
-            {"speculative_config": {"method": "ngram", "num_speculative_tokens": 2}},
-            "--speculative-config",
+            {"speculative_config": {"method": "eagle", "model": "x", "num_speculative_tokens": 2}},
+            "speculative decoding by eagle",
         ),
+        ({"speculative_config": {"model": "x", "num_speculative_tokens": 2}}, "decoding by x"),
+        ({"spec_method": "eagle3", "spec_model": "x", "spec_tokens": 2}, "decoding by eagle3"),
         ({"enable_prompt_embeds": True}, "--enable-prompt-embeds"),
     ],
 )
@@ -25,6 +27,29 @@ def test_what_loses_positions(mrope_checkpoints, changes, words):
     for folder in mrope_checkpoints:
         refuse(folder, changes, words)
     assert mrope_checkpoints
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"method": "ngram"}, {"model": "[ngram]"}, {"method": "ngram", "prompt_lookup_max": 5}],
+)
+def test_drafts_from_text_are_not_refused(mrope_checkpoints, options):
+    """Those from rows are for the families that name them."""
+    for folder in mrope_checkpoints:
+        options = options | {"num_speculative_tokens": 2}
+        settings = {"additional_config": {"script": {}}, "speculative_config": options}
+        config = EngineArgs(str(folder), **settings).create_engine_config()
+        assert config.speculative_config.method == "ngram"
+
+
+def test_heads_that_draft_are_refused_but_where_they_are_tested(mrope_checkpoints):
+    mtp = {"speculative_config": {"method": "mtp", "num_speculative_tokens": 1}}
+    for folder in mrope_checkpoints:
+        if "Qwen3_5" in (folder / "config.json").read_text():
+            settings = {"additional_config": {"script": {}}} | mtp
+            EngineArgs(str(folder), **settings).create_engine_config()
+        else:
+            refuse(folder, mtp, "speculative decoding by mtp")
 
 
 @pytest.mark.parametrize(
