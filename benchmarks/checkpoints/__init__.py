@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from . import internvl, llava, qwen_vl
+from . import glm, internvl, llava, qwen_vl
 from .parts import Clip, Sizes, Stack
 
 WRITERS: dict[str, Callable[[Path, int, Sizes], None]] = {
@@ -27,6 +27,8 @@ WRITERS: dict[str, Callable[[Path, int, Sizes], None]] = {
     "qwen2.5-vl": qwen_vl.write_qwen2_5_vl,
     "qwen3-vl": qwen_vl.write_qwen3_vl,
     "qwen3-vl-moe": qwen_vl.write_qwen3_vl_moe,
+    "glm4.1v": glm.write_glm4_1v,
+    "glm4.6v": glm.write_glm4_6v,
     "internvl": internvl.write_internvl,
     "internvl-chat": internvl.write_internvl_chat,
     "internvl3.5": partial(internvl.write_internvl, language="qwen3"),
