@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from . import glm, internvl, llava, qwen_vl
+from . import glm, internvl, llava, mistral, qwen_vl
 from .parts import Clip, Sizes, Stack
 
 WRITERS: dict[str, Callable[[Path, int, Sizes], None]] = {
@@ -33,6 +33,7 @@ WRITERS: dict[str, Callable[[Path, int, Sizes], None]] = {
     "internvl-chat": internvl.write_internvl_chat,
     "internvl3.5": partial(internvl.write_internvl, language="qwen3"),
     "internvl3.5-chat": partial(internvl.write_internvl_chat, language="qwen3"),
+    "mistral3": mistral.write_mistral3,
     "llava-next-video": llava.write_llava_next_video,
 }
 TINY = Sizes(Stack(64, 128, 2, 2), Stack(64, 128, 2, 2), tile=84)

@@ -26,6 +26,7 @@ FAMILIES = {
     "Glm4vMoeForConditionalGeneration": "glm4v",
     "InternVLForConditionalGeneration": "internvl",
     "InternVLChatModel": "internvl",
+    "Mistral3ForConditionalGeneration": "mistral3",
     "LlavaNextVideoForConditionalGeneration": "llava_next_video",
 }
 """vLLM's architecture name -> module of this package, which holds the class `Script<name>`."""

@@ -82,6 +82,7 @@ class ScriptGlm4vInfo(BoundedInfo, Glm4vProcessingInfo):
         "get_image_processor": ("kwargs",),
         "get_max_image_tokens": (),
         "get_image_size_with_most_features": (),
+        "get_num_frames_with_most_features": frozenset({"seq_len", "mm_counts"}),
         "_get_video_max_pixels": (),
         "_get_vision_info": frozenset(
             {"image_width", "image_height", "num_frames", "max_image_pixels"}

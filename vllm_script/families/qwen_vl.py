@@ -172,6 +172,7 @@ class QwenInfo(BoundedInfo):
 
     probes: ClassVar[Probes] = {
         "get_image_processor": ("kwargs",),
+        "get_max_image_tokens": (),
         "get_max_video_tokens": ("seq_len", "mm_counts"),
         "_get_vision_info": frozenset(
             {

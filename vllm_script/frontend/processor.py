@@ -194,7 +194,7 @@ class PruningProcessor(BaseMultiModalProcessor):
                 if count is None:
                     return stock
                 self._check_room(stock, packed_total(fields, modality), f"{modality} {index}")
-                return shortened(stock, count)
+                return self._shortened(stock, count)
 
             return replace(update, replacement=replacement)
 
@@ -356,6 +356,10 @@ class PruningProcessor(BaseMultiModalProcessor):
                 "total_num_frames, fps); send the metadata that belongs to the frames",
                 parameter="prompt",
             )
+
+    def _shortened(self, stock: Any, count: int) -> Any:
+        """Return a prompt replacement with `count` placeholders; families may lay them out anew."""
+        return shortened(stock, count)
 
     def _check_prompt(self, processed: Any, plans: Mapping[str, Sequence[Plan | None]]) -> None:
         """Refuse a prompt whose items do not stand where the model can prune them."""

@@ -260,14 +260,28 @@ def _inputs(prompt, answer, kept):
         runs = span.extract_embeds_range()
         rows = torch.cat([torch.arange(first, last + 1) for first, last in runs])
         types[0, rows] = 1 if modality == "image" else 2
+        own = next(kept, torch.arange(len(rows)))
+        if modality == "image" and len(own) < len(rows):
+            stays[rows[0] : rows[-1]] = False  # with what stands between the rows of patches
         stays[rows] = False
-        stays[rows[next(kept, torch.arange(len(rows)))]] = True
+        stays[rows[own]] = True
     for items in prompt["mm_kwargs"].values():
         for name in items[0]:
             values = [item[name].data for item in items]
             if isinstance(values[0], torch.Tensor) and not name.startswith("script"):
-                inputs[name] = _batched(values)
+                inputs |= _padded(values) if values[0].dim() == 3 else {name: _batched(values)}
     return inputs, stays
+
+
+def _padded(images):
+    """Images of a tower that takes any size, [3, height, width] each, as transformers has them."""
+    sizes = torch.tensor([image.shape[1:] for image in images])
+    height, width = sizes.amax(0).tolist()
+    padded = torch.zeros(len(images), 3, height, width)
+    for image, into in zip(images, padded, strict=True):
+        pixels = _normalised(image.reshape(1, -1)).view(image.shape)
+        into[:, : image.shape[1], : image.shape[2]] = pixels
+    return {"pixel_values": padded, "image_sizes": sizes}
 
 
 def _as_images(inputs, prompt, image_token_id):
