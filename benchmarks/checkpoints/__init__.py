@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from . import internvl, llava, qwen_vl
+from . import glm, internvl, llava, mistral, qwen_vl
 from .parts import Clip, Sizes, Stack
 
 WRITERS: dict[str, Callable[[Path, int, Sizes], None]] = {
@@ -29,10 +29,13 @@ WRITERS: dict[str, Callable[[Path, int, Sizes], None]] = {
     "qwen3-vl-moe": qwen_vl.write_qwen3_vl_moe,
     "qwen3.5": qwen_vl.write_qwen3_5,
     "qwen3.5-moe": qwen_vl.write_qwen3_5_moe,
+    "glm4.1v": glm.write_glm4_1v,
+    "glm4.6v": glm.write_glm4_6v,
     "internvl": internvl.write_internvl,
     "internvl-chat": internvl.write_internvl_chat,
     "internvl3.5": partial(internvl.write_internvl, language="qwen3"),
     "internvl3.5-chat": partial(internvl.write_internvl_chat, language="qwen3"),
+    "mistral3": mistral.write_mistral3,
     "llava-next-video": llava.write_llava_next_video,
 }
 TINY = Sizes(Stack(64, 128, 2, 2), Stack(64, 128, 2, 2), tile=84)

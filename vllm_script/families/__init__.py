@@ -24,8 +24,11 @@ FAMILIES = {
     "Qwen3VLMoeForConditionalGeneration": "qwen_vl",
     "Qwen3_5ForConditionalGeneration": "qwen3_5",
     "Qwen3_5MoeForConditionalGeneration": "qwen3_5",
+    "Glm4vForConditionalGeneration": "glm4v",
+    "Glm4vMoeForConditionalGeneration": "glm4v",
     "InternVLForConditionalGeneration": "internvl",
     "InternVLChatModel": "internvl",
+    "Mistral3ForConditionalGeneration": "mistral3",
     "LlavaNextVideoForConditionalGeneration": "llava_next_video",
 }
 """vLLM's architecture name -> module of this package, which holds the class `Script<name>`."""

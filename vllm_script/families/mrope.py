@@ -105,8 +105,12 @@ class MRopeFamily(Family):
         num_frames = int(fields[f"{modality}_grid_thw"].flatten()[0])
         return layout_of_runs(self.runs(hf_config, modality, fields), num_frames)
 
+    def marks(self, modality: str) -> tuple[str, str]:
+        """Return the texts that a chat template writes before and behind an item."""
+        return "<|vision_start|>", "<|vision_end|>"
+
     def placeholder(self, info: ProcessingInfo, modality: str) -> str:
-        return f"<|vision_start|>{self.token(info, modality)}<|vision_end|>"
+        return self.token(info, modality).join(self.marks(modality))
 
 
 class MRopeProcessor(PruningProcessor):
@@ -121,12 +125,13 @@ class MRopeProcessor(PruningProcessor):
         tokens = [None, *processed["prompt_token_ids"], None]
         for modality in plans:
             spans = processed["mm_placeholders"][modality]
+            before, behind = self.family.marks(modality)
             for index, (plan, span) in enumerate(zip(plans[modality], spans, strict=True)):
                 start, end = span.offset, span.offset + span.length + 1
                 if plan is not None and (tokens[start] in around or tokens[end] in around):
                     raise VLLMValidationError(
-                        f"{modality} {index} must stand between <|vision_start|> and "
-                        "<|vision_end|>, as the chat template writes it, to be pruned",
+                        f"{modality} {index} must stand between {before} and {behind}, as the "
+                        "chat template writes it, to be pruned",
                         parameter="prompt",
                     )
 

@@ -61,6 +61,14 @@ class QwenFamily(MRopeFamily):
     def image_layout(
         self, info: Any, height: int, width: int, kwargs: Mapping[str, object]
     ) -> Layout:
+        height, width = self.resized(info, height, width, kwargs)
+        side = _token_size(info.get_hf_config())
+        return _image_layout(height // side, width // side)
+
+    def resized(
+        self, info: Any, height: int, width: int, kwargs: Mapping[str, object]
+    ) -> tuple[int, int]:
+        """Return height and width in pixels that the processor scales an image to."""
         resized, _ = info._get_vision_info(
             image_width=width,
             image_height=height,
@@ -68,8 +76,7 @@ class QwenFamily(MRopeFamily):
             image_processor=info.get_image_processor(),
             mm_kwargs=kwargs,
         )
-        side = _token_size(info.get_hf_config())
-        return _image_layout(resized.height // side, resized.width // side)
+        return resized.height, resized.width
 
     def video_tokens(
         self, info: Any, num_frames: int, height: int, width: int, kwargs: Mapping[str, object]
@@ -144,12 +151,29 @@ def _image_layout(rows: int, columns: int) -> Layout:
     return replace(layout_of_runs([grid_coordinates(1, rows, columns)], 1), columns=columns)
 
 
-class QwenInfo:
+class BoundedInfo:
     """Goes before a stock info, which vLLM asks how many tokens an item has at most."""
 
+    probes: ClassVar[Probes] = {"get_mm_max_tokens_per_item": ("seq_len", "mm_counts")}
+
+    def get_mm_max_tokens_per_item(self, seq_len: int, mm_counts: Mapping[str, int]) -> Any:
+        """Return stock's answer; or None, which makes vLLM count in its dummies.
+
+        Where the server bounds keep ratios, no item is left whole, and stock's answer is too large.
+        Where it bounds the size of items, the dummies have that size.
+        """
+        config = ScriptConfig.of(self.ctx.model_config)  # type: ignore[attr-defined]
+        if config.max_keep_ratio < 1 or config.max_item_tokens is not None:
+            return None
+        return super().get_mm_max_tokens_per_item(seq_len, mm_counts)  # type: ignore[misc]
+
+
+class QwenInfo(BoundedInfo):
+    """Goes before a stock info of Qwen's models."""
+
     probes: ClassVar[Probes] = {
-        "get_mm_max_tokens_per_item": ("seq_len", "mm_counts"),
         "get_image_processor": ("kwargs",),
+        "get_max_image_tokens": (),
         "get_max_video_tokens": ("seq_len", "mm_counts"),
         "_get_vision_info": frozenset(
             {
@@ -162,17 +186,6 @@ class QwenInfo:
             }
         ),
     }
-
-    def get_mm_max_tokens_per_item(self, seq_len: int, mm_counts: Mapping[str, int]) -> Any:
-        """Return stock's answer; or None, which makes vLLM count in its dummies.
-
-        Where the server bounds keep ratios, no item is left whole, and stock's answer is too large.
-        Where it bounds the size of items, the dummies have that size.
-        """
-        config = ScriptConfig.of(self.ctx.model_config)  # type: ignore[attr-defined]
-        if config.max_keep_ratio < 1 or config.max_item_tokens is not None:
-            return None
-        return super().get_mm_max_tokens_per_item(seq_len, mm_counts)  # type: ignore[misc]
 
 
 class ScriptQwen2VLInfo(QwenInfo, Qwen2VLProcessingInfo):

@@ -30,6 +30,7 @@ from ..wire import (
     mark_dummies,
     pack,
     packed_count,
+    packed_total,
     total_alone,
 )
 from .item_limit import ItemLimit, check_item
@@ -188,8 +189,12 @@ class PruningProcessor(BaseMultiModalProcessor):
                 stock = content(index) if callable(content) else content
                 layout = self._image_layout(mm_items[modality], index, stock_kwargs)
                 self._check_layout(stock, layout)
-                count = packed_count(out_mm_kwargs[modality][index], modality)
-                return stock if count is None else shortened(stock, count)
+                fields = out_mm_kwargs[modality][index]
+                count = packed_count(fields, modality)
+                if count is None:
+                    return stock
+                self._check_room(stock, packed_total(fields, modality), f"{modality} {index}")
+                return self._shortened(stock, count)
 
             return replace(update, replacement=replacement)
 
@@ -338,6 +343,23 @@ class PruningProcessor(BaseMultiModalProcessor):
                 f"vLLM gives an image {length} placeholders, the script plugin {ours}: it does "
                 "not know this model"
             )
+
+    def _check_room(self, stock: Any, total: int | None, name: str) -> None:
+        """Refuse an item that has other visual tokens than vLLM makes room for in the prompt.
+
+        For some models vLLM counts the frames of a video by what stands beside them.
+        """
+        if (length := int(placeholder_mask(stock).sum())) != total:
+            raise VLLMValidationError(
+                f"{name} has {total} visual tokens, and vLLM makes room for {length} in the "
+                "prompt: its frames are not those that its metadata names (frames_indices, "
+                "total_num_frames, fps); send the metadata that belongs to the frames",
+                parameter="prompt",
+            )
+
+    def _shortened(self, stock: Any, count: int) -> Any:
+        """Return a prompt replacement with `count` placeholders; families may lay them out anew."""
+        return shortened(stock, count)
 
     def _check_prompt(self, processed: Any, plans: Mapping[str, Sequence[Plan | None]]) -> None:
         """Refuse a prompt whose items do not stand where the model can prune them."""

@@ -83,10 +83,11 @@ REQUESTS = {
     "at most": ({"visual_token_budget": 64, "max_keep_ratio": 0.5}, SEVERAL, {}),
     "no caches of ours": ({"cache_gb": 0}, SEVERAL, {}),
 }
-AS_ANOTHER = {"qwen2-vl", "qwen3-vl-moe", "qwen3.5", "qwen3.5-moe"} | {
-    *("internvl-chat", "internvl3.5", "internvl3.5-chat")
+AS_ANOTHER = {
+    *("qwen2-vl", "qwen3-vl-moe", "qwen3.5", "qwen3.5-moe", "glm4.6v"),
+    *("internvl-chat", "internvl3.5", "internvl3.5-chat"),
 }
-"""Families with the layouts of qwen2.5-vl, of qwen3-vl and of internvl."""
+"""Families with the layouts of qwen2.5-vl, of qwen3-vl, of glm4.1v and of internvl."""
 FAMILIES = [name for name in WRITERS if name not in AS_ANOTHER]
 
 

@@ -22,6 +22,8 @@ ELSEWHERE = {"llava-next", "llava-1.5"}
 FAMILIES = [name for name in WRITERS if name not in ELSEWHERE]
 SAME_WEIGHTS = {"internvl-chat": "internvl", "internvl3.5-chat": "internvl3.5"}
 """Families without code in transformers, and the one there with the same weights and tokens."""
+FRAMES_ARE_IMAGES = ("internvl", "glm")
+"""How the names of families begin for which transformers takes no video beside an image."""
 THOROUGH = "qwen2.5-vl"
 """`make test` runs all tests for this one; those for the others are slow, but for a smoke."""
 SMOKE = "test_answers_are_those_of_transformers"
@@ -240,8 +242,8 @@ def reference(engine, family_checkpoint):
     @torch.no_grad()
     def logprobs(prompt, answer, kept):
         inputs, stays = _inputs(prompt, list(answer), kept)
-        if engine.name.startswith("internvl"):
-            inputs = _as_images(inputs, prompt, model.config.image_token_id)
+        if engine.name.startswith(FRAMES_ARE_IMAGES):
+            inputs |= _as_images(inputs, prompt, model.config.image_token_id)
         handle = model.model.language_model.register_forward_pre_hook(
             lambda module, args, kwargs: (args, _without(kwargs, stays)), with_kwargs=True
         )
@@ -268,29 +270,51 @@ def _inputs(prompt, answer, kept):
         runs = span.extract_embeds_range()
         rows = torch.cat([torch.arange(first, last + 1) for first, last in runs])
         types[0, rows] = 1 if modality == "image" else 2
+        own = next(kept, torch.arange(len(rows)))
+        if modality == "image" and len(own) < len(rows):
+            stays[rows[0] : rows[-1]] = False  # with what stands between the rows of patches
         stays[rows] = False
-        stays[rows[next(kept, torch.arange(len(rows)))]] = True
+        stays[rows[own]] = True
     for items in prompt["mm_kwargs"].values():
         for name in items[0]:
             values = [item[name].data for item in items]
             if isinstance(values[0], torch.Tensor) and not name.startswith("script"):
-                inputs[name] = _batched(values)
+                inputs |= _padded(values) if values[0].dim() == 3 else {name: _batched(values)}
     return inputs, stays
 
 
+def _padded(images):
+    """Images of a tower that takes any size, [3, height, width] each, as transformers has them."""
+    sizes = torch.tensor([image.shape[1:] for image in images])
+    height, width = sizes.amax(0).tolist()
+    padded = torch.zeros(len(images), 3, height, width)
+    for image, into in zip(images, padded, strict=True):
+        pixels = _normalised(image.reshape(1, -1)).view(image.shape)
+        into[:, : image.shape[1], : image.shape[2]] = pixels
+    return {"pixel_values": padded, "image_sizes": sizes}
+
+
 def _as_images(inputs, prompt, image_token_id):
-    """The same for InternVL, to which frames are images, in one tensor with all others."""
+    """What is different where frames are handed over as images, in one tensor with all others."""
     items = [
-        (span, item)
+        (span, {name: element.data for name, element in item.items()})
         for modality, spans in prompt["mm_placeholders"].items()
         for span, item in zip(spans, prompt["mm_kwargs"][modality], strict=True)
     ]
-    token_ids, pixels = inputs["input_ids"], []
+    token_ids, types, pixels, grids = inputs["input_ids"], inputs.get("mm_token_type_ids"), [], []
     for span, item in sorted(items, key=lambda pair: pair[0].offset):
         for first, last in span.extract_embeds_range():
             token_ids[0, first : last + 1] = image_token_id
-        pixels += [item[name].data for name in item if name.startswith("pixel")]
-    return {"input_ids": token_ids, "pixel_values": torch.cat(pixels)}
+        pixels += [value for name, value in item.items() if name.startswith("pixel")]
+        for name, value in item.items():
+            if name.endswith("_grid_thw"):
+                frames, *size = value.tolist()
+                grids += [[1, *size]] * frames
+    others = [name for name in inputs if name.startswith(("pixel_values_v", "video"))]
+    whole = {name: None for name in others} | {"pixel_values": _normalised(torch.cat(pixels))}
+    if grids:
+        whole |= {"image_grid_thw": torch.tensor(grids), "mm_token_type_ids": types.clamp(max=1)}
+    return whole
 
 
 def _batched(values):

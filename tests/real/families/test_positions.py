@@ -25,6 +25,8 @@ from vllm_script.worker.encoded_image import EncodedImage
 
 WIDTH = 16
 """Values of a row, before its channels."""
+TEXT = 100
+"""A token that is not special in any checkpoint."""
 
 
 class Prompt:
@@ -55,7 +57,7 @@ class Prompt:
         self.delta = int(delta) + len(self.whole) - len(self.tokens)
 
     def _text(self, length):
-        self._add([10] * length, [10] * length, [0] * length, [True] * length)
+        self._add([TEXT] * length, [TEXT] * length, [0] * length, [True] * length)
 
     def _add(self, tokens, whole, types, stays):
         self.tokens += tokens
@@ -73,26 +75,27 @@ class Prompt:
         if modality == "video" and config.model_type == "qwen2_5_vl":
             self.seconds.append(rng.choice([0.5, 1.0]))
             fields["second_per_grid_ts"] = torch.tensor(self.seconds[-1])
-        num_runs = frames if config.model_type.startswith("qwen3") else 1
+        num_runs = frames if config.model_type.startswith(("qwen3", "glm4v")) else 1
         total, in_run = frames * height * width, frames * height * width // num_runs
         count = rng.choice([total, rng.randint(num_runs * 3, total)])
         kept = []
         for run, share in enumerate(even_shares(count, num_runs)):
             kept += [run * in_run + i for i in sorted(rng.sample(range(in_run), share))]
         offset, mask = len(self.tokens), []
-        token = config.image_token_id if modality == "image" else config.video_token_id
+        as_image = is_glm or modality == "image"
+        token = config.image_token_id if as_image else config.video_token_id
         kind = 1 if modality == "image" else 2
-        self._add(*([[config.vision_start_token_id]] * 2), [0], [True])
+        self._text(1)
         offset += 1
         for run in range(num_runs):
             own = [place for place in kept if run * in_run <= place < (run + 1) * in_run]
             stays = [run * in_run + i in own for i in range(in_run)]
             if num_runs > 1 and run:  # between frames
-                self._add([11, 12], [11, 12], [0, 0], [True, True])
+                self._text(2)
                 mask += [False, False]
             self._add([token] * len(own), [token] * in_run, [kind] * in_run, stays)
             mask += [True] * len(own)
-        self._add(*([[config.vision_end_token_id]] * 2), [0], [True])
+        self._text(1)
         span = PlaceholderRange(offset, len(mask), torch.tensor(mask) if num_runs > 1 else None)
         self.features.append(_feature(modality, fields, span))
         self.rows.append(self._rows(modality, fields, total, torch.tensor(kept)))
