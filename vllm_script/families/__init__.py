@@ -25,6 +25,7 @@ FAMILIES = {
     "InternVLForConditionalGeneration": "internvl",
     "InternVLChatModel": "internvl",
     "LlavaNextVideoForConditionalGeneration": "llava_next_video",
+    "Gemma3ForConditionalGeneration": "gemma3",
 }
 """vLLM's architecture name -> module of this package, which holds the class `Script<name>`."""
 

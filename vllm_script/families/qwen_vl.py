@@ -149,6 +149,7 @@ class QwenInfo:
     probes: ClassVar[Probes] = {
         "get_mm_max_tokens_per_item": ("seq_len", "mm_counts"),
         "get_image_processor": ("kwargs",),
+        "get_max_image_tokens": (),
         "get_max_video_tokens": ("seq_len", "mm_counts"),
         "_get_vision_info": frozenset(
             {

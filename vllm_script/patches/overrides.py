@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ..family import Family
 from .probing import EXISTS, Expected, Probes, members
 
 RENDERER: Probes = {
@@ -130,7 +131,8 @@ _LARGEST: dict[str, dict[str, Expected]] = {
     "image": {"get_max_image_tokens": ()},
     "video": {"get_num_frames_with_most_features": frozenset({"seq_len", "mm_counts"})},
 }
-"""What a processing info is asked for the largest item that is profiled, by modality."""
+"""What a processing info is asked for the largest item that is profiled, by modality, where the
+family has no `largest_item` of its own."""
 
 
 def of_family(model_class: Any) -> Probes:
@@ -143,8 +145,10 @@ def of_family(model_class: Any) -> Probes:
     Args:
         model_class: our subclass of a stock model, registered with vLLM.
     """
-    registered = model_class._processor_factory
-    largest = {k: v for m in model_class.family.modalities for k, v in _LARGEST[m].items()}
+    registered, family = model_class._processor_factory, model_class.family
+    largest: dict[str, Expected] = {}
+    if type(family).largest_item is Family.largest_item:
+        largest = {k: v for m in family.modalities for k, v in _LARGEST[m].items()}
     return {
         **_of_class(registered.processor, _PROCESSOR),
         **_of_class(model_class, _MODEL),

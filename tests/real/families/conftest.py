@@ -5,6 +5,7 @@ prompt, and the tokens that the engine dropped are taken out before the language
 """
 
 import os
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -186,25 +187,33 @@ def _completion(output):
 
 @pytest.fixture(scope="session")
 def engine(family, family_checkpoint):
+    with running(family, family_checkpoint(family)) as engine:
+        yield engine
+
+
+@contextmanager
+def running(family, folder, **settings):
+    """An engine for the checkpoint of a family; `settings` are further ones of vLLM's LLM."""
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     from vllm import LLM
 
     from vllm_script.worker.model import PrunedModel
 
+    settings = {"max_num_batched_tokens": 32} | settings
     llm = LLM(
-        str(family_checkpoint(family)),
+        str(folder),
         trust_remote_code=family.endswith("-chat"),  # for its configuration
         additional_config={"script": {"keep_ratio": KEEP_RATIO}},
         enforce_eager=True,
         dtype="float32",
         block_size=32,
         max_model_len=1024,
-        max_num_batched_tokens=32,
         max_num_seqs=4,
         num_gpu_blocks_override=64,
         limit_mm_per_prompt={"image": 4, "video": 2},
         seed=0,
         disable_log_stats=False,
+        **settings,
     )
     del os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"]
     engine = Engine(family, llm)
@@ -222,19 +231,37 @@ def engine(family, family_checkpoint):
 @pytest.fixture(scope="session")
 def reference(engine, family_checkpoint):
     """reference(whole prompt, answer, kept of each item) -> logprobs of the answer."""
+    return reference_of(engine.name, family_checkpoint)
+
+
+def reference_of(family, family_checkpoint, masks=None):
+    """What the fixture `reference` gives.
+
+    Args:
+        masks: from the language model's configuration, embeddings, and which tokens are visual, of
+            what stays, to the attention masks of its layers; None: causal ones.
+    """
     from transformers import AutoModelForImageTextToText
 
-    folder = family_checkpoint(SAME_WEIGHTS.get(engine.name, engine.name))
+    folder = family_checkpoint(SAME_WEIGHTS.get(family, family))
     model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
 
     @torch.no_grad()
     def logprobs(prompt, answer, kept):
         inputs, stays = _inputs(prompt, list(answer), kept)
-        if engine.name.startswith("internvl"):
+        if family.startswith(("internvl", "gemma3")):
             inputs = _as_images(inputs, prompt, model.config.image_token_id)
-        handle = model.model.language_model.register_forward_pre_hook(
-            lambda module, args, kwargs: (args, _without(kwargs, stays)), with_kwargs=True
-        )
+        is_visual = inputs["input_ids"][:, stays] == model.config.image_token_id
+
+        def prune(language_model, args, kwargs):
+            kwargs = _without(kwargs, stays)
+            if masks is not None:
+                config, embeds = language_model.config, kwargs["inputs_embeds"]
+                kwargs["attention_mask"] = masks(config, embeds, is_visual)
+            return args, kwargs
+
+        language_model = model.model.language_model
+        handle = language_model.register_forward_pre_hook(prune, with_kwargs=True)
         logits = model(**inputs).logits[0, -len(answer) - 1 : -1]
         handle.remove()
         return logits.log_softmax(-1)[range(len(answer)), answer].tolist()
@@ -269,7 +296,7 @@ def _inputs(prompt, answer, kept):
 
 
 def _as_images(inputs, prompt, image_token_id):
-    """The same for InternVL, to which frames are images, in one tensor with all others."""
+    """The same where tiles of all items are one tensor, and frames of videos are images."""
     items = [
         (span, item)
         for modality, spans in prompt["mm_placeholders"].items()
@@ -305,6 +332,8 @@ def _without(kwargs, stays):
     """Arguments of the language model without the tokens that do not stay."""
     kwargs = dict(kwargs)
     masks = kwargs.get("visual_pos_masks")
+    if isinstance(kwargs.get("attention_mask"), dict):
+        kwargs["attention_mask"] = None  # made anew of what stays: causal, as vLLM's on a CPU
     for name in ("inputs_embeds", "attention_mask"):
         if kwargs.get(name) is not None:
             kwargs[name] = kwargs[name][:, stays]
