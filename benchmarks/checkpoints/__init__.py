@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from . import glm, internvl, llava, mistral, qwen_vl
+from . import gemma, glm, internvl, llava, mistral, qwen_vl
 from .parts import Clip, Sizes, Stack
 
 WRITERS: dict[str, Callable[[Path, int, Sizes], None]] = {
@@ -37,6 +37,8 @@ WRITERS: dict[str, Callable[[Path, int, Sizes], None]] = {
     "internvl3.5-chat": partial(internvl.write_internvl_chat, language="qwen3"),
     "mistral3": mistral.write_mistral3,
     "llava-next-video": llava.write_llava_next_video,
+    "granite-vision": llava.write_granite_vision,
+    "gemma3": gemma.write_gemma3,
 }
 TINY = Sizes(Stack(64, 128, 2, 2), Stack(64, 128, 2, 2), tile=84)
 """Sizes for tests."""
@@ -85,6 +87,10 @@ SIZES = {family: {"tiny": TINY, "cpu-20m": CPU_20M} for family in WRITERS} | {
     "llava-next": LLAVA_NEXT,
     "qwen2.5-vl": QWEN2_5_VL,
     "llava-1.5": {"tiny": TINY_LLAVA},
+    # A LLaVA-NeXT: no other timings.
+    "granite-vision": {"tiny": TINY},
+    # Every image is one tile: of 36 visual tokens, and of as many as in the published checkpoints.
+    "gemma3": {"tiny": replace(TINY, tile=168), "cpu-20m": replace(CPU_20M, tile=448)},
     # Internvl in another format, or with a language model of the same sizes: no other timings.
     **dict.fromkeys(("internvl-chat", "internvl3.5", "internvl3.5-chat"), {"tiny": TINY}),
     # vLLM on CPUs, where timings are made, has no linear attention with heads this small.

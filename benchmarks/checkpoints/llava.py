@@ -1,4 +1,4 @@
-"""LLaVA checkpoints: LLaVA-1.5, -NeXT, -NeXT-Video, and -OneVision.
+"""LLaVA checkpoints: LLaVA-1.5, -NeXT, -NeXT-Video, and -OneVision; and Granite Vision.
 
 The first two can come with the CLIP of their tower, in a folder `clip`. A tower's last layer is in
 them and is not read, as in the published checkpoints; LLaVA-OneVision's reads all of its SigLIP.
@@ -46,7 +46,7 @@ VIDEO_TEMPLATE = (
     "{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}"
 )
 
-ONEVISION_PATCH = 14
+SIGLIP_PATCH = 14
 ONEVISION_TOKENS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<image>", "<video>"]
 ONEVISION_TEMPLATE = (
     "{% for message in messages %}"
@@ -123,6 +123,56 @@ def write_llava_next_video(folder: Path, seed: int, sizes: parts.Sizes) -> None:
     _write_processors(folder, "LlavaNextVideoProcessor", tile, patch, images, videos)
 
 
+def write_granite_vision(folder: Path, seed: int, sizes: parts.Sizes) -> None:
+    """Write a Granite Vision: a LLaVA-NeXT with a Granite, whose SigLIP is read at two layers."""
+    from transformers import LlavaNextConfig, LlavaNextForConditionalGeneration
+
+    vocabulary = parts.write_tokenizer(
+        folder, SPECIAL_TOKENS, CHAT_TEMPLATE, eos="</s>", pad="<pad>", bos="<s>", unk="<unk>"
+    )
+    config = LlavaNextConfig(
+        text_config={
+            "model_type": "granite",
+            **parts.text_sizes(vocabulary, sizes),
+            **ENDS,
+            # Nearer to 1 than published: in so few layers the picture would hardly matter.
+            "embedding_multiplier": 3.0,
+            "residual_multiplier": 0.8,
+            "attention_multiplier": 1.5 * (2 * sizes.half_head) ** -0.5,
+            "logits_scaling": 0.5,
+        },
+        vision_config=_siglip_config(sizes),
+        image_token_index=SPECIAL_TOKENS.index("<image>"),
+        vision_feature_layer=[-sizes.vision.layers, -1],
+        vision_feature_select_strategy="full",
+        image_grid_pinpoints=_pinpoints(sizes.tile),
+        tie_word_embeddings=False,
+    )
+    model = parts.seeded(LlavaNextForConditionalGeneration(config), seed)
+    parts.save_model(folder, model, rename=parts.published_name)
+    parts.write_processors(
+        folder,
+        "LlavaNextProcessor",
+        {
+            "image_mean": [0.5] * 3,
+            "image_std": [0.5] * 3,
+            "size": {"shortest_edge": sizes.tile},
+            "crop_size": {"height": sizes.tile, "width": sizes.tile},
+        },
+        {
+            "image_processor_type": "LlavaNextImageProcessor",
+            "do_pad": True,
+            "image_grid_pinpoints": _pinpoints(sizes.tile),
+        },
+        processor={
+            "patch_size": SIGLIP_PATCH,
+            "image_token": "<image>",
+            "num_additional_image_tokens": 0,
+            "vision_feature_select_strategy": "full",
+        },
+    )
+
+
 def write_llava_onevision(folder: Path, seed: int, sizes: parts.Sizes) -> None:
     """Write a LLaVA-OneVision with a SigLIP tower and a Qwen2; tiny tiles are 6 x 6 patches."""
     from transformers import LlavaOnevisionConfig, LlavaOnevisionForConditionalGeneration
@@ -132,23 +182,13 @@ def write_llava_onevision(folder: Path, seed: int, sizes: parts.Sizes) -> None:
     )
     sides = [sizes.tile * number for number in range(1, sizes.grid + 1)]
     pinpoints = [[height, width] for height in sides for width in sides]
-    vision = {
-        "model_type": "siglip_vision_model",
-        "hidden_size": sizes.vision.width,
-        "intermediate_size": sizes.vision.mlp,
-        "num_hidden_layers": sizes.vision.layers,
-        "num_attention_heads": sizes.vision.heads,
-        "image_size": sizes.tile,
-        "patch_size": ONEVISION_PATCH,
-        "vision_use_head": False,
-    }
     features: dict[str, Any] = {
         "vision_feature_select_strategy": "full",
         "vision_aspect_ratio": "anyres_max_9",
     }
     config = LlavaOnevisionConfig(
         text_config={"model_type": "qwen2", **parts.text_sizes(vocabulary, sizes)},
-        vision_config=vision,
+        vision_config=_siglip_config(sizes),
         image_token_index=ONEVISION_TOKENS.index("<image>"),
         video_token_index=ONEVISION_TOKENS.index("<video>"),
         vision_feature_layer=-1,
@@ -176,7 +216,7 @@ def write_llava_onevision(folder: Path, seed: int, sizes: parts.Sizes) -> None:
         processor={
             "image_token": "<image>",
             "video_token": "<video>",
-            "num_image_tokens": (sizes.tile // ONEVISION_PATCH) ** 2,
+            "num_image_tokens": (sizes.tile // SIGLIP_PATCH) ** 2,
             **features,
         },
     )
@@ -259,6 +299,19 @@ def _vision_config(sizes: parts.Sizes, tile: int, patch: int, projection: int) -
         image_size=tile,
         patch_size=patch,
         projection_dim=projection,
+    )
+
+
+def _siglip_config(sizes: parts.Sizes) -> dict[str, Any]:
+    return dict(
+        model_type="siglip_vision_model",
+        hidden_size=sizes.vision.width,
+        intermediate_size=sizes.vision.mlp,
+        num_hidden_layers=sizes.vision.layers,
+        num_attention_heads=sizes.vision.heads,
+        image_size=sizes.tile,
+        patch_size=SIGLIP_PATCH,
+        vision_use_head=False,
     )
 
 

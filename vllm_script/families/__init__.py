@@ -30,6 +30,7 @@ FAMILIES = {
     "InternVLChatModel": "internvl",
     "Mistral3ForConditionalGeneration": "mistral3",
     "LlavaNextVideoForConditionalGeneration": "llava_next_video",
+    "Gemma3ForConditionalGeneration": "gemma3",
 }
 """vLLM's architecture name -> module of this package, which holds the class `Script<name>`."""
 

@@ -6,6 +6,8 @@ box of a patch that shows only padding is empty.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from transformers.image_processing_utils import get_patch_output_size, select_best_resolution
 
@@ -27,6 +29,23 @@ def tiled_boxes(grid: int, num_tiles: int, height: int, width: int) -> torch.Ten
     shapes = [(n, num_tiles // n) for n in range(1, num_tiles + 1) if num_tiles % n == 0]
     down, across = min(shapes, key=lambda shape: abs(width / height - shape[1] / shape[0]))
     return _by_tile(whole_boxes(down * grid, across * grid, height, width), grid, down, across)
+
+
+def strip_boxes(grid: int, num_strips: int, height: int, width: int) -> torch.Tensor:
+    """Boxes [num_strips * grid * grid, 4] where the image is cut across its longer side.
+
+    The strips are equally long in whole pixels, so that the last may be shorter; each is squeezed
+    into one tile.
+    """
+    is_wide = width >= height
+    length = math.ceil((width if is_wide else height) / num_strips)
+    strips = []
+    for start in range(0, num_strips * length, length):
+        end = min(start + length, width if is_wide else height)
+        left, top, right, bottom = (start, 0, end, height) if is_wide else (0, start, width, end)
+        offset = torch.tensor([left, top, left, top])
+        strips.append(whole_boxes(grid, grid, bottom - top, right - left) + offset)
+    return torch.cat(strips)
 
 
 def cropped_boxes(grid: int, height: int, width: int) -> torch.Tensor:

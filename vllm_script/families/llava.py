@@ -23,25 +23,30 @@ from ..worker.encoded_image import EncodedImage
 from ..worker.model import PrunedModel
 from .boxes import ONE_TILE, cropped_boxes, whole_boxes
 
+CLASS_TOKENS = {"clip_vision_model": "default", "siglip_vision_model": "full"}
+"""Model type of a tower -> the feature selection that leaves its patches alone: CLIP's has a class
+token before them, SigLIP's has none."""
+
 
 class ClipTowerFamily(Family):
     """A family whose visual tokens are the patches of a CLIP or SigLIP tower, one by one."""
 
     def check(self, engine_args: EngineArgs, hf_config: Any) -> None:
-        """Raise ValueError for a tower that returns more than patches."""
+        """Raise ValueError for a tower that returns more than its patches, or fewer."""
         tower = hf_config.vision_config.model_type
         strategy = hf_config.vision_feature_select_strategy
-        if tower == "pixtral" or strategy != "default":
+        if CLASS_TOKENS.get(tower) != strategy:
+            known = " or ".join(f"{tower} with {alone!r}" for tower, alone in CLASS_TOKENS.items())
             raise ValueError(
                 f"the script plugin does not know a {tower} tower with feature selection "
-                f"{strategy!r}; it needs one whose tokens are the patches alone (default)"
+                f"{strategy!r}; it needs one whose tokens are the patches alone: {known}"
             )
 
     def state_width(self, hf_config: Any) -> int:
-        """Return how many values a patch's state has, of one layer of the tower or of several."""
-        layers = hf_config.vision_feature_layer
-        num_layers = 1 if isinstance(layers, int) else len(layers)
-        return int(hf_config.vision_config.hidden_size * num_layers)
+        """Return how many values a patch's state has of a CLIP tower that is read at one layer."""
+        vision = hf_config.vision_config
+        one_layer = isinstance(hf_config.vision_feature_layer, int)
+        return vision.hidden_size if one_layer and vision.model_type == "clip_vision_model" else 0
 
 
 class LlavaFamily(ClipTowerFamily):
@@ -98,4 +103,5 @@ class ScriptLlavaForConditionalGeneration(PrunedModel, LlavaForConditionalGenera
         states = self._process_image_pixels(inputs)  # [1, patches, H]
         features = self.multi_modal_projector(states)
         layout = self.family.item_layout(self.config, modality, fields)
-        return EncodedImage(states[0], features[0], layout)
+        width = self.family.state_width(self.config)
+        return EncodedImage(states[0, :, :width], features[0], layout)

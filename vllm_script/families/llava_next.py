@@ -78,4 +78,5 @@ class ScriptLlavaNextForConditionalGeneration(PrunedModel, LlavaNextForCondition
         states = self._image_pixels_to_features(self.vision_tower, tiles)  # [tiles, patches, H]
         features = self.multi_modal_projector(states)
         layout = self.family.item_layout(self.config, modality, fields)
-        return EncodedImage(states.flatten(0, 1), features.flatten(0, 1), layout)
+        width = self.family.state_width(self.config)
+        return EncodedImage(states.flatten(0, 1)[:, :width], features.flatten(0, 1), layout)

@@ -131,8 +131,8 @@ _LARGEST: dict[str, dict[str, Expected]] = {
     "image": {"get_max_image_tokens": ()},
     "video": {"get_num_frames_with_most_features": frozenset({"seq_len", "mm_counts"})},
 }
-"""What a processing info is asked for the largest item that is profiled, by modality, where its
-family does not override `largest_item`."""
+"""What a processing info is asked for the largest item that is profiled, by modality, where the
+family has no `largest_item` of its own."""
 
 
 def of_family(model_class: Any) -> Probes:

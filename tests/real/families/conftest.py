@@ -5,6 +5,7 @@ prompt, and the tokens that the engine dropped are taken out before the language
 """
 
 import os
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,9 @@ ELSEWHERE = {"llava-next", "llava-1.5"}
 FAMILIES = [name for name in WRITERS if name not in ELSEWHERE]
 SAME_WEIGHTS = {"internvl-chat": "internvl", "internvl3.5-chat": "internvl3.5"}
 """Families without code in transformers, and the one there with the same weights and tokens."""
-FRAMES_ARE_IMAGES = ("internvl", "glm")
-"""How the names of families begin for which transformers takes no video beside an image."""
+TILES_ARE_IMAGES = ("internvl", "glm", "gemma3")
+"""How the names of families begin to which transformers gives tiles of all items in one tensor, or
+frames of videos as images."""
 THOROUGH = "qwen2.5-vl"
 """`make test` runs all tests for this one; those for the others are slow, but for a smoke."""
 SMOKE = "test_answers_are_those_of_transformers"
@@ -187,7 +189,11 @@ def _completion(output):
 
 
 def started(family, folder, **settings):
-    """vLLM's `LLM` of a checkpoint in this process, with little of everything."""
+    """vLLM's `LLM` of a checkpoint in this process, with little of everything.
+
+    Args:
+        settings: further ones of the LLM.
+    """
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     from vllm import LLM
 
@@ -195,6 +201,7 @@ def started(family, folder, **settings):
         from .gated_delta_net import compute_in_float32
 
         compute_in_float32()
+    settings = {"max_num_batched_tokens": 32} | settings
     llm = LLM(
         str(folder),
         trust_remote_code=family.endswith("-chat"),  # for its configuration
@@ -203,7 +210,6 @@ def started(family, folder, **settings):
         dtype="float32",
         block_size=32,
         max_model_len=1024,
-        max_num_batched_tokens=32,
         max_num_seqs=4,
         num_gpu_blocks_override=64,
         limit_mm_per_prompt={"image": 4, "video": 2},
@@ -214,12 +220,12 @@ def started(family, folder, **settings):
     return llm
 
 
-@pytest.fixture(scope="session")
-def engine(family, family_checkpoint):
+@contextmanager
+def running(family, folder, **settings):
+    """An engine for the checkpoint of a family; `settings` are those of `started`."""
     from vllm_script.worker.model import PrunedModel
 
-    llm = started(family, family_checkpoint(family), disable_log_stats=False)
-    engine = Engine(family, llm)
+    engine = Engine(family, started(family, folder, disable_log_stats=False, **settings))
     embed_kept = PrunedModel.embed_kept  # which the self-test of the start-up does not call
 
     def spy(self, modality, fields, image, kept):
@@ -232,21 +238,45 @@ def engine(family, family_checkpoint):
 
 
 @pytest.fixture(scope="session")
+def engine(family, family_checkpoint):
+    with running(family, family_checkpoint(family)) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="session")
 def reference(engine, family_checkpoint):
     """reference(whole prompt, answer, kept of each item) -> logprobs of the answer."""
+    return reference_of(engine.name, family_checkpoint)
+
+
+def reference_of(family, family_checkpoint, masks=None):
+    """What the fixture `reference` gives.
+
+    Args:
+        masks: from the language model's configuration, embeddings, and which tokens are visual, of
+            what stays, to the attention masks of its layers; None: causal ones.
+    """
     from transformers import AutoModelForImageTextToText
 
-    folder = family_checkpoint(SAME_WEIGHTS.get(engine.name, engine.name))
+    folder = family_checkpoint(SAME_WEIGHTS.get(family, family))
     model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
 
     @torch.no_grad()
     def logprobs(prompt, answer, kept):
         inputs, stays = _inputs(prompt, list(answer), kept)
-        if engine.name.startswith(FRAMES_ARE_IMAGES):
+        if family.startswith(TILES_ARE_IMAGES):
             inputs |= _as_images(inputs, prompt, model.config.image_token_id)
-        handle = model.model.language_model.register_forward_pre_hook(
-            lambda module, args, kwargs: (args, _without(kwargs, stays)), with_kwargs=True
-        )
+        is_visual = inputs["input_ids"][:, stays] == model.config.image_token_id
+
+        def prune(language_model, args, kwargs):
+            kwargs = _without(kwargs, stays)
+            if masks is not None:
+                config, embeds = language_model.config, kwargs["inputs_embeds"]
+                kwargs["attention_mask"] = masks(config, embeds, is_visual)
+            return args, kwargs
+
+        language_model = model.model.language_model
+        handle = language_model.register_forward_pre_hook(prune, with_kwargs=True)
         logits = model(**inputs).logits[0, -len(answer) - 1 : -1]
         handle.remove()
         return logits.log_softmax(-1)[range(len(answer)), answer].tolist()
@@ -295,7 +325,7 @@ def _padded(images):
 
 
 def _as_images(inputs, prompt, image_token_id):
-    """What is different where frames are handed over as images, in one tensor with all others."""
+    """What is different where tiles of all items are one tensor, and frames of videos are images."""
     items = [
         (span, {name: element.data for name, element in item.items()})
         for modality, spans in prompt["mm_placeholders"].items()
@@ -339,6 +369,8 @@ def _without(kwargs, stays):
     """Arguments of the language model without the tokens that do not stay."""
     kwargs = dict(kwargs)
     masks = kwargs.get("visual_pos_masks")
+    if isinstance(kwargs.get("attention_mask"), dict):
+        kwargs["attention_mask"] = None  # made anew of what stays: causal, as vLLM's on a CPU
     for name in ("inputs_embeds", "attention_mask"):
         if kwargs.get(name) is not None:
             kwargs[name] = kwargs[name][:, stays]

@@ -58,7 +58,10 @@ def test_answers_are_those_of_transformers(engine, reference):
 def test_several_images_some_of_them_whole(engine, reference):
     images = [engine.picture(1), engine.picture(2, 100, 30), engine.picture(3, 200, 250)]
     prompt = engine.prompt([*images, QUESTION])
-    budget = engine.placeholders(whole(prompt))["image"][1]
+    sizes = engine.placeholders(whole(prompt))["image"]
+    if len(set(sizes)) == 1:
+        pytest.skip("images of this family have one size, so a budget leaves all whole, or none")
+    budget = sizes[1]
     prompt = pruned(prompt, visual_token_budget=budget)
     engine.forget()
     (answer,) = engine.ask(prompt)
@@ -109,7 +112,7 @@ def test_preempted_requests_answer_as_transformers(engine, reference):
 
 def test_all_rows_through_the_pruning_path_answer_as_the_whole(engine, monkeypatch):
     """The identity selection changes nothing."""
-    prompt = engine.prompt([engine.picture(30), engine.picture(31, 90, 250), QUESTION])
+    prompt = engine.prompt([engine.picture(30), "and", engine.picture(31, 90, 250), QUESTION])
     processor = engine.llm.llm_engine.renderer.mm_processor
     layout = engine.family.image_layout(processor.info, 168, 168, {})
     if layout.num_patches < layout.num_placeholders:

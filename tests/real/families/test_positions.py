@@ -82,7 +82,7 @@ class Prompt:
         for run, share in enumerate(even_shares(count, num_runs)):
             kept += [run * in_run + i for i in sorted(rng.sample(range(in_run), share))]
         offset, mask = len(self.tokens), []
-        as_image = is_glm or modality == "image"
+        as_image = config.model_type.startswith("glm4v") or modality == "image"
         token = config.image_token_id if as_image else config.video_token_id
         kind = 1 if modality == "image" else 2
         self._text(1)
