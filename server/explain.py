@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import io
+import math
 from http import HTTPStatus
 from typing import Any
 
@@ -27,11 +28,12 @@ from vllm_script.explain.drawing import draw_selection
 from vllm_script.explain.explained import ExplainedImage, Explanation
 from vllm_script.explain.shelf import MOST_KEPT
 from vllm_script.families import family_of
+from vllm_script.family import Views
 from vllm_script.frontend.request import ScriptRequest
 from vllm_script.patches.app import extend_app
 from vllm_script.vllm_types import AppState, ChatHandler, ModelConfig
 
-from . import stats
+from . import playground, stats
 from .ask import first_token, render
 
 router = APIRouter()
@@ -46,6 +48,7 @@ def install() -> None:
 def _extend(app: Any) -> None:
     app.include_router(router)
     app.include_router(stats.router)
+    app.include_router(playground.router)
 
 
 @router.post("/v1/script/explain", dependencies=[Depends(validate_json_request)])
@@ -119,6 +122,8 @@ def _shown(
     plan, total = image.plan, image.layout.num_placeholders
     all_read = image.all_read(ScriptConfig.of(model_config).clip_model)
     kept = selection.get("kept")
+    views = _views(model_config.hf_config, image)
+    relevance = _by_patch(image, views, selection.get("relevance"))
     return {
         "width": image.picture.width,
         "height": image.picture.height,
@@ -135,21 +140,45 @@ def _shown(
             "all_read": all_read,
         },
         "kept_patches": kept,
-        "png": base64.b64encode(_drawn(model_config.hf_config, image, selection)).decode(),
+        "patch_relevance": None if relevance is None else _numbers(relevance),
+        "views": [{"name": name, "boxes": boxes.tolist()} for name, boxes in views.items()],
+        "png": base64.b64encode(_drawn(image, views, kept, relevance)).decode(),
     }
 
 
-def _drawn(hf_config: Any, image: ExplainedImage, selection: dict[str, Any]) -> bytes:
-    """A PNG of the kept patches, and of the relevance where the selection read any."""
-    candidates, picture = image.layout.candidates, image.picture
+def _views(hf_config: Any, image: ExplainedImage) -> Views:
+    """Where the patches of an image lie on it."""
     family = family_of(hf_config.architectures[0])
-    views = family.views(hf_config, image.layout, picture.height, picture.width)
+    views = family.views(hf_config, image.layout, image.picture.height, image.picture.width)
     assert views is not None, "explain is refused at start-up for models that take no images"
-    kept = torch.tensor(selection["kept"]) if selection else candidates
-    relevance = None
-    if selection.get("relevance") is not None:
-        relevance = torch.full((sum(map(len, views.values())),), torch.nan)
-        relevance[candidates] = torch.tensor(selection["relevance"])
+    return views
+
+
+def _by_patch(
+    image: ExplainedImage, views: Views, relevance: list[float] | None
+) -> torch.Tensor | None:
+    """Relevance [patches] of all views, NaN of patches that are no candidates.
+
+    Args:
+        relevance: of the candidates, as the worker has it; None where it read none.
+    """
+    if relevance is None:
+        return None
+    by_patch = torch.full((sum(map(len, views.values())),), torch.nan)
+    by_patch[image.layout.candidates] = torch.tensor(relevance)
+    return by_patch
+
+
+def _numbers(values: torch.Tensor) -> list[float | None]:
+    """Values as JSON has them, which knows no NaN."""
+    return [None if math.isnan(value) else value for value in values.tolist()]
+
+
+def _drawn(
+    image: ExplainedImage, views: Views, kept: list[int] | None, relevance: torch.Tensor | None
+) -> bytes:
+    """A PNG of the kept patches, and of the relevance where the selection read any."""
+    patches = image.layout.candidates if kept is None else torch.tensor(kept)
     png = io.BytesIO()
-    draw_selection(picture, views, kept, relevance).save(png, "PNG")
+    draw_selection(image.picture, views, patches, relevance).save(png, "PNG")
     return png.getvalue()
