@@ -70,6 +70,7 @@ setup(
         "photo-model": ["accelerate", "gguf", "onnx"],
         "dev": [
             *(*BENCH, *NVRTC, "pytest", "pytest-xdist", "hypothesis"),
+            "playwright",  # drives the Chromium of the system; it downloads none by itself
             *("ruff==0.17.6", "mypy==2.4.1"),
         ],
     },

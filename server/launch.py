@@ -1,7 +1,7 @@
 """Run `vllm serve` as a child process: started, waited for, and stopped whatever happens.
 
-For `vllm-script explain` and `playground`, the demo, the benchmarks and the tests; `vllm serve` does
-without it.
+For the commands `explain`, `playground` and `tune`, the demo, the benchmarks and the tests; `vllm
+serve` does without it.
 """
 
 from __future__ import annotations

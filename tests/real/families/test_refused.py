@@ -37,8 +37,3 @@ def test_what_loses_positions(mrope_checkpoints, changes, words):
 )
 def test_what_no_family_allows(family_checkpoint, family, changes, words):
     refuse(family_checkpoint(family), changes, words)
-
-
-def test_explain_without_images(family_checkpoint):
-    explain = {"additional_config": {"script": {"explain": True}}}
-    refuse(family_checkpoint("llava-next-video"), explain, "takes videos alone")
