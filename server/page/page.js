@@ -137,12 +137,13 @@ async function answer() {
   try {
     if (!state.model) await readServer();
     turn.pruned = { text: "" };
-    turn.explained = turn.problem = null;
+    turn.explained = turn.caches = null;
     say("Asking with pruning …");
     const before = await stats();
     const show = () => signal.aborted || showAnswers(state.turns);
     await firstToken(turn.pruned, (changed) =>
       stream(request("pruned", turn, settings), turn.pruned, signal, changed), show, started);
+    turn.caches = foundInCaches(before, await stats()); // before the explanation, which finds more
     say("Asking what is kept …");
     const explained = explain(request("pruned", turn, settings), signal, (seconds) =>
       say(`The server makes one explanation at a time, and is busy with another. Waiting in line for ${seconds} s …`)
@@ -161,9 +162,8 @@ async function answer() {
         stream(request("whole", turn, { keep_ratio: 1 }), turn.whole, signal, changed), show, started);
     }
     await Promise.all(started);
-    turn.caches = foundInCaches(before, await stats());
     show();
-    say(turn.problem ?? "Answered.", Boolean(turn.problem));
+    say("Answered.");
   } catch (error) {
     if (!signal.aborted) await failed(error, signal);
   }

@@ -69,11 +69,11 @@ function showVerdict(turns) {
   find("verdict").replaceChildren(...lines.map((text) => element("p", { textContent: text })));
 }
 
-/** Hits of the caches while the question was answered: they are counted for the whole server. */
+/** Hits of the caches up to the first token: they are counted for the whole server. */
 function cacheLines(caches) {
   if (!caches) return [];
   const [pixels, features] = caches;
-  const lines = ["Meanwhile the server's caches saved it from"
+  const lines = ["Up to that token the server's caches saved it from"
     + ` ${times(features, "encoding a picture", "encoding pictures")} and`
     + ` ${times(pixels, "preprocessing one", "preprocessing")}.`];
   return pixels + features > 0 ? lines : [];

@@ -18,6 +18,7 @@ import sys
 import threading
 from unittest import mock
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -29,6 +30,7 @@ SCENE = pathlib.Path(__file__).resolve().parents[3] / "benchmarks" / "scene.png"
 KEY = "the-key"
 CHROMIUMS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
 CHROMIUM = next(filter(None, map(shutil.which, CHROMIUMS)), None)
+FOLDER = os.environ.get("SCREENSHOTS") and pathlib.Path(os.environ["SCREENSHOTS"])
 WIDTHS = {"phone": 375, "tablet": 820, "desktop": 1400}
 
 pytestmark = [
@@ -112,9 +114,9 @@ class Visit:
         self.page = self.context.new_page()
         self.page.set_default_timeout(60_000)
         self.requests, self.explained, self.problems = [], [], []
-        self.page.on("request", self.requests.append)
-        self.page.on("response", self._keep)
-        self.page.on("pageerror", self.problems.append)
+        self.page.on("request", lambda request: self.requests.append(request))
+        self.page.on("response", lambda response: self._keep(response))
+        self.page.on("pageerror", lambda error: self.problems.append(error))
         self.page.goto(f"{line.url}/script{fragment}")
 
     def _keep(self, response):
@@ -414,7 +416,7 @@ def test_what_is_taken_away_works_elsewhere(visit, line, tmp_path, server_enviro
 
 
 def test_widths(visit, tmp_path):
-    folder = pathlib.Path(os.environ.get("SCREENSHOTS", tmp_path))
+    folder = FOLDER or tmp_path
     mine = visit()
     mine.open()
     mine.ask("What color is the cross?")
@@ -431,3 +433,45 @@ def test_widths(visit, tmp_path):
         left, right = (mine.page.locator(f"#{pane}").bounding_box() for pane in ("pruned", "whole"))
         beside = left["y"] == right["y"] and left["x"] < right["x"]
         assert beside == (width > 768)
+
+
+@pytest.fixture(scope="module")
+def film_line(vllm_server):
+    """A line to a server of a model that takes videos."""
+    flags = ("--keep-ratio", "0.3", "--script-explain", "--script-relevance", "embedding")
+    with vllm_server("qwen2.5-vl", *flags) as server:
+        line = Line(server.port)
+        yield line
+        line.cut()
+
+
+@pytest.mark.slow  # a server of its own
+def test_a_video(browser, film_line, tmp_path):
+    frames = [np.full((84, 140, 3), 30 * number, np.uint8) for number in range(8)]
+    writer = cv2.VideoWriter(
+        str(tmp_path / "clip.mp4"), cv2.VideoWriter_fourcc(*"mp4v"), 4, (140, 84)
+    )
+    for frame in frames:
+        writer.write(frame)
+    writer.release()
+    mine = Visit(browser, film_line)
+    mine.page.locator("#files").set_input_files(tmp_path / "clip.mp4")
+    mine.ask("What happens?")
+    mine.answered()
+    (video,) = mine.explained[-1].json()["videos"]
+    count, places = video["num_frames"], len(video["views"][0]["boxes"])
+    assert count > 1 and len(video["patch_relevance"]) == count * places
+    for number in range(count):
+        own = [patch for patch in video["kept_patches"] if patch // places == number]
+        expect(mine.figure(f"frame {number + 1}: {len(own)} kept")).to_have_count(1)
+        expect(mine.figure(f"frame {number + 1}: relevance")).to_have_count(1)
+    screen = mine.page.get_by_label("The kept patches, frame by frame")
+    mine.page.get_by_role("button", name="Play").click()
+    for number in range(count):
+        expect(screen).to_have_attribute("data-frame", str(number))
+    mine.page.get_by_role("button", name="Stop").click()
+    mine.ask("Why?")
+    expect(mine.page.locator("#shown")).to_contain_text("Since the last question")
+    mine.answered()
+    mine.page.screenshot(path=(FOLDER or tmp_path) / "video.png", full_page=True)
+    mine.close()
