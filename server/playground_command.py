@@ -16,6 +16,9 @@ import webbrowser
 from .aliases import SCRIPT_DEMO, check_known
 from .launch import VllmServer, show_waiting
 
+PATIENCE = 3600
+"""Seconds to wait for the server: a large model may have to be fetched first."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what this command is given to its parser."""
@@ -37,8 +40,14 @@ def run(args: argparse.Namespace) -> int:
     flags = ["--script-explain", "--enforce-eager", "--enable-prompt-tokens-details"]
     flags += args.server_flags
     try:
-        progress = show_waiting(args.model)
-        with VllmServer(args.model, *flags, env=env, progress=progress, port=args.port) as server:
+        with VllmServer(
+            args.model,
+            *flags,
+            env=env,
+            start_timeout=PATIENCE,
+            progress=show_waiting(args.model),
+            port=args.port,
+        ) as server:
             if sys.stderr.isatty():
                 print(file=sys.stderr)
             address = server.url.removesuffix("/v1") + "/script"

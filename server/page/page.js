@@ -195,6 +195,7 @@ function foundInCaches(before, after) {
 
 async function failed(error, signal) {
   if (error instanceof Gone) {
+    state.model = ""; // another one may come back
     say("The server does not answer. This page looks for it every two seconds, and then asks again.", true);
     await back(signal).then(() => {
       say("The server is back. Asking again …");

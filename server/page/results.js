@@ -21,14 +21,14 @@ const count = (number) => number.toLocaleString("en");
 
 export function showAnswers(turns) {
   const turn = turns.at(-1);
-  const differing = bothDone(turn) ? differingWords(turn.pruned.text, turn.whole.text) : {};
+  const differing = bothDone(turn) ? differingWords(turn.pruned.text.trim(), turn.whole.text.trim()) : {};
   for (const side of ["pruned", "whole"]) {
     const reply = turn[side] ?? { text: "" };
     const pane = find(side);
     const answer = pane.querySelector(".answer");
     answer.setAttribute("aria-busy", String(!reply.done && !reply.refused));
     answer.classList.toggle("bad", Boolean(reply.refused));
-    const words = differing[side] ?? [[reply.refused ?? reply.text, false]];
+    const words = differing[side] ?? [[reply.refused ?? reply.text.trimStart(), false]];
     answer.replaceChildren(...words.map(([text, differs]) =>
       differs ? element("mark", { textContent: text }) : text));
     pane.querySelector("dl").replaceChildren(...figures(reply).flatMap(([name, value]) =>
@@ -245,8 +245,10 @@ function figure(view, canvas, caption, below = []) {
     });
     find("patch").textContent = spoken(view, place);
   };
-  canvas.addEventListener("pointermove", ({ offsetX, offsetY }) =>
-    point(view.at((offsetX / canvas.clientWidth) * view.width, (offsetY / canvas.clientHeight) * view.height)));
+  for (const event of ["pointermove", "pointerdown"]) { // a finger need not move
+    canvas.addEventListener(event, ({ offsetX, offsetY }) =>
+      point(view.at((offsetX / canvas.clientWidth) * view.width, (offsetY / canvas.clientHeight) * view.height)));
+  }
   canvas.addEventListener("pointerleave", () => point(-1));
   canvas.addEventListener("blur", () => point(-1));
   canvas.addEventListener("keydown", (event) => {
