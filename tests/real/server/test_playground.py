@@ -31,6 +31,7 @@ KEY = "the-key"
 CHROMIUMS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
 CHROMIUM = next(filter(None, map(shutil.which, CHROMIUMS)), None)
 FOLDER = os.environ.get("SCREENSHOTS") and pathlib.Path(os.environ["SCREENSHOTS"])
+expect.set_options(timeout=30_000)  # ms: the server answers on the cores that draw the page
 WIDTHS = {"phone": 375, "tablet": 820, "desktop": 1400}
 
 pytestmark = [
@@ -148,7 +149,7 @@ class Visit:
         self.page.get_by_role("button", name="Ask").click()
 
     def answered(self):
-        expect(self.page.locator("#status")).to_have_text("Answered.", timeout=60_000)
+        expect(self.page.locator("#status")).to_have_text("Answered.")
 
     def text(self, side):
         return self.page.locator(f"#{side} .answer").inner_text().strip()
