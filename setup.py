@@ -60,7 +60,7 @@ setup(
         "vllm_script.benchmarks.lmms_eval": ["plugin/*.toml", "plugin/*/*.py"],
         # Compiled where a GPU is that has clusters.
         "vllm_script.kernels.greedy_map.cluster": ["*.cu", "*.cuh"],
-        "vllm_script.server": ["grafana.json"],
+        "vllm_script.server": ["grafana.json", "page/*"],
     },
     install_requires=["vllm>=0.32,<0.34", "torch", "triton", "transformers", "fastapi"],
     extras_require={
@@ -70,6 +70,7 @@ setup(
         "photo-model": ["accelerate", "gguf", "onnx"],
         "dev": [
             *(*BENCH, *NVRTC, "pytest", "pytest-xdist", "hypothesis"),
+            "playwright",  # drives the Chromium of the system; it downloads none by itself
             *("ruff==0.17.6", "mypy==2.4.1"),
         ],
     },

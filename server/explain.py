@@ -1,18 +1,15 @@
-"""POST /v1/script/explain: which patches a chat request's images keep, and which text decided it.
+"""POST /v1/script/explain: what a chat request's images and videos keep, and for which text.
 
 The request is rendered as any other and runs for one token, with identifiers that nothing shares,
-so every image is selected anew; the workers then hand over what they selected.
+so every item is selected anew; the workers then hand over what they selected.
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
-import io
 from http import HTTPStatus
 from typing import Any
 
-import torch
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
@@ -22,16 +19,14 @@ from vllm.entrypoints.serve.utils.api_utils import validate_json_request, with_c
 from vllm.exceptions import VLLMValidationError
 from vllm.sampling_params import SamplingParams
 
-from vllm_script.config import ScriptConfig
-from vllm_script.explain.drawing import draw_selection
-from vllm_script.explain.explained import ExplainedImage, Explanation
+from vllm_script.explain.explained import ExplainedItem, Explanation
 from vllm_script.explain.shelf import MOST_KEPT
-from vllm_script.families import family_of
+from vllm_script.explain.shown import shown_item
 from vllm_script.frontend.request import ScriptRequest
 from vllm_script.patches.app import extend_app
-from vllm_script.vllm_types import AppState, ChatHandler, ModelConfig
+from vllm_script.vllm_types import AppState, ChatHandler
 
-from . import stats
+from . import playground, stats
 from .ask import first_token, render
 
 router = APIRouter()
@@ -46,12 +41,13 @@ def install() -> None:
 def _extend(app: Any) -> None:
     app.include_router(router)
     app.include_router(stats.router)
+    app.include_router(playground.router)
 
 
 @router.post("/v1/script/explain", dependencies=[Depends(validate_json_request)])
 @with_cancellation
 async def explain(request: ChatCompletionRequest, raw_request: Request) -> JSONResponse:
-    """Explain the images of a chat completions request."""
+    """Explain the images and videos of a chat completions request."""
     if _one_at_a_time.locked():
         busy = create_error_response(
             "another explanation is being made; this server makes one at a time, try again",
@@ -70,21 +66,20 @@ async def _explain(request: ChatCompletionRequest, state: AppState) -> JSONRespo
     prompt = await render(chat, request, ScriptRequest(script, watcher=explanation))
     if isinstance(prompt, ErrorResponse):
         return _error(prompt)
-    images = explanation.images
-    if not images:
+    if not explanation.items:
         raise VLLMValidationError(
-            "explain shows what is kept of images, and the messages have none; add one as an "
-            "image_url part",
+            "explain shows what is kept of images and videos, and the messages have none; add one "
+            "as an image_url or video_url part",
             parameter="messages",
         )
-    selections = await _selections(chat, prompt, images)
+    selections = await _selections(chat, prompt, explanation.items)
     model_config = state.engine_client.model_config
-    shown = [
-        await asyncio.to_thread(_shown, model_config, *pair)
-        for pair in zip(images, selections, strict=True)
-    ]
-    numbered = [{"index": index, **image} for index, image in enumerate(shown)]
-    return JSONResponse({"model": request.model or chat.models.model_name(), "images": numbered})
+    answer: dict[str, Any] = {"images": [], "videos": []}
+    for item, selection in zip(explanation.items, selections, strict=True):
+        shown = await asyncio.to_thread(shown_item, model_config, item, selection)
+        own = answer[f"{item.modality}s"]
+        own.append({"index": len(own), **shown})
+    return JSONResponse({"model": request.model or chat.models.model_name(), **answer})
 
 
 def _error(response: ErrorResponse, headers: dict[str, str] | None = None) -> JSONResponse:
@@ -92,64 +87,21 @@ def _error(response: ErrorResponse, headers: dict[str, str] | None = None) -> JS
 
 
 async def _selections(
-    chat: ChatHandler, prompt: Any, images: list[ExplainedImage]
+    chat: ChatHandler, prompt: Any, items: list[ExplainedItem]
 ) -> list[dict[str, Any]]:
-    """Have the workers select; return what they kept of each image, {} of one left whole."""
+    """Have the workers select; return what they kept of each item, {} of one left whole."""
     await chat.engine_client.collective_rpc("script_keep_selections")
     # Of several data-parallel engines the first is the one whose workers are asked.
     await first_token(chat, prompt, SamplingParams(max_tokens=1), data_parallel_rank=0)
-    names = [image.plan.explain_id for image in images if image.plan]
+    names = [item.plan.explain_id for item in items if item.plan]
     asked = chat.engine_client.collective_rpc("script_take_selections", args=(names,))
     # Tensor-parallel ranks select the same; later pipeline stages select nothing.
     first_rank, *_ = await asked
     if None in first_rank:
         raise VLLMValidationError(
             f"a worker keeps {MOST_KEPT} selections until they are fetched, and some of these "
-            f"{len(names)} images are gone; ask about fewer images at once",
+            f"{len(names)} are gone; ask about fewer images at once",
             parameter="messages",
         )
     selections = iter(first_rank)
-    return [next(selections) if image.plan else {} for image in images]
-
-
-def _shown(
-    model_config: ModelConfig, image: ExplainedImage, selection: dict[str, Any]
-) -> dict[str, Any]:
-    """One image of the answer."""
-    plan, total = image.plan, image.layout.num_placeholders
-    all_read = image.all_read(ScriptConfig.of(model_config).clip_model)
-    kept = selection.get("kept")
-    return {
-        "width": image.picture.width,
-        "height": image.picture.height,
-        "visual_tokens": total,
-        "kept": total if kept is None else len(kept),
-        "left_whole": plan is None,
-        "keep_ratio": plan and plan.keep_ratio,
-        "visual_token_budget": plan and plan.visual_token_budget,
-        "mode": plan and plan.mode,
-        "relevance": plan and plan.relevance,
-        "query": {
-            "questions": list(image.questions),
-            "source": image.source,
-            "all_read": all_read,
-        },
-        "kept_patches": kept,
-        "png": base64.b64encode(_drawn(model_config.hf_config, image, selection)).decode(),
-    }
-
-
-def _drawn(hf_config: Any, image: ExplainedImage, selection: dict[str, Any]) -> bytes:
-    """A PNG of the kept patches, and of the relevance where the selection read any."""
-    candidates, picture = image.layout.candidates, image.picture
-    family = family_of(hf_config.architectures[0])
-    views = family.views(hf_config, image.layout, picture.height, picture.width)
-    assert views is not None, "explain is refused at start-up for models that take no images"
-    kept = torch.tensor(selection["kept"]) if selection else candidates
-    relevance = None
-    if selection.get("relevance") is not None:
-        relevance = torch.full((sum(map(len, views.values())),), torch.nan)
-        relevance[candidates] = torch.tensor(selection["relevance"])
-    png = io.BytesIO()
-    draw_selection(picture, views, kept, relevance).save(png, "PNG")
-    return png.getvalue()
+    return [next(selections) if item.plan else {} for item in items]

@@ -6,6 +6,7 @@ import http.client
 import json
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from typing import Any
 
 
@@ -26,12 +27,16 @@ class ExplainClient:
         self.model = model
 
     def explain(
-        self, pictures: list[str], question: str, script: dict[str, Any]
+        self,
+        pictures: Sequence[str],
+        question: str,
+        script: dict[str, Any],
+        videos: Sequence[str] = (),
     ) -> list[dict[str, Any]]:
-        """What was done to each picture.
+        """What was done to each picture, and then to each video.
 
         Args:
-            pictures: URLs, such as data URLs.
+            pictures, videos: URLs, such as data URLs.
             question: the text beside them.
             script: the settings to change.
 
@@ -40,13 +45,15 @@ class ExplainClient:
         """
         model = self.model or self._call("/v1/models")["data"][0]["id"]
         content: list[dict[str, Any]] = [
-            {"type": "image_url", "image_url": {"url": picture}} for picture in pictures
+            {"type": kind, kind: {"url": url}}
+            for kind, urls in (("image_url", pictures), ("video_url", videos))
+            for url in urls
         ]
         content.append({"type": "text", "text": question})
         messages = [{"role": "user", "content": content}]
         body = {"model": model, "messages": messages, "script": script}
-        images: list[dict[str, Any]] = self._call("/v1/script/explain", body)["images"]
-        return images
+        answer = self._call("/v1/script/explain", body)
+        return [*answer["images"], *answer["videos"]]
 
     def _call(self, path: str, body: dict[str, Any] | None = None) -> Any:
         headers = {"Content-Type": "application/json"}

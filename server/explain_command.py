@@ -1,6 +1,7 @@
-"""`vllm-script explain`: see what is kept of a picture, from a shell.
+"""`vllm-script explain`: see what is kept of a picture or video, from a shell.
 
     vllm-script explain --image scene.png --question "What color is the cross?" --out kept.png
+    vllm-script explain --video clip.mp4 --question "Who comes in?" --out kept.png --model FOLDER
 
 It starts `vllm serve MODEL --script-explain` for the length of the question, or asks a server that
 runs with that flag (`--url`).
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import base64
 import contextlib
+import mimetypes
 import os
 import sys
 from collections.abc import Iterator
@@ -30,9 +32,11 @@ from .launch import VllmServer, show_waiting
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what this command is given to its parser."""
     add = parser.add_argument
-    add("--image", type=Path, action="append", required=True, help="picture; may be repeated")
+    repeated: Any = {"type": Path, "action": "append", "default": []}
+    add("--image", **repeated, help="picture; may be repeated")
+    add("--video", **repeated, help="video; may be repeated")
     add("--question", required=True, help="text of the user's turn")
-    add("--out", type=Path, required=True, help="PNG to write; of several pictures OUT-0.png, ...")
+    add("--out", type=Path, required=True, help="PNG to write; of several OUT-0.png, ...")
     add("--model", help=f"model to load, or one of the server's (default {SCRIPT_DEMO}; the first)")
     add("--url", help="ask this server, started with --script-explain, instead of loading a model")
     add("--api-key", help="key of that server")
@@ -44,23 +48,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Ask, write the drawings, and print what was done to each picture."""
-    pictures = [_data_url(path) for path in args.image]
-    outputs = _outputs(args.out, len(pictures))
+    """Ask, write the drawings, and print what was done to each picture and video."""
+    paths = [*args.image, *args.video]
+    if not paths:
+        raise ValueError("there is nothing to explain; give --image or --video")
+    pictures, videos = list(map(_picture_url, args.image)), list(map(_video_url, args.video))
+    outputs = _outputs(args.out, len(paths))
     keys = ("keep_ratio", "visual_token_budget", "mode", "relevance")
     script = {key: getattr(args, key) for key in keys if getattr(args, key) is not None}
     with _client(args) as client:
-        images = client.explain(pictures, args.question, script)
-    for path, output, image in zip(args.image, outputs, images, strict=True):
-        output.write_bytes(base64.b64decode(image["png"]))
-        print(f"{path}: {describe(image)}")
+        items = client.explain(pictures, args.question, script, videos)
+    for path, output, item in zip(paths, outputs, items, strict=True):
+        output.write_bytes(base64.b64decode(item["png"]))
+        print(f"{path}: {describe(item)}")
         print(f"  drawn in {output}")
+        if "webp" in item:
+            film = output.with_suffix(".webp")
+            film.write_bytes(base64.b64decode(item["webp"]))
+            print(f"  played in {film}")
     return 0
 
 
 def describe(image: dict[str, Any]) -> str:
-    """What was done to one image of the answer, in two lines."""
-    size = f"{image['width']}x{image['height']}, {image['visual_tokens']} visual tokens"
+    """What was done to one image or video of the answer, in two lines."""
+    frames = f"{image['num_frames']} frames of " if "num_frames" in image else ""
+    size = f"{frames}{image['width']}x{image['height']}, {image['visual_tokens']} visual tokens"
     if image["left_whole"]:
         return f"{size}, left whole\n  nothing was chosen, so no text had a say"
     rule = (
@@ -85,7 +97,7 @@ def _outputs(out: Path, count: int) -> list[Path]:
     return [out.with_name(f"{out.stem}-{index}{out.suffix}") for index in range(count)]
 
 
-def _data_url(path: Path) -> str:
+def _picture_url(path: Path) -> str:
     """The file as it is, for it to be decoded where vLLM decodes what clients send."""
     try:
         with Image.open(path) as image:
@@ -94,6 +106,17 @@ def _data_url(path: Path) -> str:
         raise ValueError(f"there is no file {path}; give --image the path of a picture") from None
     except UnidentifiedImageError:
         raise ValueError(f"{path} is not a picture that can be read; try PNG or JPEG") from None
+    return _data_url(path, kind)
+
+
+def _video_url(path: Path) -> str:
+    """The file as it is; whether it is a video says the server, which has the codecs."""
+    if not path.is_file():
+        raise ValueError(f"there is no file {path}; give --video the path of a video")
+    return _data_url(path, mimetypes.guess_type(path)[0] or "video/mp4")
+
+
+def _data_url(path: Path, kind: str) -> str:
     return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
 
 

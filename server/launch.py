@@ -1,6 +1,7 @@
 """Run `vllm serve` as a child process: started, waited for, and stopped whatever happens.
 
-For `vllm-script explain`, the demo, the benchmarks and the tests; `vllm serve` does without it.
+For the commands `explain`, `playground` and `tune`, the demo, the benchmarks and the tests; `vllm
+serve` does without it.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ class VllmServer:
         start_timeout: seconds to wait for it to answer.
         progress: called with the seconds waited, about once a second while it starts.
         python: the Python that has vLLM; None: this one.
+        port: to serve at; None: one that is free.
 
     Raises:
         RuntimeError: it exits or stays silent; the message has the end of its log.
@@ -46,8 +48,9 @@ class VllmServer:
         start_timeout: float = 600,
         progress: Callable[[float], None] = lambda seconds: None,
         python: str | None = None,
+        port: int | None = None,
     ) -> None:
-        self.port = _free_port()
+        self.port = port or _free_port()
         self.url = f"http://127.0.0.1:{self.port}/v1"
         self._command = [python or sys.executable, "-m", "vllm.entrypoints.cli.main", "serve"]
         self._command += [str(model), "--host", "127.0.0.1", "--port", str(self.port), *flags]
@@ -89,6 +92,15 @@ class VllmServer:
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         self.log_path.unlink(missing_ok=True)
+
+    def wait(self) -> None:
+        """Wait for as long as it serves.
+
+        Raises:
+            RuntimeError: it has ended by itself; the message has the end of its log.
+        """
+        status = self._process.wait()
+        raise RuntimeError(f"vllm serve ended with status {status}; {_shown(self.log())}")
 
     def log(self) -> str:
         """Everything the server has printed."""

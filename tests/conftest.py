@@ -121,6 +121,12 @@ def known_family(family_checkpoint):
 
 
 @pytest.fixture(scope="session")
+def server_environment():
+    """What a command that starts a server has in its environment: it is started as users do."""
+    return ENVIRONMENT | {"TRITON_INTERPRET": "0"}
+
+
+@pytest.fixture(scope="session")
 def vllm_server(checkpoint):
     """vllm_server(family, *flags, **env) -> a server, to be run by a `with` statement."""
     from vllm_script.server.launch import VllmServer

@@ -20,6 +20,8 @@ from packaging.specifiers import SpecifierSet
 from vllm_script.patches.probing import SUPPORTED_VLLM
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
+DATA = ("py.typed", "server/grafana.json", "server/page/page.html", "server/page/page.js")
+DATA += ("benchmarks/scene.png",)
 PLUGIN = "benchmarks/lmms_eval/plugin/vllm_script_lmms_eval/model.py"
 REPORT = """
 import importlib.util, sys
@@ -166,7 +168,7 @@ def test_wheel(wheel_folder, tmp_path):
     found = importable(tmp_path, wheel_folder)
     assert found.keys() == PACKAGES
     assert all(wheel_folder in origin.parents for origin in found.values())
-    for data in ("py.typed", "server/grafana.json", "benchmarks/scene.png", PLUGIN):
+    for data in (*DATA, PLUGIN):
         assert (wheel_folder / "vllm_script" / data).exists()
     for left_out in ("results", "demo_model", "photo_model", "training"):
         assert not (wheel_folder / "vllm_script" / "benchmarks" / left_out).exists()

@@ -171,13 +171,8 @@ def _connectors(config: Any) -> Iterator[tuple[set[str], Mapping[str, Any]]]:
         yield from _connectors(each)
 
 
-def check_routes(engine_args: EngineArgs, config: ScriptConfig, hf_config: Any) -> None:
+def check_routes(engine_args: EngineArgs, config: ScriptConfig) -> None:
     """Raise ValueError where the engine would not say what explain and shadow mode need."""
-    if config.explain and "image" not in family_of(hf_config.architectures[0]).modalities:
-        raise ValueError(
-            "--script-explain draws what is kept of images, and this model takes videos alone; "
-            "remove it"
-        )
     if (
         config.explain
         and (engine_args.worker_extension_cls or WORKER_EXTENSION) != WORKER_EXTENSION

@@ -154,9 +154,9 @@ class ScriptConfig:
     explain: bool = setting(
         False,
         Switch(),
-        "Whether the server answers at /v1/script/explain, which draws what is kept of the "
-        "pictures in a chat request and names the text that this depends on, and at "
-        "/v1/script/stats.",
+        "Whether the server answers at /script, a page to look at what is kept of one's own "
+        "pictures and videos; at /v1/script/explain, which draws what is kept of those in a chat "
+        "request and names the text that this depends on; and at /v1/script/stats.",
         flag="--script-explain",
     )
     shadow: float | None = setting(

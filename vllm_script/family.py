@@ -107,6 +107,19 @@ class Family(Protocol):
         """
         return None
 
+    def frame_boxes(
+        self, hf_config: Any, layout: Layout, height: int, width: int
+    ) -> torch.Tensor | None:
+        """Return where the patches of each frame of a video lie on it, for explain.
+
+        Args:
+            height, width: of a frame, in pixels.
+
+        Returns:
+            boxes [patches of a frame, 4] as in `Views`; None where the model takes no videos.
+        """
+        return None
+
     def token(self, info: ProcessingInfo, modality: str) -> str:
         """Return the text that stands for an item in a prompt."""
         return str(getattr(info.get_hf_processor(), f"{modality}_token"))

@@ -29,7 +29,8 @@ class Layout:
     """Fewest patches that may stay; see `fewest_rows` of positions.py."""
 
     columns: int = 0
-    """Patches in a row, of an image that is one grid whose shape does not follow from its size."""
+    """Patches in a row, of an image or frame that is one grid whose shape does not follow from its
+    size."""
 
     @property
     def num_placeholders(self) -> int:

@@ -80,7 +80,7 @@ def _create_model_config(original: Callable[..., Any]) -> Callable[..., Any]:
             check_supported(self, model_config)
             check_kernels(config)
             config = resolve(config, model_config.hf_config, model_config.model)
-            check_routes(self, config, model_config.hf_config)
+            check_routes(self, config)
             if config.clip_model is not None:
                 config = replace(config, clip_digest=clip_digest(config.clip_model))
         model_config.vllm_script = config.to_dict()

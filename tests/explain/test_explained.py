@@ -1,4 +1,4 @@
-"""What explain notes of a request's images while it is processed."""
+"""What explain notes of a request's items while it is processed."""
 
 import pytest
 import torch
@@ -21,16 +21,21 @@ def test_every_plan_gets_a_name_of_its_own():
     assert explanation.mark(None) is None
 
 
-def test_images_in_prompt_order():
+def test_items_in_prompt_order():
     explanation = Explanation()
     for side in (1, 2):
-        explanation.see(Image.new("RGB", (side, side)), LAYOUT, PLAN, ["What?"], "conversation")
-    assert [image.picture.width for image in explanation.images] == [1, 2]
-    assert explanation.images[0].all_read(None)
+        picture = Image.new("RGB", (side, side))
+        explanation.see("image", picture, LAYOUT, PLAN, ["What?"], "conversation", 2)
+    explanation.see("video", [picture], None, None, (), "none", 9)
+    assert [image.content.width for image in explanation.of("image")] == [1, 2]
+    assert [item.num_visual_tokens for item in explanation.items] == [4, 4, 9]
+    assert explanation.items[0].all_read(None)
 
 
-def test_an_image_that_was_not_sent():
+@pytest.mark.parametrize("modality", ["image", "video"])
+def test_an_item_that_was_not_sent(modality):
     explanation = Explanation()
-    explanation.see(Image.new("RGB", (1, 1)), LAYOUT, None, (), "none")
-    with pytest.raises(VLLMValidationError, match="image 1 cannot be shown: send the picture"):
-        explanation.see(None, None, PLAN, (), "none")
+    explanation.see(modality, Image.new("RGB", (1, 1)), LAYOUT, None, (), "none", 4)
+    explanation.see("other", Image.new("RGB", (1, 1)), LAYOUT, None, (), "none", 4)
+    with pytest.raises(VLLMValidationError, match=f"{modality} 1 cannot be shown"):
+        explanation.see(modality, None, None, PLAN, (), "none", 4)

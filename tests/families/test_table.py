@@ -3,9 +3,12 @@
 import json
 import pathlib
 
+import pytest
+
 from vllm_script import families
 from vllm_script.benchmarks.checkpoints import WRITERS
-from vllm_script.families import FAMILIES
+from vllm_script.families import FAMILIES, family_of, pruned_name
+from vllm_script.family import Family
 
 SHARED = {"__init__", "anyres", "boxes", "mrope"}
 """Modules that are no families."""
@@ -20,3 +23,12 @@ def test_every_architecture_has_a_small_checkpoint(checkpoint):
     """tests/real/families runs for what has one."""
     configs = [json.loads((checkpoint(name) / "config.json").read_text()) for name in WRITERS]
     assert {config["architectures"][0] for config in configs} == FAMILIES.keys()
+
+
+@pytest.mark.parametrize("architecture", FAMILIES)
+def test_what_is_pruned_can_be_shown(architecture):
+    """Explain draws images by a family's views, and videos by the boxes of a frame."""
+    family = type(family_of(pruned_name(architecture)))
+    drawn_by = {"image": "views", "video": "frame_boxes"}
+    for modality in family.modalities:
+        assert getattr(family, drawn_by[modality]) is not getattr(Family, drawn_by[modality])

@@ -9,6 +9,7 @@ from vllm.multimodal.cache import ShmObjectStoreSenderCache
 from vllm.multimodal.processing import ProcessorInputs, TimingContext
 
 from vllm_script.config import ScriptConfig
+from vllm_script.explain.explained import Explanation
 from vllm_script.frontend.request import REQUEST_KEY, ScriptRequest
 from vllm_script.wire import MORE_THAN_ANY_STEP, packed_total
 
@@ -37,8 +38,9 @@ def process(config, request):
     cache = ShmObjectStoreSenderCache(config) if request.param == "addresses" else None
     encode = processor.info.get_tokenizer().encode
 
-    def process(modality, item, keep_ratio):
-        asked = ScriptRequest(queries="", config=ScriptConfig(keep_ratio, relevance="none"))
+    def process(modality, item, keep_ratio=None, watcher=None, **settings):
+        settings = ScriptConfig(keep_ratio, relevance="none", **settings)
+        asked = ScriptRequest(queries="", config=settings, watcher=watcher)
         pad = f"<|vision_start|><|{modality}_pad|><|vision_end|>"
         inputs = ProcessorInputs(
             encode(f"What is this?{pad}."),
@@ -74,3 +76,24 @@ def test_what_is_forgotten_counts_as_more_than_any_step_takes(process):
     fields, _ = process("image", PICTURE, 0.5)
     unknown = "address" in fields  # else it was processed anew
     assert packed_total(fields, "image") == (MORE_THAN_ANY_STEP if unknown else known)
+
+
+@pytest.mark.parametrize(
+    ("settings", "kept", "columns"),
+    [
+        ({"keep_ratio": 0.25}, 8, 4),
+        ({"visual_token_budget": 99}, None, 4),  # more than the video has
+        ({"keep_ratio": 1.0}, None, None),
+    ],
+)
+def test_what_explain_is_shown_of_a_video(process, settings, kept, columns):
+    """Its layout is known once it is processed, whatever vLLM then makes of its fields."""
+    explanation = Explanation()
+    _, length = process("video", CLIP, watcher=explanation, **settings)
+    (item,) = explanation.items
+    assert (item.modality, item.source, item.num_tokens) == ("video", "none", length)
+    assert item.num_visual_tokens == 32 and len(item.content[0]) == 4
+    assert (item.layout and (item.layout.num_frames, item.layout.columns)) == (
+        columns and (2, columns)
+    )
+    assert (item.plan and item.plan.num_kept(*item.layout.counts)) == kept

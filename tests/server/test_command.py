@@ -1,5 +1,6 @@
 """`vllm-script explain`: with a model of its own, of a running server, and its mistakes."""
 
+import base64
 import pathlib
 import sys
 
@@ -8,6 +9,7 @@ from PIL import Image
 
 from vllm_script.server import command as shell
 from vllm_script.server import explain_command
+from vllm_script.server.explain_client import ExplainClient
 
 SCENE = pathlib.Path(__file__).resolve().parents[2] / "benchmarks" / "scene.png"
 
@@ -95,6 +97,7 @@ def test_of_a_running_server(explain, pruning_server, tmp_path):
         ({"--image": __file__}, ["test_command.py is not a picture", "PNG or JPEG"]),
         ({"--out": "/no/such/folder/o.png"}, ["no folder /no/such/folder"]),
         ({"--model": "llama"}, ["model llama is not known", "script-demo", "llava-next"]),
+        ({"--video": "none.mp4"}, ["no file none.mp4", "give --video the path"]),
         ({"--url": "localhost:8000"}, ["localhost:8000 is no address", "http://host:8000"]),
         ({"--url": "http://127.0.0.1:9"}, ["127.0.0.1:9 does not answer", "refused", "is up"]),
     ],
@@ -105,6 +108,42 @@ def test_mistakes(explain, tmp_path, change, words):
     for word in words:
         assert word in message
     assert message.startswith("vllm-script: error: ") and "\n" not in message
+
+
+def test_nothing_to_explain(explain, tmp_path):
+    message = explain("--question", "What?", "--out", tmp_path / "o.png")
+    assert message.endswith("there is nothing to explain; give --image or --video")
+
+
+def test_a_video(explain, tmp_path, monkeypatch):
+    """Its strip goes where a picture's drawing does, and the film beside it."""
+    asked = []
+
+    def answer(self, path, body):
+        asked.append(body["messages"][0]["content"])
+        files = {
+            "png": base64.b64encode(b"strip").decode(),
+            "webp": base64.b64encode(b"film").decode(),
+        }
+        item = {"width": 8, "height": 4, "visual_tokens": 99, "kept": 9, "left_whole": False}
+        item |= {"keep_ratio": 0.1, "mode": "gsp", "query": {"source": "none"}}
+        return {"images": [], "videos": [item | files | {"num_frames": 3}]}
+
+    monkeypatch.setattr(ExplainClient, "_call", answer)
+    clip, out = tmp_path / "clip.webm", tmp_path / "kept.png"
+    clip.write_bytes(b"clip")
+    server = ("--url", "http://host", "--model", "m")
+    lines = explain("--video", clip, "--question", "Who?", "--out", out, *server).splitlines()
+    assert lines == [
+        f"{clip}: 3 frames of 8x4, 99 visual tokens -> 9 (keep ratio 0.1), mode gsp",
+        "  chosen without a text",
+        f"  drawn in {out}",
+        f"  played in {tmp_path / 'kept.webp'}",
+    ]
+    assert (out.read_bytes(), out.with_suffix(".webp").read_bytes()) == (b"strip", b"film")
+    url = "data:video/webm;base64," + base64.b64encode(b"clip").decode()
+    text = {"type": "text", "text": "Who?"}
+    assert asked == [[{"type": "video_url", "video_url": {"url": url}}, text]]
 
 
 def test_refusals_of_a_server(explain, pruning_server, uncached_server, tmp_path):

@@ -36,29 +36,37 @@ def draw_selection(
         kept: [K] patches.
         relevance: [patches] in [0, 1], NaN where there is none; None: no panel.
     """
-    image, boxes = _fit(image.convert("RGB"), torch.cat(list(views.values())))
+    boxes = torch.cat(list(views.values()))
+    image, boxes = fit(image.convert("RGB"), boxes, PANEL_WIDTH, PANEL_HEIGHT)
     panels, ends, parts = {"picture": image}, 0, {}
     for name, view in views.items():
         starts, ends = ends, ends + len(view)
         own = kept[(kept >= starts) & (kept < ends)]
-        panels[f"{len(own)} kept of {name}"] = _dim(image, boxes[own])
+        panels[f"{len(own)} kept of {name}"] = dim(image, boxes[own])
         parts[name] = slice(starts, ends)
     if relevance is not None:
         part = parts[TILES if TILES in parts else ONE_TILE]
-        panels["relevance, yellow is high"] = _heat(image, boxes[part], relevance[part])
+        panels["relevance, yellow is high"] = heat(image, boxes[part], relevance[part])
     return _beside_each_other(panels)
 
 
-def _fit(image: Image.Image, boxes: torch.Tensor) -> tuple[Image.Image, torch.Tensor]:
-    """Scale both into a panel, which bounds the work whatever the picture's size."""
-    scale = min(PANEL_WIDTH / image.width, PANEL_HEIGHT / image.height)
+def fit(
+    image: Image.Image, boxes: torch.Tensor, most_width: int, most_height: int
+) -> tuple[Image.Image, torch.Tensor]:
+    """Scale both into a panel, which bounds the work whatever the picture's size.
+
+    Args:
+        boxes: [patches, 4] in pixels of the image.
+        most_width, most_height: of the panel, in pixels.
+    """
+    scale = min(most_width / image.width, most_height / image.height)
     width, height = max(1, round(image.width * scale)), max(1, round(image.height * scale))
     factors = torch.tensor([width / image.width, height / image.height] * 2)
     how = Image.Resampling.BOX if scale < 1 else Image.Resampling.NEAREST
     return image.resize((width, height), how), boxes * factors
 
 
-def _dim(image: Image.Image, bright: torch.Tensor) -> Image.Image:
+def dim(image: Image.Image, bright: torch.Tensor) -> Image.Image:
     """Darken everything outside the boxes."""
     pixels = np.asarray(image, dtype=float)
     brightness = np.full(pixels.shape[:2], DIMMED)
@@ -67,18 +75,18 @@ def _dim(image: Image.Image, bright: torch.Tensor) -> Image.Image:
     return Image.fromarray((pixels * brightness[..., None]).astype(np.uint8))
 
 
-def _heat(image: Image.Image, boxes: torch.Tensor, relevance: torch.Tensor) -> Image.Image:
+def heat(image: Image.Image, boxes: torch.Tensor, relevance: torch.Tensor) -> Image.Image:
     """Colour the boxes by their values, over a pale copy of the image."""
     pixels = np.asarray(image.convert("L").convert("RGB"), dtype=float)
-    heat = pixels.copy()
+    colored = pixels.copy()
     known = ~relevance.isnan()
     boxes, relevance = boxes[known], relevance[known]
     place = relevance.double().cpu().numpy().clip(0, 1) * (len(HEAT) - 1)
     steps = np.arange(len(HEAT))
     colors = np.stack([np.interp(place, steps, HEAT[:, channel]) for channel in range(3)], -1)
     for (left, top, right, bottom), color in zip(_whole_pixels(boxes), colors, strict=True):
-        heat[top:bottom, left:right] = color
-    return Image.fromarray((0.35 * pixels + 0.65 * heat).astype(np.uint8))
+        colored[top:bottom, left:right] = color
+    return Image.fromarray((0.35 * pixels + 0.65 * colored).astype(np.uint8))
 
 
 def _whole_pixels(boxes: torch.Tensor) -> list[list[int]]:

@@ -1,4 +1,4 @@
-"""What explain shows of a request's images: plan and picture here, the worker's selection later."""
+"""What explain shows of a request's items: plan and content here, the worker's selection later."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from PIL import Image
 from vllm.exceptions import VLLMValidationError
 
 from ..layout import Layout
@@ -16,17 +15,28 @@ from ..relevance.windows import clip_windows
 
 
 @dataclass(frozen=True)
-class ExplainedImage:
-    """One image of a request that is explained."""
+class ExplainedItem:
+    """One image or video of a request that is explained."""
 
-    picture: Image.Image
-    layout: Layout
+    modality: str
+    """`image` or `video`."""
+    content: Any
+    """The decoded image, a PIL image; or the frames of a video as vLLM has them."""
+    layout: Layout | None
+    """None of a video that is left whole: it is not taken apart."""
     plan: Plan | None
     """How it is pruned; None where it is left whole."""
     questions: Sequence[str]
     """The questions that its selection depends on, if it does."""
     source: str
     """Where the questions came from: `conversation`, `request`, `none`."""
+    num_tokens: int
+    """Visual tokens of the prompt, after pruning."""
+
+    @property
+    def num_visual_tokens(self) -> int:
+        """Visual tokens before pruning."""
+        return self.num_tokens if self.layout is None else self.layout.num_placeholders
 
     def all_read(self, clip_model: str | None) -> bool:
         """Whether all of the text counted; of a very long one CLIP reads the two ends.
@@ -43,10 +53,14 @@ class ExplainedImage:
 
 
 class Explanation:
-    """Watches what is done to a request's images: frontend/request.py's `ItemWatcher`."""
+    """Watches what is done to a request's items: frontend/request.py's `ItemWatcher`."""
 
     def __init__(self) -> None:
-        self.images: list[ExplainedImage] = []
+        self.items: list[ExplainedItem] = []
+
+    def of(self, modality: str) -> list[ExplainedItem]:
+        """Return the items of one modality, in prompt order."""
+        return [item for item in self.items if item.modality == modality]
 
     def mark(self, plan: Plan | None) -> Plan | None:
         """Give a plan a random name: no cache has it, and the worker shows its selection by it."""
@@ -54,21 +68,24 @@ class Explanation:
 
     def see(
         self,
-        picture: Any,
+        modality: str,
+        content: Any,
         layout: Layout | None,
         plan: Plan | None,
         questions: Sequence[str],
         source: str,
+        num_tokens: int,
     ) -> None:
-        """Keep an image, in prompt order.
+        """Keep an item, in prompt order.
 
         Raises:
-            VLLMValidationError: the image itself was not sent.
+            VLLMValidationError: the item itself was not sent.
         """
-        if layout is None:
+        item = ExplainedItem(modality, content, layout, plan, questions, source, num_tokens)
+        if content is None or (modality == "image" and layout is None):
             raise VLLMValidationError(
-                f"image {len(self.images)} cannot be shown: send the picture itself, not its uuid "
-                "alone and not image_embeds",
+                f"{modality} {len(self.of(modality))} cannot be shown: send the {modality} itself, "
+                f"not its uuid alone and not {modality}_embeds",
                 parameter="messages",
             )
-        self.images.append(ExplainedImage(picture, layout, plan, questions, source))
+        self.items.append(item)

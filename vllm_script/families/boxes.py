@@ -11,6 +11,8 @@ import math
 import torch
 from transformers.image_processing_utils import get_patch_output_size, select_best_resolution
 
+from ..layout import Layout
+
 ONE_TILE = "the whole picture in one tile"
 TILES = "the picture in tiles"
 
@@ -19,6 +21,12 @@ def whole_boxes(rows: int, columns: int, height: int, width: int) -> torch.Tenso
     """Boxes [rows * columns, 4] where the image is squeezed into one tile of so many patches."""
     sides = torch.tensor([width, height] * 2) / torch.tensor([columns, rows] * 2)
     return _cells(rows, columns) * sides
+
+
+def square_boxes(layout: Layout, height: int, width: int) -> torch.Tensor:
+    """Boxes [patches of a frame, 4] where each frame of a video is squeezed into a square tile."""
+    side = math.isqrt(layout.num_patches // layout.num_frames)
+    return whole_boxes(side, side, height, width)
 
 
 def tiled_boxes(grid: int, num_tiles: int, height: int, width: int) -> torch.Tensor:

@@ -38,7 +38,7 @@ from ..patches.probing import members
 from ..vllm_types import ProcessingInfo
 from ..worker.batch import split_flat
 from ..worker.model import PrunedModel
-from .boxes import ONE_TILE, TILES, tiled_boxes, whole_boxes
+from .boxes import ONE_TILE, TILES, square_boxes, tiled_boxes, whole_boxes
 
 
 class TilesFamily(Family):
@@ -65,6 +65,9 @@ class TilesFamily(Family):
         if not thumbnail:
             return {TILES: tiles}
         return {TILES: tiles, ONE_TILE: whole_boxes(side, side, height, width)}
+
+    def frame_boxes(self, hf_config: Any, layout: Layout, height: int, width: int) -> torch.Tensor:
+        return square_boxes(layout, height, width)
 
 
 class InternVLFamily(TilesFamily):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,6 +20,7 @@ from ..frontend.processor import PruningProcessor
 from ..layout import Layout
 from ..vllm_types import ProcessingInfo
 from ..worker.model import PrunedModel
+from .boxes import cropped_boxes
 
 
 class LlavaNextVideoFamily(Family):
@@ -40,6 +42,11 @@ class LlavaNextVideoFamily(Family):
 
     def item_layout(self, hf_config: Any, modality: str, fields: Mapping[str, Any]) -> Layout:
         return self.video_layout(hf_config, num_frames(fields))
+
+    def frame_boxes(self, hf_config: Any, layout: Layout, height: int, width: int) -> torch.Tensor:
+        """Return the boxes of the middle of a frame, which is all that the encoder sees."""
+        side = math.isqrt(layout.num_patches // layout.num_frames)
+        return cropped_boxes(side, height, width)
 
 
 def num_frames(fields: Mapping[str, Any]) -> int:

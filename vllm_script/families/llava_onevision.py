@@ -21,7 +21,7 @@ from ..layout import Layout
 from ..vllm_types import ProcessingInfo
 from ..worker.model import PrunedModel
 from .anyres import ANYRES_PROBES, NEWLINE, Anyres, merged_patch_numbers
-from .boxes import ONE_TILE, TILES, whole_boxes
+from .boxes import ONE_TILE, TILES, square_boxes, whole_boxes
 from .llava_next_video import num_frames
 
 POOL_STRIDE = 2
@@ -63,6 +63,9 @@ class LlavaOnevisionFamily(Family):
         grid = whole_boxes(rows, columns, height, width).view(rows, columns, 4)
         newlines = torch.zeros(rows, 1, 4, dtype=grid.dtype)
         return {ONE_TILE: base, TILES: torch.cat([grid, newlines], 1).view(-1, 4)}
+
+    def frame_boxes(self, hf_config: Any, layout: Layout, height: int, width: int) -> torch.Tensor:
+        return square_boxes(layout, height, width)
 
 
 @lru_cache(maxsize=512)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,7 @@ from ..vllm_types import EngineArgs, ProcessingInfo
 from ..worker.batch import split_flat
 from ..worker.encoded_image import EncodedImage
 from ..worker.model import PrunedModel
+from .boxes import whole_boxes
 
 
 def layout_of_runs(runs: Sequence[np.ndarray], num_frames: int) -> Layout:
@@ -103,7 +105,13 @@ class MRopeFamily(Family):
 
     def item_layout(self, hf_config: Any, modality: str, fields: Mapping[str, Any]) -> Layout:
         num_frames = int(fields[f"{modality}_grid_thw"].flatten()[0])
-        return layout_of_runs(self.runs(hf_config, modality, fields), num_frames)
+        runs = self.runs(hf_config, modality, fields)
+        columns = int(np.ptp(runs[0][2])) + 1
+        return replace(layout_of_runs(runs, num_frames), columns=columns)
+
+    def frame_boxes(self, hf_config: Any, layout: Layout, height: int, width: int) -> torch.Tensor:
+        rows = layout.num_patches // layout.num_frames // layout.columns
+        return whole_boxes(rows, layout.columns, height, width)
 
     def marks(self, modality: str) -> tuple[str, str]:
         """Return the texts that a chat template writes before and behind an item."""

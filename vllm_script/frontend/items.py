@@ -21,6 +21,7 @@ from vllm.multimodal.inputs import (
     MultiModalSharedField,
 )
 
+from ..layout import Layout
 from ..plan import Plan, identifier, image_key
 from ..vllm_types import Items
 
@@ -57,6 +58,10 @@ class Carried:
 
     dummies: bool = False
     """Whether the items are those that vLLM profiles memory with."""
+
+    layouts: dict[str, Layout] = field(default_factory=dict)
+    """Layouts of the items that were processed, by identifier: of a video it is not known before.
+    The steps fill it in."""
 
 
 def take_carried(kwargs: Mapping[str, Any]) -> tuple[Carried, dict[str, Any]]:

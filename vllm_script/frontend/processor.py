@@ -23,7 +23,7 @@ from ..config import DEFAULT_CACHE_GB, ScriptConfig
 from ..family import Family
 from ..layout import Layout
 from ..plan import Plan, image_key
-from ..vllm_types import Items
+from ..vllm_types import Items, PlaceholderRange
 from ..wire import (
     PackedItem,
     field_configs,
@@ -113,7 +113,8 @@ class PruningProcessor(BaseMultiModalProcessor):
         caching = request.settings.cache_gb != 0
         planned = {m: planned_items(plans[m], hashes[m], items[m], caching=caching) for m in items}
         hashes |= {m: [item.identifier for item in planned[m]] for m in items}
-        carrying = {**kwargs, CARRIED_KEY: Carried(planned, hashes, limits, not request.counted)}
+        carried = Carried(planned, hashes, limits, not request.counted)
+        carrying = {**kwargs, CARRIED_KEY: carried}
         processed = super().apply(replace(inputs, hf_processor_mm_kwargs=carrying), timing_ctx)
         for modality in items:
             sent = processed["mm_kwargs"].get(modality, ())
@@ -125,8 +126,14 @@ class PruningProcessor(BaseMultiModalProcessor):
                 layout_of = partial(self._image_layout, own, kwargs=kwargs)
                 source = request.query_source
                 self.counter.count(own, planned[modality], spans, layout_of, source)
-        if request.watcher is not None and "image" in items:
-            self._show(request, plans["image"], items["image"], kwargs)
+        if request.watcher is not None:
+            for modality, own in items.items():
+                layouts = [
+                    self._image_layout(own, index, kwargs) or carried.layouts.get(item.identifier)
+                    for index, item in enumerate(planned[modality])
+                ]
+                spans = processed["mm_placeholders"][modality]
+                self._show(request, own, plans[modality], layouts, spans)
         return processed
 
     def _get_mm_hashes(self, inputs: ProcessorInputs) -> Any:
@@ -156,9 +163,7 @@ class PruningProcessor(BaseMultiModalProcessor):
             if carried.dummies and modality in carried.items:
                 batch.update(mark_dummies(len(items), modality))
             if modality in pruned:
-                own = carried.items[modality]
-                limit = carried.limits[modality]
-                batch.update(self._process(items, own, limit, stock_kwargs))
+                batch.update(self._process(items, carried, stock_kwargs))
             else:
                 others = MultiModalDataItems({modality: items})
                 batch.update(super()._apply_hf_processor_main(others, stock_kwargs))
@@ -254,8 +259,7 @@ class PruningProcessor(BaseMultiModalProcessor):
     def _process(
         self,
         items: Items,
-        planned: Sequence[PlannedItem],
-        limit: float,
+        carried: Carried,
         stock_kwargs: Mapping[str, object],
     ) -> BatchFeature:
         """Process items one by one, with their plans.
@@ -264,11 +268,11 @@ class PruningProcessor(BaseMultiModalProcessor):
         is cached of one depend on the others.
         """
         sent = []
-        for index, item in enumerate(planned):
+        for index, item in enumerate(carried.items[items.modality]):
             kwargs = self._kwargs_of(items, index, stock_kwargs)
             pixels = self._pixels(items.modality, items[index], item.cache_key, kwargs)
             layout = self._image_layout(items, index, stock_kwargs)
-            packed = self._packed(item, layout, limit, pixels)
+            packed = self._packed(item, layout, carried, pixels)
             sent.append({**pixels, **pack(packed, items.modality)})
         configs_of = super()._get_mm_fields_config
         return put_together(sent, lambda batch: configs_of(batch, stock_kwargs))
@@ -301,23 +305,24 @@ class PruningProcessor(BaseMultiModalProcessor):
         return fields
 
     def _packed(
-        self, item: PlannedItem, layout: Layout | None, limit: float, pixels: PixelFields
+        self, item: PlannedItem, layout: Layout | None, carried: Carried, pixels: PixelFields
     ) -> PackedItem | None:
         """What the worker is to do with one item; None to leave it whole.
 
         Args:
             layout: None of a video, whose layout is known from its pixels alone.
-            limit: the most visual tokens that it may have before pruning.
+            carried: of the request; it is told the layout.
         """
         if item.plan is None:
             return None
         key = item.cache_key
         if layout is None:
             layout = self.family.item_layout(self.info.get_hf_config(), "video", pixels)
-            check_item("a video", layout.num_placeholders, limit)
+            check_item("a video", layout.num_placeholders, carried.limits["video"])
             # Frames may be taken by what the file says of its speed, which is not in its shape.
             key = key and image_key(key.hex(), layout.num_frames, layout.num_placeholders)
         self.counter.remember(item, layout)
+        carried.layouts[item.identifier] = layout
         kept, total = item.plan.num_kept(*layout.counts), layout.num_placeholders
         return None if kept is None else PackedItem(item.plan, kept, total, key)
 
@@ -367,15 +372,19 @@ class PruningProcessor(BaseMultiModalProcessor):
     def _show(
         self,
         request: ScriptRequest,
+        items: Items,
         plans: Sequence[Plan | None],
-        images: Items,
-        kwargs: Mapping[str, object],
+        layouts: Sequence[Layout | None],
+        spans: Sequence[PlaceholderRange],
     ) -> None:
-        """Show the request's watcher what is done to each image."""
+        """Show the request's watcher what is done to each item of one modality."""
         assert request.watcher is not None, "called where somebody watches"
-        queries = request.queries_of("image", len(plans))
-        for index, (plan, questions) in enumerate(zip(plans, queries, strict=True)):
-            layout = self._image_layout(images, index, kwargs)
+        queries = request.queries_of(items.modality, len(plans))
+        shown = zip(plans, layouts, queries, spans, strict=True)
+        for index, (plan, layout, questions, span) in enumerate(shown):
+            if plan and layout and plan.num_kept(*layout.counts) is None:
+                plan = None  # a video that has no more tokens than the budget
             reads = plan is not None and len(plan.query) > 0
             read, source = (questions, request.query_source) if reads else ((), "none")
-            request.watcher.see(images.get(index), layout, plan, read, source)
+            content, num_tokens = items.get(index), span.get_num_embeds()
+            request.watcher.see(items.modality, content, layout, plan, read, source, num_tokens)

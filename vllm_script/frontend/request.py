@@ -27,27 +27,32 @@ of one of our own routes, in `mm_processor_kwargs` the client's value (offline),
 
 
 class ItemWatcher(Protocol):
-    """Somebody who wants to see what is done to a request's images; explain/ has one."""
+    """Somebody who wants to see what is done to a request's items; explain/ has one."""
 
     def mark(self, plan: Plan | None) -> Plan | None:
         """Return the plan to carry out instead, so that its selection can be found again."""
 
     def see(
         self,
-        picture: Any,
+        modality: str,
+        content: Any,
         layout: Layout | None,
         plan: Plan | None,
         questions: Sequence[str],
         source: str,
+        num_tokens: int,
     ) -> None:
-        """Take note of an image, in prompt order.
+        """Take note of an item, in prompt order among those of its modality.
 
         Args:
-            picture: the decoded image; None of one that came as its uuid alone.
-            layout: None where the image's size is not known.
+            modality: `image` or `video`.
+            content: the decoded image, or frames as vLLM has them; None of what came as its uuid
+                alone.
+            layout: None where the image's size is not known, and of a video that is left whole.
             plan: how it is pruned; None where it is left whole.
             questions: what its selection is conditioned on; none where it is on nothing.
             source: where these came from: `conversation`, `request`, `none`.
+            num_tokens: of the prompt, that the item has after pruning.
         """
 
 
@@ -73,7 +78,7 @@ class ScriptRequest:
     than both this and what it profiles."""
 
     watcher: ItemWatcher | None = None
-    """Who is shown what is done to its images; None where nobody asked to see it."""
+    """Who is shown what is done to its items; None where nobody asked to see it."""
 
     @property
     def settings(self) -> ScriptConfig:

@@ -62,8 +62,3 @@ def test_heads_that_draft_are_refused_but_where_they_are_tested(mrope_checkpoint
 )
 def test_what_no_family_allows(family_checkpoint, family, changes, words):
     refuse(family_checkpoint(family), changes, words)
-
-
-def test_explain_without_images(family_checkpoint):
-    explain = {"additional_config": {"script": {"explain": True}}}
-    refuse(family_checkpoint("llava-next-video"), explain, "takes videos alone")

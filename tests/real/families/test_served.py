@@ -10,7 +10,7 @@ import openai
 import pytest
 from PIL import Image
 
-from vllm_script.explain.drawing import PANEL_WIDTH
+from vllm_script.explain.film import FRAME_WIDTH
 from vllm_script.server.launch import VllmServer
 
 pytestmark = pytest.mark.slow
@@ -101,9 +101,8 @@ def stock(folder, conversations):
 
 
 @pytest.fixture(scope="module")
-def server(folder, stock, items):
-    flags = ["--plugin", "script", "--keep-ratio", "0.3"]
-    flags += ["--script-explain"] if image in items else []
+def server(folder, stock):
+    flags = ["--plugin", "script", "--keep-ratio", "0.3", "--script-explain"]
     with VllmServer(folder, *FLAGS, *flags, env={"TRITON_INTERPRET": "0"}) as server:
         yield server
 
@@ -149,15 +148,29 @@ def test_videos_are_in_the_metrics(server, items):
 
 
 def test_explain(server, items):
-    if image not in items:
-        pytest.skip("explain shows images, and vLLM takes videos alone for this model")
-    body = {"model": "tiny", "messages": [user(image(20), TEXT)]}
+    body = {"model": "tiny", "messages": [user(*(item(20) for item in items), TEXT)]}
     reply = httpx.post(f"{server.url}/script/explain", json=body, timeout=300)
     assert reply.status_code == 200, reply.text
-    (shown,) = reply.json()["images"]
-    assert shown["kept"] == len(shown["kept_patches"]) < shown["visual_tokens"]
-    drawn = Image.open(io.BytesIO(base64.b64decode(shown["png"])))
-    assert drawn.width > 2 * PANEL_WIDTH
+    answer = reply.json()
+    found = answer["images"] + answer["videos"]
+    assert len(found) == len(items)
+    for shown in found:
+        assert shown["kept"] == len(shown["kept_patches"]) < shown["visual_tokens"]
+        num_patches = sum(len(view["boxes"]) for view in shown["views"])
+        num_patches *= shown.get("num_frames", 1)
+        assert max(shown["kept_patches"]) < num_patches == len(shown["patch_relevance"])
+        assert decoded(shown["png"]).width > FRAME_WIDTH
+    if video in items:
+        (shown,) = answer["videos"]
+        assert decoded(shown["webp"]).n_frames == shown["num_frames"] == len(shown["frames"])
+        whole = body | {"script": {"keep_ratio": 1.0}}
+        reply = httpx.post(f"{server.url}/script/explain", json=whole, timeout=300)
+        (shown,) = reply.json()["videos"]
+        assert shown["left_whole"] and shown["kept"] == shown["visual_tokens"]
+
+
+def decoded(data):
+    return Image.open(io.BytesIO(base64.b64decode(data)))
 
 
 def test_another_question_shares_nothing_of_the_item(server, items):

@@ -238,3 +238,20 @@ def test_not_asked_for_there_are_no_routes(uncached_server):
     body = {"model": "tiny", "messages": [turn(said("What?"))]}
     assert post(uncached_server, "/script/explain", body).status_code == 404
     assert httpx.get(f"{uncached_server.url}/script/stats").status_code == 404
+    for path in ("/script", "/script/page.js"):
+        assert httpx.get(uncached_server.url.removesuffix("/v1") + path).status_code == 404
+
+
+def test_routes(stock_server, uncached_server, pruning_server):
+    """Those of stock vLLM, and where explain is asked for its own two beside the page's."""
+
+    def paths(server):
+        return httpx.get(server.url.removesuffix("/v1") + "/openapi.json").json()["paths"]
+
+    stock = paths(stock_server)
+    assert paths(uncached_server) == stock
+    explaining = paths(pruning_server)
+    assert explaining.keys() - stock.keys() == {"/v1/script/explain", "/v1/script/stats"}
+    assert {path: explaining[path] for path in stock} == stock
+    page = httpx.get(pruning_server.url.removesuffix("/v1") + "/script")
+    assert page.status_code == 200 and "What is kept of your picture?" in page.text

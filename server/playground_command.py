@@ -1,0 +1,60 @@
+"""`vllm-script playground`: see pruning on your own picture, in a browser.
+
+    vllm-script playground
+
+It starts `vllm serve MODEL --script-explain` on this machine, opens the page in the browser, and
+stops the server when you press Ctrl-C. Flags after `--` go to the server.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import webbrowser
+
+from .aliases import SCRIPT_DEMO, check_known
+from .launch import VllmServer, show_waiting
+
+PATIENCE = 3600
+"""Seconds to wait for the server: a large model may have to be fetched first."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what this command is given to its parser."""
+    add = parser.add_argument
+    add("--model", default=SCRIPT_DEMO, help=f"model to load (default {SCRIPT_DEMO})")
+    add("--port", type=int, help="port to serve at (default: one that is free)")
+    add("--no-open", action="store_true", help="print the address, and open no browser")
+    add("server_flags", nargs="*", metavar="FLAG", help="of vllm serve, after --")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve until Ctrl-C.
+
+    Raises:
+        RuntimeError: the server does not start, or ends by itself.
+    """
+    check_known(args.model)
+    env = {"VLLM_CPU_KVCACHE_SPACE": os.environ.get("VLLM_CPU_KVCACHE_SPACE", "2")}  # GiB
+    flags = ["--script-explain", "--enforce-eager", "--enable-prompt-tokens-details"]
+    flags += args.server_flags
+    try:
+        with VllmServer(
+            args.model,
+            *flags,
+            env=env,
+            start_timeout=PATIENCE,
+            progress=show_waiting(args.model),
+            port=args.port,
+        ) as server:
+            if sys.stderr.isatty():
+                print(file=sys.stderr)
+            address = server.url.removesuffix("/v1") + "/script"
+            print(f"the playground is at {address}; Ctrl-C stops it", flush=True)
+            if not args.no_open:
+                webbrowser.open(address)
+            server.wait()
+    except KeyboardInterrupt:
+        print()
+    return 0
