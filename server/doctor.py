@@ -96,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
         elif unfamiliar := model.unfamiliar():
             for name in ("relative", "layout", "positions", "tower"):
                 report.note(name, getattr(unfamiliar, name))
-            report.skip("what next", "Add a family, in the README.md of vllm_script/")
+            report.skip("what next", "Add a family, in vllm_script/families/README.md")
     return report.close()
 
 

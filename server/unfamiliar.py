@@ -1,7 +1,7 @@
 """What a family would have to know of a model of no family, for `vllm-script doctor MODEL`.
 
 Everything here is asked of stock vLLM: its class of the model, and what its processor makes of one
-picture. "Add a family" in vllm_script's README.md says what to do with the answers.
+picture. README.md of vllm_script/families/ says what to do with the answers.
 """
 
 from __future__ import annotations

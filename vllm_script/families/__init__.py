@@ -4,7 +4,7 @@ A family is one file here, which both processes import: what it knows of the mod
 subclass of `vllm_script.family.Family`), the processor of the API process, and the model of the
 engine process, registered under the stock architecture's name with `Script` before it. Models of
 one line share a file, so a vLLM in which one of them cannot be imported refuses the others too.
-README.md beside plugin.py tells how to add a family.
+README.md here tells how to add one.
 """
 
 from __future__ import annotations

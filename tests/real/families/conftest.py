@@ -325,7 +325,7 @@ def _padded(images):
 
 
 def _as_images(inputs, prompt, image_token_id):
-    """What is different where tiles of all items are one tensor, and frames of videos are images."""
+    """What is different where tiles are one tensor with all others, and frames images."""
     items = [
         (span, {name: element.data for name, element in item.items()})
         for modality, spans in prompt["mm_placeholders"].items()
