@@ -18,6 +18,9 @@ from vllm_script.patches import supported
 
 REPORTED = "doctor reports what one of its checks raises, whatever it is"
 NEEDS_NO_PROBE = {
+    "vllm.model_executor.model_loader.utils:get_model_cls": REPORTED,
+    "vllm.model_executor.models:ModelRegistry": REPORTED,
+    "vllm.model_executor.models:supports_mrope": REPORTED,
     "vllm.platforms:current_platform": REPORTED,
     "vllm.plugins:load_general_plugins": REPORTED,
 }

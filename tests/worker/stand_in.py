@@ -170,7 +170,9 @@ def qwen(deepstack, modality, *grids):
 
 def llava_next(relevance):
     """Images of five tiles, or three, of 16 patches each."""
-    vision = SimpleNamespace(image_size=56, patch_size=14, hidden_size=WIDTH)
+    vision = SimpleNamespace(
+        model_type="clip_vision_model", image_size=56, patch_size=14, hidden_size=WIDTH
+    )
     config = hf_config(
         relevance,
         vision_config=vision,
