@@ -22,6 +22,9 @@ ELSEWHERE = {"llava-next", "llava-1.5"}
 FAMILIES = [name for name in WRITERS if name not in ELSEWHERE]
 SAME_WEIGHTS = {"internvl-chat": "internvl", "internvl3.5-chat": "internvl3.5"}
 """Families without code in transformers, and the one there with the same weights and tokens."""
+STATES = {"qwen3.5", "qwen3.5-moe"}
+"""Families with states, which vLLM keeps at the ends of blocks: it puts a block of a prompt, 32 tokens,
+into a step or none, and beside it there is to be room for what four others generate."""
 THOROUGH = "qwen2.5-vl"
 """`make test` runs all tests for this one; those for the others are slow, but for a smoke."""
 SMOKE = "test_answers_are_those_of_transformers"
@@ -188,8 +191,9 @@ def started(family, folder, **settings):
     """vLLM's `LLM` of a checkpoint in this process, with little of everything."""
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     from vllm import LLM
+    from vllm.platforms.cpu import CpuPlatform
 
-    if family.startswith("qwen3.5"):
+    if family in STATES:
         from .gated_delta_net import compute_in_float32
 
         compute_in_float32()
@@ -201,7 +205,7 @@ def started(family, folder, **settings):
         dtype="float32",
         block_size=32,
         max_model_len=1024,
-        max_num_batched_tokens=32,
+        max_num_batched_tokens=32 if family not in STATES else 36,
         max_num_seqs=4,
         num_gpu_blocks_override=64,
         limit_mm_per_prompt={"image": 4, "video": 2},
@@ -209,6 +213,9 @@ def started(family, folder, **settings):
         **settings,
     )
     del os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"]
+    # vLLM's search for kernels to replace fails at numba, which drafting by n-grams imports. It has
+    # replaced them now, and the next engine in this process need not.
+    CpuPlatform.register_triton_kernel_overrides = classmethod(lambda cls: None)
     return llm
 
 
