@@ -160,8 +160,8 @@ def _config_of_qwen3_5(config: Any, folder: Path, sizes: parts.Sizes, **text: An
     """Write the tokenizer, and return a Qwen3.5's configuration, dense or MoE.
 
     Every second layer of the language model attends; a quarter of each of its heads is rotated. The
-    others have a state, no larger than keys and values of 32 tokens, and heads of 64, which vLLM has
-    kernels for on CPUs.
+    others have a state, no larger than keys and values of 32 tokens, and heads of 64, as vLLM's
+    kernels for CPUs can take.
 
     Args:
         config: class of the configuration.

@@ -23,8 +23,8 @@ FAMILIES = [name for name in WRITERS if name not in ELSEWHERE]
 SAME_WEIGHTS = {"internvl-chat": "internvl", "internvl3.5-chat": "internvl3.5"}
 """Families without code in transformers, and the one there with the same weights and tokens."""
 STATES = {"qwen3.5", "qwen3.5-moe"}
-"""Families with states, which vLLM keeps at the ends of blocks: it puts a block of a prompt, 32 tokens,
-into a step or none, and beside it there is to be room for what four others generate."""
+"""Families with states, which vLLM keeps at the ends of blocks. It puts a whole block of a prompt,
+32 tokens, into a step or none, and what others generate in this step has to have room beside it."""
 THOROUGH = "qwen2.5-vl"
 """`make test` runs all tests for this one; those for the others are slow, but for a smoke."""
 SMOKE = "test_answers_are_those_of_transformers"

@@ -1,8 +1,8 @@
 """Gated delta nets on CPUs in float32, which vLLM computes in bfloat16 alone there.
 
 So answers can be compared with those of transformers to the same tolerance as other families'.
-What vLLM knows of requests, chunks and places of states is left to it; the arithmetic of a sequence is
-transformers' own, and the convolution vLLM's in PyTorch.
+What vLLM knows of requests, chunks and places of states is left to it; the arithmetic of a
+sequence is transformers' own, and the convolution vLLM's in PyTorch.
 """
 
 from unittest import mock
