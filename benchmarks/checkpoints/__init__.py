@@ -93,7 +93,7 @@ SIZES = {family: {"tiny": TINY, "cpu-20m": CPU_20M} for family in WRITERS} | {
     "gemma3": {"tiny": replace(TINY, tile=168), "cpu-20m": replace(CPU_20M, tile=448)},
     # Internvl in another format, or with a language model of the same sizes: no other timings.
     **dict.fromkeys(("internvl-chat", "internvl3.5", "internvl3.5-chat"), {"tiny": TINY}),
-    # vLLM on CPUs, where timings are made, has no linear attention with heads this small.
+    # vLLM on CPUs, where timings are made, has linear attention in bfloat16 alone.
     **dict.fromkeys(("qwen3.5", "qwen3.5-moe"), {"tiny": TINY}),
 }
 """Family -> name -> sizes. Those with a tile of 336 have LLaVA-NeXT's real geometry: a 672x672

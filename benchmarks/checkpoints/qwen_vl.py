@@ -148,22 +148,11 @@ def write_qwen3_5_moe(folder: Path, seed: int, sizes: parts.Sizes) -> None:
 
 
 def _write_qwen3_5(folder: Path, model: Any, sizes: parts.Sizes) -> None:
-    """Write a Qwen3.5 whose states last longer than an image has tokens, with a head that drafts.
-
-    The head, which transformers leaves out, is a layer as the second one, and random but for that.
-    """
+    """Write a Qwen3.5 whose states last longer than an image has tokens."""
     for name, weight in model.named_parameters():
         if name.endswith(".dt_bias"):
             weight.data.fill_(-6.0)
-    weights, like = model.state_dict(), "model.language_model.layers.1."
-    drafting = {n.replace(like, "mtp.layers.0."): w for n, w in weights.items() if like in n}
-    width = sizes.language.width
-    drafting["mtp.fc.weight"] = torch.randn(width, 2 * width) * (2 * width) ** -0.5
-    for name in ("norm", "pre_fc_norm_embedding", "pre_fc_norm_hidden"):
-        drafting[f"mtp.{name}.weight"] = torch.zeros(width)
-    parts.write_config(folder, model)
-    parts.write_json(folder / "generation_config.json", {})
-    parts.save_weights(folder, weights | {name: w.clone() for name, w in drafting.items()})
+    parts.save_model(folder, model)
     _write_processors(folder, "Qwen3VLProcessor", 16, sizes, videos="Qwen3VLVideoProcessor")
 
 
@@ -171,7 +160,8 @@ def _config_of_qwen3_5(config: Any, folder: Path, sizes: parts.Sizes, **text: An
     """Write the tokenizer, and return a Qwen3.5's configuration, dense or MoE.
 
     Every second layer of the language model attends; a quarter of each of its heads is rotated. The
-    others have a state, which is no larger than the keys and values of 32 tokens.
+    others have a state, no larger than keys and values of 32 tokens, and heads of 64, as vLLM's
+    kernels for CPUs can take.
 
     Args:
         config: class of the configuration.
@@ -182,17 +172,14 @@ def _config_of_qwen3_5(config: Any, folder: Path, sizes: parts.Sizes, **text: An
     text |= {
         "num_hidden_layers": layers,
         "layer_types": [("linear", "full")[index % 2] + "_attention" for index in range(layers)],
-        "head_dim": 4 * sizes.half_head,
-        "linear_key_head_dim": 32,
-        "linear_value_head_dim": 32,
-        "linear_num_key_heads": heads,
-        "linear_num_value_heads": 2 * heads,
+        "head_dim": 256,
+        "linear_key_head_dim": 64,
+        "linear_value_head_dim": 64,
+        "linear_num_key_heads": heads // 2,
+        "linear_num_value_heads": heads,
         "mamba_ssm_dtype": "float32",
-        "mtp_num_hidden_layers": 1,
     }
-    other = sizes.half_head // 8
-    section = [sizes.half_head // 2 - 2 * other, other, other]
-    rotated: dict[str, Any] = {"partial_rotary_factor": 0.25, "mrope_section": section}
+    rotated: dict[str, Any] = {"partial_rotary_factor": 0.25, "mrope_section": [11, 11, 10]}
     return _config(config, folder, sizes, vision, text, mrope_interleaved=True, **rotated)
 
 

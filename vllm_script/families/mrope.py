@@ -75,8 +75,6 @@ class MRopeFamily(Family):
     """A family whose items are grids of visual tokens with coordinates in time, height, width."""
 
     modalities = ("image", "video")
-    drafts_from_rows: tuple[str, ...] = ()
-    """Methods of speculative decoding that get an image's rows, with which the family is tested."""
 
     def check(self, engine_args: EngineArgs, hf_config: Any) -> None:
         """Raise ValueError for ways of running that would lose the rows' positions."""
@@ -86,12 +84,11 @@ class MRopeFamily(Family):
                 "first stage would know the positions; use --tensor-parallel-size"
             )
         drafts = drafting_method(engine_args)
-        if drafts not in (None, *DRAFTS_FROM_TEXT, *self.drafts_from_rows):
-            allowed = ", ".join((*DRAFTS_FROM_TEXT, *self.drafts_from_rows))
+        if drafts not in (None, *DRAFTS_FROM_TEXT):
             raise ValueError(
                 f"the script plugin cannot prune this model with speculative decoding by {drafts}, "
                 "which may read rows and positions on its own; give --speculative-config another "
-                f"method ({allowed}), or remove it"
+                f"method ({', '.join(DRAFTS_FROM_TEXT)}), or remove it"
             )
         if engine_args.enable_prompt_embeds:
             raise ValueError(

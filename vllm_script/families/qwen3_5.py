@@ -30,8 +30,6 @@ from .qwen_vl import PrunedQwen3, Qwen3Family, QwenInfo
 class Qwen3_5Family(Qwen3Family):
     """Qwen3.5, whether its language model is dense or a mixture of experts."""
 
-    drafts_from_rows = ("mtp", "qwen3_5_mtp")
-
     def check(self, engine_args: EngineArgs, hf_config: Any) -> None:
         """Raise ValueError for what `MRopeFamily` refuses, and for a tower unlike Qwen3.5's."""
         super().check(engine_args, hf_config)
@@ -43,15 +41,6 @@ class Qwen3_5Family(Qwen3Family):
 
     def feature_width(self, hf_config: Any) -> int:
         return int(hf_config.text_config.hidden_size)
-
-
-class PrunedQwen3_5(PrunedQwen3):
-    """A pruned Qwen3.5, from whose rows its own head may draft."""
-
-    def __init__(self, *, vllm_config: Any, prefix: str = "") -> None:
-        super().__init__(vllm_config=vllm_config, prefix=prefix)
-        # Model runner V1 looks for this where it does not know the name of a class.
-        self.config.image_token_index = self.config.image_token_id
 
 
 class ScriptQwen3_5Info(QwenInfo, Qwen3_5ProcessingInfo):
@@ -67,7 +56,7 @@ class ScriptQwen3_5Processor(MRopeProcessor, Qwen3VLMultiModalProcessor):
     info=ScriptQwen3_5Info,
     dummy_inputs=Qwen3VLDummyInputsBuilder,
 )
-class ScriptQwen3_5ForConditionalGeneration(PrunedQwen3_5, Qwen3_5ForConditionalGeneration):
+class ScriptQwen3_5ForConditionalGeneration(PrunedQwen3, Qwen3_5ForConditionalGeneration):
     family = ScriptQwen3_5Processor.family
 
 
@@ -80,5 +69,5 @@ class ScriptQwen3_5MoeInfo(QwenInfo, Qwen3_5MoeProcessingInfo):
     info=ScriptQwen3_5MoeInfo,
     dummy_inputs=Qwen3VLDummyInputsBuilder,
 )
-class ScriptQwen3_5MoeForConditionalGeneration(PrunedQwen3_5, Qwen3_5MoeForConditionalGeneration):
+class ScriptQwen3_5MoeForConditionalGeneration(PrunedQwen3, Qwen3_5MoeForConditionalGeneration):
     family = ScriptQwen3_5Processor.family

@@ -42,7 +42,7 @@ PROBES = members(
                 *("worker_extension_cls", "enable_tower_connector_lora", "mm_encoder_only"),
                 *("ec_transfer_config", "ec_manager_config", "video_pruning_rate"),
                 *("pipeline_parallel_size", "speculative_config", "enable_prompt_embeds"),
-                "logprobs_mode",
+                *("spec_method", "spec_model", "spec_tokens", "logprobs_mode"),
                 *("kv_transfer_config", "kv_offloading_size", "kv_offloading_backend"),
                 *("mm_encoder_attn_dtype", "mm_encoder_fp8_scale_path"),
             ),

@@ -5,8 +5,7 @@ keep its own. vLLM has a mechanism for this in its own pruning of videos: rows c
 extra channels, and the model's `recompute_mrope_positions` takes them off. It is used where the
 worker's `MultiModalConfig` says that pruning is enabled, which is only with --video-pruning-rate.
 Model runner V2, and V1 on CUDA, ask after the model is built; V1 on the CPU never asks, so the step
-that gathers the rows is made to. For a model that drafts V1 gathers them once more, from one token
-further on, and would fill in positions as if it had not; there channels are taken off alone.
+that gathers the rows is made to.
 
 V2 has the positions on the GPU, and takes a number with them: how far behind its place a token is
 that is generated later. What is pruned has text behind it, whose positions were right before, so
@@ -32,7 +31,7 @@ from .wrapping import wrap
 _V1: Probes = members(
     "vllm.v1.worker.gpu_model_runner:GPUModelRunner",
     {"_gather_mm_embeddings": ("scheduler_output", "shift_computed_tokens"), "get_model": ()},
-) | {"vllm.multimodal.utils:copy_mm_embedding_modality": ("src", "dst")}
+)
 _V2: Probes = {
     "vllm.v1.worker.gpu.model_states.mm_pruning:maybe_create_mm_pruner": EXISTS,
     "vllm.v1.worker.gpu.mm.rope:RopeState.update_prefill_positions": (
@@ -64,30 +63,16 @@ def ask_for_position_channels(vllm_config: Any) -> None:
 
         wrap(RopeState, "update_prefill_positions", _keeps_deltas)
         return
-    from vllm.multimodal.utils import copy_mm_embedding_modality
     from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 
     def wrapper(original: Callable[..., Any]) -> Callable[..., Any]:
-        def _gather_mm_embeddings(
-            self: Any, scheduler_output: Any, shift_computed_tokens: int = 0
-        ) -> Any:
-            """The step's rows without channels, and their mask; positions are those of the target.
-
-            What drafts gets the tokens from one place further on, and positions as they are.
-            """
+        def _gather_mm_embeddings(self: Any, *args: Any, **kwargs: Any) -> Any:
             config, model = self.model_config.multimodal_config, self.get_model()
-            prunes = (
+            self.is_multimodal_pruning_enabled = (
                 getattr(model, "supports_multimodal_pruning", False)
                 and config.is_multimodal_pruning_enabled()
             )
-            drafts = prunes and shift_computed_tokens > 0
-            self.is_multimodal_pruning_enabled = prunes and not drafts
-            rows, mask = original(self, scheduler_output, shift_computed_tokens)
-            self.is_multimodal_pruning_enabled = prunes
-            if drafts:
-                width = self.inputs_embeds_size
-                rows = [copy_mm_embedding_modality(row, row[:, :width]) for row in rows]
-            return rows, mask
+            return original(self, *args, **kwargs)
 
         return _gather_mm_embeddings
 

@@ -26,6 +26,9 @@ SAME_WEIGHTS = {"internvl-chat": "internvl", "internvl3.5-chat": "internvl3.5"}
 TILES_ARE_IMAGES = ("internvl", "glm", "gemma3")
 """How the names of families begin to which transformers gives tiles of all items in one tensor, or
 frames of videos as images."""
+STATES = {"qwen3.5", "qwen3.5-moe"}
+"""Families with states, which vLLM keeps at the ends of blocks. It puts a whole block of a prompt,
+32 tokens, into a step or none, and what others generate in this step has to have room beside it."""
 THOROUGH = "qwen2.5-vl"
 """`make test` runs all tests for this one; those for the others are slow, but for a smoke."""
 SMOKE = "test_answers_are_those_of_transformers"
@@ -196,12 +199,13 @@ def started(family, folder, **settings):
     """
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     from vllm import LLM
+    from vllm.platforms.cpu import CpuPlatform
 
-    if family.startswith("qwen3.5"):
+    if family in STATES:
         from .gated_delta_net import compute_in_float32
 
         compute_in_float32()
-    settings = {"max_num_batched_tokens": 32} | settings
+    settings = {"max_num_batched_tokens": 36 if family in STATES else 32} | settings
     llm = LLM(
         str(folder),
         trust_remote_code=family.endswith("-chat"),  # for its configuration
@@ -217,6 +221,9 @@ def started(family, folder, **settings):
         **settings,
     )
     del os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"]
+    # vLLM's search for kernels to replace fails at numba, which drafting by n-grams imports. It has
+    # replaced them now, and the next engine in this process need not.
+    CpuPlatform.register_triton_kernel_overrides = classmethod(lambda cls: None)
     return llm
 
 

@@ -1,8 +1,8 @@
 """Gated delta nets on CPUs in float32, which vLLM computes in bfloat16 alone there.
 
 So answers can be compared with those of transformers to the same tolerance as other families'.
-What vLLM knows of requests, chunks, accepted drafts and places of states is left to it; only the
-arithmetic of a sequence is transformers' own, and the convolution vLLM's in PyTorch.
+What vLLM knows of requests, chunks and places of states is left to it; the arithmetic of a
+sequence is transformers' own, and the convolution vLLM's in PyTorch.
 """
 
 from unittest import mock
@@ -31,16 +31,11 @@ def _core(
     if context.attn_metadata is None:
         return
     metadata = context.attn_metadata[layer.prefix]
-    width, length = layer.conv1d.weight.size(-1), gdn_attention._conv_buffer_view(layer).size(-1)
-    arguments = layer, metadata, mixed_qkv, b, a, core_attn_out
     with (
         mock.patch.multiple(gdn_attention.ops, **_OPERATORS),
-        mock.patch.multiple(torch.cpu, **dict.fromkeys(_NATIVE, lambda: False)),
+        mock.patch.object(torch.cpu, "_is_avx512_bf16_supported", lambda: False),
     ):
-        if length == width - 1:
-            gdn_attention._cpu_gdn_attention_nonspec(*arguments)
-        else:
-            gdn_attention._cpu_gdn_attention_spec_aware(*arguments, width, length)
+        gdn_attention._cpu_gdn_attention_nonspec(layer, metadata, mixed_qkv, b, a, core_attn_out)
 
 
 def _gating(A_log, a, b, dt_bias):
@@ -80,40 +75,8 @@ def _decode(
     return rows[0][:, None]
 
 
-def _verify(
-    A_log,
-    dt_bias,
-    q,
-    k,
-    v,
-    a,
-    b,
-    initial_state_source,
-    spec_state_indices,
-    num_accepted_tokens,
-    cu_seqlens,
-    **_,
-):
-    """Drafts: the state behind every token has a slot; the last accepted one's is gone on from."""
-    g, beta = _gating(A_log, a, b, dt_bias)
-    rows, bounds = [], cu_seqlens.tolist()
-    for slots, accepted, start, end in zip(
-        spec_state_indices.tolist(), num_accepted_tokens.tolist(), bounds, bounds[1:], strict=False
-    ):
-        state = initial_state_source[slots[accepted - 1]].clone()
-        for slot, place in zip(slots, range(start, end), strict=False):
-            token = [x[place : place + 1][None] for x in (q, k, v)]
-            gates = [x[:, place : place + 1] for x in (g, beta)]
-            own, state = _rule(*token, *gates, state)
-            initial_state_source[slot] = state
-            rows.append(own)
-    return torch.cat(rows)
-
-
 _OPERATORS = {
     "fused_gdn_gating_cpu": _gating,
     "chunk_gated_delta_rule_cpu": _prefill,
     "fused_sigmoid_gating_delta_rule_update_cpu": _decode,
-    "fused_sigmoid_gating_delta_rule_update_spec_cpu": _verify,
 }
-_NATIVE = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")

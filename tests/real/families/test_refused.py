@@ -19,6 +19,7 @@ def refuse(folder, changes, words):
             "speculative decoding by eagle",
         ),
         ({"speculative_config": {"model": "x", "num_speculative_tokens": 2}}, "decoding by x"),
+        ({"speculative_config": {"method": "mtp", "num_speculative_tokens": 1}}, "decoding by mtp"),
         ({"spec_method": "eagle3", "spec_model": "x", "spec_tokens": 2}, "decoding by eagle3"),
         ({"enable_prompt_embeds": True}, "--enable-prompt-embeds"),
     ],
@@ -34,22 +35,11 @@ def test_what_loses_positions(mrope_checkpoints, changes, words):
     [{"method": "ngram"}, {"model": "[ngram]"}, {"method": "ngram", "prompt_lookup_max": 5}],
 )
 def test_drafts_from_text_are_not_refused(mrope_checkpoints, options):
-    """Those from rows are for the families that name them."""
     for folder in mrope_checkpoints:
         options = options | {"num_speculative_tokens": 2}
         settings = {"additional_config": {"script": {}}, "speculative_config": options}
         config = EngineArgs(str(folder), **settings).create_engine_config()
         assert config.speculative_config.method == "ngram"
-
-
-def test_heads_that_draft_are_refused_but_where_they_are_tested(mrope_checkpoints):
-    mtp = {"speculative_config": {"method": "mtp", "num_speculative_tokens": 1}}
-    for folder in mrope_checkpoints:
-        if "Qwen3_5" in (folder / "config.json").read_text():
-            settings = {"additional_config": {"script": {}}} | mtp
-            EngineArgs(str(folder), **settings).create_engine_config()
-        else:
-            refuse(folder, mtp, "speculative decoding by mtp")
 
 
 @pytest.mark.parametrize(

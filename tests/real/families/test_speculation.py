@@ -4,7 +4,6 @@ Drafts that are accepted and drafts that are not have both to happen, or the tes
 """
 
 import pytest
-import torch
 
 from vllm_script.families.mrope import MRopeFamily
 
@@ -12,22 +11,18 @@ from .conftest import Engine, started
 from .test_family import QUESTION, assert_as_transformers, pruned
 
 NGRAM = dict(method="ngram", prompt_lookup_min=1, prompt_lookup_max=3, num_speculative_tokens=3)
-MTP = dict(method="mtp", num_speculative_tokens=2)
 LONG = 60
 """Tokens of an answer, in which a random model begins to repeat itself."""
 
 
-@pytest.fixture(scope="module", params=[NGRAM, MTP], ids=lambda options: options["method"])
-def speculating(request, engine, family_checkpoint):
-    """The family's engine once more, with speculative decoding."""
+@pytest.fixture(scope="module")
+def speculating(engine, family_checkpoint):
+    """The family's engine once more, with speculative decoding by n-grams."""
     if not isinstance(engine.family, MRopeFamily):
-        pytest.skip(
-            "positions of this family are places in the prompt: nothing is special about it"
-        )
-    if request.param is MTP and "mtp" not in engine.family.drafts_from_rows:
-        pytest.skip("this family has no head that drafts")
-    folder = family_checkpoint(engine.name)
-    llm = started(engine.name, folder, speculative_config=dict(request.param))
+        pytest.skip("positions of this family are places in the prompt, for which vLLM has tests")
+    if engine.name.startswith("qwen3.5"):
+        pytest.skip("vLLM's states on CPUs are for drafts of one length, and for no prefix cache")
+    llm = started(engine.name, family_checkpoint(engine.name), speculative_config=NGRAM)
     return Engine(engine.name, llm, engine.kept)
 
 
@@ -65,9 +60,8 @@ def test_answers_are_those_without_it(engine, speculating, drafts, reference):
         (answer,) = speculating.ask(prompt, max_tokens=LONG)
         assert answer.token_ids == expected.token_ids
         assert_as_transformers(engine, reference, prompt, answer, rows)
-    assert sum(proposed for proposed, _ in drafts) > sum(accepted for _, accepted in drafts)
-    if speculating.llm.llm_engine.vllm_config.speculative_config.method == "ngram":
-        assert sum(accepted for _, accepted in drafts) > 0
+    proposed, accepted = map(sum, zip(*drafts, strict=True))
+    assert proposed > accepted > 0
 
 
 def test_requests_at_once_answer_as_alone(engine, speculating, drafts):
@@ -84,28 +78,3 @@ def test_requests_at_once_answer_as_alone(engine, speculating, drafts):
             assert answer.token_ids == expected.token_ids
             assert answer.logprobs == pytest.approx(expected.logprobs, abs=1e-3)
     assert answers[0].cached > 0, "the second time the prefix cache has it"
-
-
-def test_what_drafts_gets_rows_without_channels_and_leaves_positions(speculating, monkeypatch):
-    """It is given the tokens from one place further on."""
-    if speculating.llm.llm_engine.vllm_config.speculative_config.method != "mtp":
-        pytest.skip("this method reads no rows")
-    worker = speculating.llm.llm_engine.model_executor.driver_worker.worker
-    runner, seen = worker.model_runner, []
-    gather = type(runner)._gather_mm_embeddings
-
-    def spy(self, scheduler_output, shift_computed_tokens=0):
-        before = {name: r.mrope_positions.clone() for name, r in self.requests.items()}
-        rows, mask = gather(self, scheduler_output, shift_computed_tokens)
-        if shift_computed_tokens:
-            seen.extend(rows)
-            assert int(mask.sum()) == sum(map(len, rows))
-            for name, request in self.requests.items():
-                assert torch.equal(request.mrope_positions, before[name])
-        return rows, mask
-
-    monkeypatch.setattr(type(runner), "_gather_mm_embeddings", spy)
-    speculating.forget()
-    speculating.ask(speculating.prompt([speculating.picture(53), QUESTION]), max_tokens=2)
-    width = speculating.model.config.text_config.hidden_size
-    assert seen and {row.shape[1] for row in seen} == {width}
