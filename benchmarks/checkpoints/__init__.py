@@ -83,6 +83,8 @@ SIZES = {family: {"tiny": TINY, "cpu-20m": CPU_20M} for family in WRITERS} | {
     "llava-next": LLAVA_NEXT,
     "qwen2.5-vl": QWEN2_5_VL,
     "llava-1.5": {"tiny": TINY_LLAVA},
+    # No timings: they count a prompt's text, of which a pruned image has less (no breaks of rows).
+    "mistral3": {"tiny": TINY},
     # Internvl in another format, or with a language model of the same sizes: no other timings.
     **dict.fromkeys(("internvl-chat", "internvl3.5", "internvl3.5-chat"), {"tiny": TINY}),
 }
