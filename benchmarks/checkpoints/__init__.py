@@ -91,6 +91,8 @@ SIZES = {family: {"tiny": TINY, "cpu-20m": CPU_20M} for family in WRITERS} | {
     "granite-vision": {"tiny": TINY},
     # Every image is one tile: of 36 visual tokens, and of as many as in the published checkpoints.
     "gemma3": {"tiny": replace(TINY, tile=168), "cpu-20m": replace(CPU_20M, tile=448)},
+    # No timings: they count a prompt's text, of which a pruned image has less (no breaks of rows).
+    "mistral3": {"tiny": TINY},
     # Internvl in another format, or with a language model of the same sizes: no other timings.
     **dict.fromkeys(("internvl-chat", "internvl3.5", "internvl3.5-chat"), {"tiny": TINY}),
     # vLLM on CPUs, where timings are made, has linear attention in bfloat16 alone.

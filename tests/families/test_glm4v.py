@@ -70,6 +70,14 @@ def test_a_video_keeps_marks_and_time_stamps_and_of_every_frame_the_same_part(re
     assert frames == [6] * (FRAMES // 2) and whole.count(token) == 15 * (FRAMES // 2)
 
 
+def test_a_video_may_be_all_there_is(renderer):
+    """The marks and time stamps that it brings are the text that its frames stand between."""
+    data = {"video": [film(list(range(FRAMES)))]}
+    result = rendered(renderer, "<|begin_of_video|><|video|><|end_of_video|>", data)
+    (span,) = result["mm_placeholders"]["video"]
+    assert (span.offset, span.length) == (0, len(result["prompt_token_ids"]))
+
+
 def test_frames_that_are_not_those_of_the_metadata_are_refused(renderer):
     """A frame that is named twice has one time stamp, and pixels for two."""
     text = "Look: <|begin_of_video|><|video|><|end_of_video|>?"

@@ -132,7 +132,8 @@ class MRopeProcessor(PruningProcessor):
             spans = processed["mm_placeholders"][modality]
             before, behind = self.family.marks(modality)
             for index, (plan, span) in enumerate(zip(plans[modality], spans, strict=True)):
-                start, end = span.offset, span.offset + span.length + 1
+                runs = span.extract_embeds_range()
+                start, end = runs[0][0], runs[-1][1] + 2
                 if plan is not None and (tokens[start] in around or tokens[end] in around):
                     raise VLLMValidationError(
                         f"{modality} {index} must stand between {before} and {behind}, as the "

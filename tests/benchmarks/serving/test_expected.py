@@ -62,6 +62,8 @@ LARGE_IMAGE, LARGE_VIDEO = Size(192, 128), Size(192, 128, 4)
         # The same of patches of 16 pixels; that many must stay of every frame.
         ("qwen3-vl", LARGE_IMAGE, {1.0: 24, 0.25: 6, 0.01: 2}),
         ("qwen3-vl", LARGE_VIDEO, {1.0: 48, 0.25: 12, 0.01: 4}),
+        ("glm4.1v", IMAGE, {1.0: 24, 0.25: 6, 0.01: 2}),
+        ("glm4.6v", VIDEO, {1.0: 48, 0.25: 12, 0.01: 4}),
         # The base tile and one more, 6 x 6 patches each, with newlines behind the rows of the
         # latter; 3 x 3 of every frame, and one newline.
         ("llava-onevision", Size(84, 84), {1.0: 78, 0.99: 72, 0.25: 20}),
