@@ -5,6 +5,7 @@ prompt, and the tokens that the engine dropped are taken out before the language
 """
 
 import os
+from collections import defaultdict
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -249,13 +250,13 @@ def reference_of(family, family_checkpoint, masks=None):
     @torch.no_grad()
     def logprobs(prompt, answer, kept):
         inputs, stays = _inputs(prompt, list(answer), kept)
-        if family.startswith(("internvl", "gemma3")):
+        if family.startswith(("internvl", "gemma")):
             inputs = _as_images(inputs, prompt, model.config.image_token_id)
-        is_visual = inputs["input_ids"][:, stays] == model.config.image_token_id
 
         def prune(language_model, args, kwargs):
             kwargs = _without(kwargs, stays)
             if masks is not None:
+                is_visual = inputs["input_ids"][:, stays] == model.config.image_token_id
                 config, embeds = language_model.config, kwargs["inputs_embeds"]
                 kwargs["attention_mask"] = masks(config, embeds, is_visual)
             return args, kwargs
@@ -302,12 +303,16 @@ def _as_images(inputs, prompt, image_token_id):
         for modality, spans in prompt["mm_placeholders"].items()
         for span, item in zip(spans, prompt["mm_kwargs"][modality], strict=True)
     ]
-    token_ids, pixels = inputs["input_ids"], []
+    token_ids, tiles = inputs["input_ids"], defaultdict(list)
     for span, item in sorted(items, key=lambda pair: pair[0].offset):
         for first, last in span.extract_embeds_range():
             token_ids[0, first : last + 1] = image_token_id
-        pixels += [item[name].data for name in item if name.startswith("pixel")]
-    return {"input_ids": token_ids, "pixel_values": torch.cat(pixels)}
+        for name in item:
+            if name.startswith("pixel"):  # of Gemma 4 a tile is patches, and the place of each
+                value = item[name].data
+                value = value[None] if value.dim() == 2 else value
+                tiles["image_position_ids" if "position" in name else "pixel_values"].append(value)
+    return {"input_ids": token_ids, **{name: torch.cat(values) for name, values in tiles.items()}}
 
 
 def _batched(values):
@@ -334,11 +339,12 @@ def _without(kwargs, stays):
     masks = kwargs.get("visual_pos_masks")
     if isinstance(kwargs.get("attention_mask"), dict):
         kwargs["attention_mask"] = None  # made anew of what stays: causal, as vLLM's on a CPU
-    for name in ("inputs_embeds", "attention_mask"):
+    for name in ("inputs_embeds", "attention_mask", "per_layer_inputs"):
         if kwargs.get(name) is not None:
             kwargs[name] = kwargs[name][:, stays]
     if kwargs.get("position_ids") is not None:
-        kwargs["position_ids"] = kwargs["position_ids"][..., stays]
+        one_dimensional = kwargs["position_ids"].dim() == 2  # and counted anew of what stays
+        kwargs["position_ids"] = None if one_dimensional else kwargs["position_ids"][..., stays]
     if masks is not None:
         rows = stays[masks[0]]
         kwargs["visual_pos_masks"] = masks[:, stays]
