@@ -20,7 +20,8 @@ class Layout:
     """[N] int64 on CPU: index of each row's patch in tiles x patches, -1 for a newline row."""
 
     num_frames: int = 1
-    """Frames of a video, each with as many patches as the others."""
+    """Frames of a video, or an image and its crops where each has a run of placeholders of its own;
+    each with as many patches as the others."""
 
     even: bool = False
     """Whether every frame must keep the same part, because the prompt has a run for each."""

@@ -135,11 +135,11 @@ def write_granite_vision(folder: Path, seed: int, sizes: parts.Sizes) -> None:
             "model_type": "granite",
             **parts.text_sizes(vocabulary, sizes),
             **ENDS,
-            # Nearer to 1 than published: in so few layers the picture would hardly matter.
+            # Nearer to 1 than published: in so few layers the picture would hardly matter. There is
+            # no logits_scaling, which transformers does not apply in a LLaVA-NeXT.
             "embedding_multiplier": 3.0,
             "residual_multiplier": 0.8,
             "attention_multiplier": 1.5 * (2 * sizes.half_head) ** -0.5,
-            "logits_scaling": 0.5,
         },
         vision_config=_siglip_config(sizes),
         image_token_index=SPECIAL_TOKENS.index("<image>"),

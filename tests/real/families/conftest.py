@@ -5,6 +5,7 @@ prompt, and the tokens that the engine dropped are taken out before the language
 """
 
 import os
+from collections import defaultdict
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -273,11 +274,11 @@ def reference_of(family, family_checkpoint, masks=None):
         inputs, stays = _inputs(prompt, list(answer), kept)
         if family.startswith(TILES_ARE_IMAGES):
             inputs |= _as_images(inputs, prompt, model.config.image_token_id)
-        is_visual = inputs["input_ids"][:, stays] == model.config.image_token_id
 
         def prune(language_model, args, kwargs):
             kwargs = _without(kwargs, stays)
             if masks is not None:
+                is_visual = inputs["input_ids"][:, stays] == model.config.image_token_id
                 config, embeds = language_model.config, kwargs["inputs_embeds"]
                 kwargs["attention_mask"] = masks(config, embeds, is_visual)
             return args, kwargs
@@ -338,17 +339,22 @@ def _as_images(inputs, prompt, image_token_id):
         for modality, spans in prompt["mm_placeholders"].items()
         for span, item in zip(spans, prompt["mm_kwargs"][modality], strict=True)
     ]
-    token_ids, types, pixels, grids = inputs["input_ids"], inputs.get("mm_token_type_ids"), [], []
+    token_ids, types, grids = inputs["input_ids"], inputs.get("mm_token_type_ids"), []
+    tiles = defaultdict(list)
     for span, item in sorted(items, key=lambda pair: pair[0].offset):
         for first, last in span.extract_embeds_range():
             token_ids[0, first : last + 1] = image_token_id
-        pixels += [value for name, value in item.items() if name.startswith("pixel")]
+        placed = any("position" in name for name in item)  # Gemma 4's patches are, tile by tile
         for name, value in item.items():
-            if name.endswith("_grid_thw"):
+            if name.startswith("pixel"):
+                value = value[None] if placed and value.dim() == 2 else value
+                tiles["image_position_ids" if "position" in name else "pixel_values"].append(value)
+            elif name.endswith("_grid_thw"):
                 frames, *size = value.tolist()
                 grids += [[1, *size]] * frames
-    others = [name for name in inputs if name.startswith(("pixel_values_v", "video"))]
-    whole = {name: None for name in others} | {"pixel_values": _normalised(torch.cat(pixels))}
+    others = [name for name in inputs if name.startswith(("pixel_", "video"))]
+    whole = dict.fromkeys(others) | {name: torch.cat(values) for name, values in tiles.items()}
+    whole["pixel_values"] = _normalised(whole["pixel_values"])
     if grids:
         whole |= {"image_grid_thw": torch.tensor(grids), "mm_token_type_ids": types.clamp(max=1)}
     return whole
@@ -378,11 +384,12 @@ def _without(kwargs, stays):
     masks = kwargs.get("visual_pos_masks")
     if isinstance(kwargs.get("attention_mask"), dict):
         kwargs["attention_mask"] = None  # made anew of what stays: causal, as vLLM's on a CPU
-    for name in ("inputs_embeds", "attention_mask"):
+    for name in ("inputs_embeds", "attention_mask", "per_layer_inputs"):
         if kwargs.get(name) is not None:
             kwargs[name] = kwargs[name][:, stays]
     if kwargs.get("position_ids") is not None:
-        kwargs["position_ids"] = kwargs["position_ids"][..., stays]
+        one_dimensional = kwargs["position_ids"].dim() == 2  # and counted anew of what stays
+        kwargs["position_ids"] = None if one_dimensional else kwargs["position_ids"][..., stays]
     if masks is not None:
         rows = stays[masks[0]]
         kwargs["visual_pos_masks"] = masks[:, stays]

@@ -27,16 +27,17 @@ def attention():
 
     def build_with_runs(self, common_prefix_len, common, fast_build=False):
         metadata = build(self, common_prefix_len, common, fast_build)
-        metadata.runs = common.mm_req_doc_ranges
+        # The name that GPU backends have, for Gemma 4 takes it from layers without a window.
+        metadata.mm_prefix_range = common.mm_req_doc_ranges
         return metadata
 
-    def forward(self, layer, query, key, value, kv_cache, metadata, output, *scales):
+    def forward(self, layer, query, key, value, kv_cache, metadata, output, **scales):
         if metadata is None:
             return output
         blocks, _, block, _ = kv_cache.shape
-        if layer.layer_name not in keys_and_values:
-            keys_and_values[layer.layer_name] = torch.zeros(blocks * block, 2, *key.shape[1:])
-        cache, count = keys_and_values[layer.layer_name], metadata.num_actual_tokens
+        if layer not in keys_and_values:
+            keys_and_values[layer] = torch.zeros(blocks * block, 2, *key.shape[1:])
+        cache, count = keys_and_values[layer], metadata.num_actual_tokens
         cache[metadata.slot_mapping[:count]] = torch.stack([key, value], 1)[:count]
         ends = metadata.query_start_loc.tolist()
         for request, (start, end) in enumerate(zip(ends, ends[1:], strict=False)):
@@ -46,7 +47,7 @@ def attention():
             mask = seen <= own
             if self.sliding_window > 0:
                 mask &= seen > own - self.sliding_window
-            for first, last in metadata.runs[request]:
+            for first, last in (metadata.mm_prefix_range or {}).get(request, ()):
                 mask |= (first <= seen) & (seen <= last) & (first <= own) & (own <= last)
             keys, values = cache[slots].permute(1, 2, 0, 3)
             result = scaled_dot_product_attention(
@@ -71,7 +72,7 @@ def engine(attention, request, family_checkpoint):
     with running(
         request.param,
         family_checkpoint(request.param),
-        mm_processor_kwargs=SCAN,
+        mm_processor_kwargs=SCAN if request.param == "gemma3" else None,
         max_num_batched_tokens=256,  # more than an item has, less than the prompt
         disable_chunked_mm_input=True,
     ) as engine:
@@ -80,15 +81,17 @@ def engine(attention, request, family_checkpoint):
 
 def both_directions(config, embeds, is_visual):
     """Transformers' masks of a prompt's tokens [1, tokens]."""
-    from transformers.models.gemma3 import modeling_gemma3 as gemma3
+    from transformers.models.gemma3 import modeling_gemma3
+    from transformers.models.gemma4 import modeling_gemma4
 
-    return gemma3.create_masks_for_vision_model(
+    modeling = {"gemma3_text": modeling_gemma3, "gemma4_text": modeling_gemma4}[config.model_type]
+    return modeling.create_masks_for_vision_model(
         config,
         embeds,
         None,
         None,
         torch.arange(embeds.shape[1])[None],
-        gemma3.get_block_sequence_ids_for_mask(is_visual.long()),
+        modeling.get_block_sequence_ids_for_mask(is_visual.long(), embeds.device),
     )
 
 

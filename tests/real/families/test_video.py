@@ -24,7 +24,7 @@ def grid_of(engine, prompt):
     if "video_grid_thw" in item:
         frames = int(item["video_grid_thw"].data[0])
     else:
-        (frames,) = (len(item[name].data) for name in item if name.startswith("pixel"))
+        (frames,) = {len(item[name].data) for name in item if name.startswith("pixel")}
     return frames, span.get_num_embeds() // frames
 
 
