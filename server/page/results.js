@@ -57,16 +57,25 @@ function showVerdict(turns) {
     : "The answers differ where words are marked."];
   lines.push(`Pruning saves ${count(saved)} of ${count(whole.promptTokens)} tokens in the prompt`
     + ` (${Math.round((100 * saved) / whole.promptTokens)} %).`);
-  if (pruned.firstToken && whole.firstToken) {
-    lines.push(`The first token came ${(whole.firstToken / pruned.firstToken).toFixed(1)} times as soon`
-      + ` (${seconds(pruned.firstToken)}, not ${seconds(whole.firstToken)}).`);
-  }
+  lines.push(...timeLines(pruned, whole));
   const first = turns[0].pruned?.firstToken;
   if (turns.length > 1 && first) {
     lines.push(`The first question took ${seconds(first)} to its first token, this one ${seconds(pruned.firstToken)}.`);
   }
   lines.push(...cacheLines(caches));
   find("verdict").replaceChildren(...lines.map((text) => element("p", { textContent: text })));
+}
+
+/** How much sooner the first token came, where the times show it: a cached prompt costs nothing. */
+function timeLines(pruned, whole) {
+  if (!pruned.firstToken || !whole.firstToken) return [];
+  if ([pruned, whole].some(({ cachedTokens, promptTokens }) => cachedTokens > promptTokens / 2)) {
+    return ["Of a prompt here the server's prefix cache had most from an earlier request,"
+      + " so the times to the first token do not show what pruning saves."];
+  }
+  const ratio = whole.firstToken / pruned.firstToken;
+  const sooner = ratio >= 1.05 ? `${ratio.toFixed(1)} times sooner` : "no sooner";
+  return [`The first token came ${sooner} (${seconds(pruned.firstToken)}, not ${seconds(whole.firstToken)}).`];
 }
 
 /** Hits of the caches up to the first token: they are counted for the whole server. */
