@@ -214,6 +214,7 @@ def test_a_picture_of_ones_own(visit, tmp_path):
     assert fewer == image["visual_tokens"] - image["kept"]
     expect(page.locator("#verdict")).to_contain_text(f"saves {fewer} of")
     expect(page.locator("#verdict")).to_contain_text("Both answers are the same")
+    page.screenshot(path=(FOLDER or tmp_path) / "first.png", full_page=True)
     about = (
         "224×224, 1,008 visual tokens, 111 kept (keep ratio 0.11), mode script, relevance from clip"
     )
