@@ -51,12 +51,10 @@ function showVerdict(turns) {
   const { pruned, whole, caches } = turns.at(-1);
   find("verdict").hidden = !bothDone({ pruned, whole });
   if (find("verdict").hidden) return;
-  const saved = whole.promptTokens - pruned.promptTokens;
   const lines = [pruned.text.trim() === whole.text.trim()
     ? "Both answers are the same."
     : "The answers differ where words are marked."];
-  lines.push(`Pruning saves ${count(saved)} of ${count(whole.promptTokens)} tokens in the prompt`
-    + ` (${Math.round((100 * saved) / whole.promptTokens)} %).`);
+  lines.push(tokenLine(turns.at(-1)));
   lines.push(...timeLines(pruned, whole));
   const first = turns[0].pruned?.firstToken;
   if (turns.length > 1 && first) {
@@ -65,6 +63,21 @@ function showVerdict(turns) {
   lines.push(...cacheLines(caches));
   find("verdict").replaceChildren(...lines.map((text) => element("p", { textContent: text })));
 }
+
+/** What pruning saves of the prompt. In a chat the prompts may differ by earlier answers, too. */
+function tokenLine({ pruned, whole, explained }) {
+  const saved = whole.promptTokens - pruned.promptTokens;
+  const items = explained ? [...explained.images, ...explained.videos] : [];
+  const sum = (key) => items.reduce((total, item) => total + item[key], 0);
+  const removed = sum("visual_tokens") - sum("kept");
+  if (items.length && removed !== saved) {
+    return `Pruning removes ${part(removed, sum("visual_tokens"))} visual tokens;`
+      + " the prompts differ by the earlier answers, too.";
+  }
+  return `Pruning saves ${part(saved, whole.promptTokens)} tokens in the prompt.`;
+}
+
+const part = (some, all) => `${count(some)} of ${count(all)} (${Math.round((100 * some) / all)} %)`;
 
 /** How much sooner the first token came, where the times show it: a cached prompt costs nothing. */
 function timeLines(pruned, whole) {
@@ -82,13 +95,12 @@ function timeLines(pruned, whole) {
 function cacheLines(caches) {
   if (!caches) return [];
   const [pixels, features] = caches;
-  const lines = ["Up to that token the server's caches saved it from"
-    + ` ${times(features, "encoding a picture", "encoding pictures")} and`
-    + ` ${times(pixels, "preprocessing one", "preprocessing")}.`];
-  return pixels + features > 0 ? lines : [];
+  if (pixels + features === 0) return [];
+  return ["Up to that token the server found in its caches: the encoder's features"
+    + ` ${times(features)}, preprocessed pixels ${times(pixels)}.`];
 }
 
-const times = (number, once, often) => (number === 1 ? once : `${often} ${number} times`);
+const times = (number) => ["never", "once", "twice"][number] ?? `${number} times`;
 
 /** Each answer as [text, whether the other answer lacks it], by their longest common words. */
 function differingWords(pruned, whole) {

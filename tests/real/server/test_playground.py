@@ -82,7 +82,7 @@ def _carry(one, other):
 def line(server_environment):
     """A line to the server that `vllm-script playground` starts, and stops when it is told to."""
     command = [sys.executable, "-m", "vllm_script.server.command", "playground", "--no-open"]
-    command += ["--", "--api-key", KEY, "--limit-mm-per-prompt", '{"image": 2}']
+    command += ["--api-key", KEY, "--", "--limit-mm-per-prompt", '{"image": 2}']
     with mock.patch.dict(os.environ, server_environment, clear=True):
         playground = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
@@ -306,7 +306,7 @@ def test_a_second_question(visit):
     assert second["messages"][1]["content"].strip() == "blue"
     verdict = mine.page.locator("#verdict")
     expect(verdict).to_contain_text("The first question took")
-    expect(verdict).to_contain_text("caches saved it from encoding a picture")
+    expect(verdict).to_contain_text("found in its caches: the encoder's features once")
 
 
 def test_what_goes_wrong(visit, line, tmp_path):
