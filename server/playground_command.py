@@ -72,8 +72,8 @@ def run(args: argparse.Namespace) -> int:
 def _warm_up(url: str, api_key: str | None) -> None:
     """Have a new server do once what it does at its first picture, so that no visitor waits for it.
 
-    A model that takes no pictures, or a key that was given behind `--`, makes it a refusal: then the
-    first visitor waits.
+    A model that takes no pictures refuses it, and so does a server whose key was given behind `--`;
+    then the first visitor waits.
     """
     data = io.BytesIO()
     Image.new("RGB", (224, 224), "gray").save(data, "PNG")
