@@ -352,6 +352,24 @@ def test_what_goes_wrong(visit, line, tmp_path):
     assert mine.text("pruned") == "4"
 
 
+def test_dropped_and_pasted(visit):
+    mine = visit()
+    mine.type_key()
+    data = mine.page.evaluate_handle(
+        """async () => {
+            const blob = await (await fetch("script/scene.png")).blob();
+            const data = new DataTransfer();
+            data.items.add(new File([blob], "mine.png", { type: blob.type }));
+            return data;
+        }"""
+    )
+    mine.page.dispatch_event("#drop", "drop", {"dataTransfer": data})
+    expect(mine.page.get_by_role("img", name="mine.png")).to_have_count(1)
+    paste = "data => dispatchEvent(new ClipboardEvent('paste', { clipboardData: data }))"
+    mine.page.evaluate(paste, data)
+    expect(mine.page.get_by_role("img", name="mine.png")).to_have_count(2)
+
+
 def test_with_the_keyboard_alone(visit):
     mine = visit(color_scheme="dark")
     page, press = mine.page, mine.page.keyboard.press
