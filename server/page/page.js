@@ -16,12 +16,17 @@ const state = {
   settings: {}, // of the server
   media: [], // {name, type, kind, url, thumbnail}: url is the data URL that requests carry
   turns: [], // {question, pruned, whole, explained, caches}
+  adding: null, // promise of the files that are being read
   running: null, // AbortController of what is being asked
 };
 
 // What is chosen.
 
-async function addFiles(files) {
+function addFiles(files) {
+  return (state.adding = add(files));
+}
+
+async function add(files) {
   const problems = [];
   for (const file of files) {
     const kind = file.type.split("/")[0];
@@ -100,7 +105,8 @@ function request(side, turn, settings) {
   return { model, messages, max_tokens: MOST_TOKENS, temperature: 0, script: settings };
 }
 
-function ask() {
+async function ask() {
+  await state.adding;
   if (!state.media.length) {
     say("Choose a picture first.", true);
     find("files").focus();

@@ -51,16 +51,11 @@ function showVerdict(turns) {
   const { pruned, whole, caches } = turns.at(-1);
   find("verdict").hidden = !bothDone({ pruned, whole });
   if (find("verdict").hidden) return;
-  const saved = whole.promptTokens - pruned.promptTokens;
   const lines = [pruned.text.trim() === whole.text.trim()
     ? "Both answers are the same."
     : "The answers differ where words are marked."];
-  lines.push(`Pruning saves ${count(saved)} of ${count(whole.promptTokens)} tokens in the prompt`
-    + ` (${Math.round((100 * saved) / whole.promptTokens)} %).`);
-  if (pruned.firstToken && whole.firstToken) {
-    lines.push(`The first token came ${(whole.firstToken / pruned.firstToken).toFixed(1)} times as soon`
-      + ` (${seconds(pruned.firstToken)}, not ${seconds(whole.firstToken)}).`);
-  }
+  lines.push(tokenLine(turns.at(-1)));
+  lines.push(...timeLines(pruned, whole));
   const first = turns[0].pruned?.firstToken;
   if (turns.length > 1 && first) {
     lines.push(`The first question took ${seconds(first)} to its first token, this one ${seconds(pruned.firstToken)}.`);
@@ -69,17 +64,43 @@ function showVerdict(turns) {
   find("verdict").replaceChildren(...lines.map((text) => element("p", { textContent: text })));
 }
 
+/** What pruning saves of the prompt. In a chat the prompts may differ by earlier answers, too. */
+function tokenLine({ pruned, whole, explained }) {
+  const saved = whole.promptTokens - pruned.promptTokens;
+  const items = explained ? [...explained.images, ...explained.videos] : [];
+  const sum = (key) => items.reduce((total, item) => total + item[key], 0);
+  const removed = sum("visual_tokens") - sum("kept");
+  if (items.length && removed !== saved) {
+    return `Pruning removes ${part(removed, sum("visual_tokens"))} visual tokens;`
+      + " the prompts differ by the earlier answers, too.";
+  }
+  return `Pruning saves ${part(saved, whole.promptTokens)} tokens in the prompt.`;
+}
+
+const part = (some, all) => `${count(some)} of ${count(all)} (${Math.round((100 * some) / all)} %)`;
+
+/** How much sooner the first token came, where the times show it: a cached prompt costs nothing. */
+function timeLines(pruned, whole) {
+  if (!pruned.firstToken || !whole.firstToken) return [];
+  if ([pruned, whole].some(({ cachedTokens, promptTokens }) => cachedTokens > promptTokens / 2)) {
+    return ["Of a prompt here the server's prefix cache had most from an earlier request,"
+      + " so the times to the first token do not show what pruning saves."];
+  }
+  const ratio = whole.firstToken / pruned.firstToken;
+  const sooner = ratio >= 1.05 ? `${ratio.toFixed(1)} times sooner` : "no sooner";
+  return [`The first token came ${sooner} (${seconds(pruned.firstToken)}, not ${seconds(whole.firstToken)}).`];
+}
+
 /** Hits of the caches up to the first token: they are counted for the whole server. */
 function cacheLines(caches) {
   if (!caches) return [];
   const [pixels, features] = caches;
-  const lines = ["Up to that token the server's caches saved it from"
-    + ` ${times(features, "encoding a picture", "encoding pictures")} and`
-    + ` ${times(pixels, "preprocessing one", "preprocessing")}.`];
-  return pixels + features > 0 ? lines : [];
+  if (pixels + features === 0) return [];
+  return ["Up to that token the server found in its caches: the encoder's features"
+    + ` ${times(features)}, preprocessed pixels ${times(pixels)}.`];
 }
 
-const times = (number, once, often) => (number === 1 ? once : `${often} ${number} times`);
+const times = (number) => ["never", "once", "twice"][number] ?? `${number} times`;
 
 /** Each answer as [text, whether the other answer lacks it], by their longest common words. */
 function differingWords(pruned, whole) {

@@ -12,6 +12,7 @@ from fastapi.testclient import TestClient
 from vllm_script.config import CONVERSATIONS, RELEVANCE_SOURCES
 from vllm_script.pruning import MODES
 from vllm_script.server import playground, playground_command
+from vllm_script.server.explain_client import ExplainClient
 from vllm_script.server.launch import VllmServer
 
 PAGE = Path(playground.__file__).with_name("page")
@@ -91,8 +92,18 @@ class PretendedVllm:
     [
         ([], "script-demo", None, (), ["http://127.0.0.1:1234/script"]),
         (
-            ["--model", "llava-next", "--no-open", "--port", "80", "--", "--api-key", "x"],
-            *("llava-next", 80, ("--api-key", "x"), []),
+            [
+                "--model",
+                "llava-next",
+                "--no-open",
+                "--port",
+                "80",
+                "--api-key",
+                "x",
+                "--",
+                "--flag",
+            ],
+            *("llava-next", 80, ("--api-key", "x", "--flag"), []),
         ),
     ],
 )
@@ -101,12 +112,20 @@ def test_the_command(vllm_script, monkeypatch, words, model, port, more, opened)
     monkeypatch.setattr(PretendedVllm, "started", started)
     monkeypatch.setattr(playground_command, "VllmServer", PretendedVllm)
     monkeypatch.setattr("webbrowser.open", addresses.append)
+    asked = []
+
+    def explain(self, pictures, question, script):
+        asked.append((self.url, self.api_key, script))
+        raise ValueError("it takes no pictures")  # which is no reason to stop
+
+    monkeypatch.setattr(ExplainClient, "explain", explain)
     status, out, _ = vllm_script("playground", *words)
     assert status == 0
     assert "the playground is at http://127.0.0.1:1234/script; Ctrl-C stops it" in out
     ours = ("--script-explain", "--enforce-eager", "--enable-prompt-tokens-details")
     assert started == [(model, (*ours, *more), port), "stopped"]
     assert addresses == opened
+    assert asked == [("http://127.0.0.1:1234", "x" if more else None, {})]
 
 
 def test_a_model_that_is_not_known(vllm_script):

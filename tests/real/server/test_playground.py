@@ -7,11 +7,11 @@ import base64
 import contextlib
 import io
 import json
+import math
 import os
 import pathlib
 import re
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -82,7 +82,7 @@ def _carry(one, other):
 def line(server_environment):
     """A line to the server that `vllm-script playground` starts, and stops when it is told to."""
     command = [sys.executable, "-m", "vllm_script.server.command", "playground", "--no-open"]
-    command += ["--", "--api-key", KEY, "--limit-mm-per-prompt", '{"image": 2}']
+    command += ["--api-key", KEY, "--", "--limit-mm-per-prompt", '{"image": 2}']
     with mock.patch.dict(os.environ, server_environment, clear=True):
         playground = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
@@ -92,11 +92,9 @@ def line(server_environment):
         line = Line(int(port.group(1)))
         yield line
         line.cut()
-        playground.send_signal(signal.SIGINT)
-        assert playground.wait(60) == 0
     finally:
         playground.terminate()
-        playground.wait()
+        assert playground.wait(60) == 143  # as a shell has it
 
 
 @pytest.fixture(scope="module")
@@ -187,14 +185,15 @@ def pixels(figure):
 
 
 def middles(shown, boxes, image):
-    """Colours [patches, 3] in the middle of each patch of a drawing."""
+    """Colours [patches, 3] of a drawing, at the picture's pixel in the middle of each patch."""
     boxes = np.array(boxes)
     scale = np.array([shown.shape[1] / image["width"], shown.shape[0] / image["height"]])
-    x, y = (((boxes[:, :2] + boxes[:, 2:]) / 2) * scale).astype(int).T
+    pixel = np.floor((boxes[:, :2] + boxes[:, 2:]) / 2) + 0.5
+    x, y = (pixel * scale).astype(int).T
     return shown[y, x].astype(float)
 
 
-def test_a_picture_of_ones_own(visit):
+def test_a_picture_of_ones_own(visit, tmp_path):
     """Upload, both answers, and the patches: what is shown is what the server returned."""
     mine = visit()
     page = mine.page
@@ -215,6 +214,7 @@ def test_a_picture_of_ones_own(visit):
     assert fewer == image["visual_tokens"] - image["kept"]
     expect(page.locator("#verdict")).to_contain_text(f"saves {fewer} of")
     expect(page.locator("#verdict")).to_contain_text("Both answers are the same")
+    page.screenshot(path=(FOLDER or tmp_path) / "first.png", full_page=True)
     about = (
         "224×224, 1,008 visual tokens, 111 kept (keep ratio 0.11), mode script, relevance from clip"
     )
@@ -306,7 +306,7 @@ def test_a_second_question(visit):
     assert second["messages"][1]["content"].strip() == "blue"
     verdict = mine.page.locator("#verdict")
     expect(verdict).to_contain_text("The first question took")
-    expect(verdict).to_contain_text("caches saved it from encoding a picture")
+    expect(verdict).to_contain_text("found in its caches: the encoder's features once")
 
 
 def test_what_goes_wrong(visit, line, tmp_path):
@@ -352,6 +352,24 @@ def test_what_goes_wrong(visit, line, tmp_path):
     assert mine.text("pruned") == "4"
 
 
+def test_dropped_and_pasted(visit):
+    mine = visit()
+    mine.type_key()
+    data = mine.page.evaluate_handle(
+        """async () => {
+            const blob = await (await fetch("script/scene.png")).blob();
+            const data = new DataTransfer();
+            data.items.add(new File([blob], "mine.png", { type: blob.type }));
+            return data;
+        }"""
+    )
+    mine.page.dispatch_event("#drop", "drop", {"dataTransfer": data})
+    expect(mine.page.get_by_role("img", name="mine.png")).to_have_count(1)
+    paste = "data => dispatchEvent(new ClipboardEvent('paste', { clipboardData: data }))"
+    mine.page.evaluate(paste, data)
+    expect(mine.page.get_by_role("img", name="mine.png")).to_have_count(2)
+
+
 def test_with_the_keyboard_alone(visit):
     mine = visit(color_scheme="dark")
     page, press = mine.page, mine.page.keyboard.press
@@ -374,7 +392,9 @@ def test_with_the_keyboard_alone(visit):
     expect(page.locator("#patch")).to_contain_text("Patch 0 of the whole picture in one tile")
     press("ArrowRight")
     press("ArrowDown")
-    expect(page.locator("#patch")).to_contain_text("Patch 13 of the whole picture in one tile")
+    side = math.isqrt(len(mine.image()["views"][0]["boxes"]))
+    told = f"Patch {side + 1} of the whole picture in one tile"
+    expect(page.locator("#patch")).to_contain_text(told)
     unnamed = page.locator("main").evaluate(
         """main => [...main.querySelectorAll("img, canvas, input, select, textarea")].filter(each =>
         !each.alt && !each.ariaLabel && !each.labels?.length && each.className != "scale").length"""
@@ -456,6 +476,7 @@ def test_a_video(browser, film_line, tmp_path):
         writer.write(frame)
     writer.release()
     mine = Visit(browser, film_line)
+    expect(mine.page.locator("#model")).to_contain_text("tiny")
     mine.page.locator("#files").set_input_files(tmp_path / "clip.mp4")
     mine.ask("What happens?")
     mine.answered()
