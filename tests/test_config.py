@@ -191,7 +191,8 @@ def test_a_query_that_would_have_no_say_is_refused():
             without.for_request(raw)
     config, query = without.for_request({"query": "red car", "relevance": "embedding"})
     assert (config.relevance, query) == ("embedding", "red car")
-    assert without.for_request({"query": "red car", "mode": "uniform"})[1] == "red car"
+    for raw in {"mode": "uniform"}, {"keep_ratio": 1.0}:
+        assert without.for_request({"query": "red car"} | raw)[1] == "red car"
 
 
 @pytest.mark.parametrize(

@@ -89,6 +89,12 @@ def check_supported(engine_args: EngineArgs, model_config: ModelConfig) -> None:
     """Raise ValueError, before weights load, for what pruning would get wrong."""
     check_device()
     hf_config = model_config.hf_config
+    if hf_config.architectures[0] == "PixtralForConditionalGeneration":
+        raise ValueError(
+            "the script plugin prunes Mistral's models in transformers' format alone; where the "
+            "checkpoint has config.json and tokenizer.json too, start with --config-format hf "
+            "--tokenizer-mode hf --load-format hf"
+        )
     if hf_config.architectures[0] not in [name for name, _ in registrations()]:
         raise ValueError(
             f"the script plugin does not know {hf_config.architectures[0]}; remove --plugin script "

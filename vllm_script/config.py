@@ -247,7 +247,8 @@ class ScriptConfig:
             changes["keep_ratio"] = None
         params = replace(self.params, **_params_in(changes))
         config = replace(self, **changes, params=params)
-        if query is not None and config.relevance == "none" and MODES[config.mode].reads_query:
+        would_read = config.keep_ratio != 1 and MODES[config.mode].reads_query
+        if query is not None and would_read and config.relevance == "none":
             raise SettingError(
                 "query",
                 "query has no say with relevance none, one selection for all questions; "

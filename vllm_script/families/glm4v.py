@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from transformers.models.glm4v.image_processing_glm4v import smart_resize
+from vllm.exceptions import VLLMValidationError
 from vllm.model_executor.models.glm4_1v import (
     Glm4vDummyInputsBuilder,
     Glm4vForConditionalGeneration,
@@ -40,6 +41,12 @@ class GlmFamily(Qwen3Family):
         if not settings.get("do_resize", processor.do_resize):
             return height, width
         size = settings.get("size", processor.size)
+        if not {"shortest_edge", "longest_edge"} <= set(size):
+            raise VLLMValidationError(
+                "size in mm_processor_kwargs needs shortest_edge and longest_edge, the fewest and "
+                f"the most pixels; got {sorted(size)}",
+                parameter="mm_processor_kwargs",
+            )
         resized_height, resized_width = smart_resize(
             num_frames=processor.temporal_patch_size,
             height=height,
@@ -55,8 +62,8 @@ class GlmFamily(Qwen3Family):
         """Return stock's answer, which for GLM-4.6V has the text between frames in it, too."""
         counts = {modality: 1}
         known = Glm4vProcessingInfo.get_mm_max_tokens_per_item(info, max_model_len, counts)
-        if known is not None:
-            return int(known[modality])
+        if known is not None:  # whatever the context
+            return min(int(known[modality]), max_model_len)
         if modality == "image":
             return int(info.get_max_image_tokens())
         width, height = info.get_image_size_with_most_features()

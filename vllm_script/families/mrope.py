@@ -56,9 +56,11 @@ STOCK_PRUNING: Probes = {
 """vLLM's protocol of pruning, for the probes of stock models that follow it on their own."""
 
 
-DRAFTS_FROM_TEXT = ("ngram", "ngram_gpu", "suffix")
+DRAFTS_FROM_TEXT = ("ngram", "suffix")
 """Methods of speculative decoding that look at token ids alone. What they draft is text behind the
-prompt, whose positions do not depend on which rows stay."""
+prompt, whose positions do not depend on which rows stay. `ngram_gpu` is none of them: with it steps
+overlap, and model runner V1, which then corrects positions on the GPU after a draft was rejected,
+fills them in anew from what the CPU had hoped for."""
 
 
 def drafting_method(engine_args: EngineArgs) -> str | None:

@@ -316,8 +316,12 @@ class PruningProcessor(BaseMultiModalProcessor):
         if item.plan is None:
             return None
         key = item.cache_key
-        if layout is None:
-            layout = self.family.item_layout(self.info.get_hf_config(), "video", pixels)
+        modality = "video" if layout is None else "image"
+        by_pixels = self.family.item_layout(self.info.get_hf_config(), modality, pixels)
+        if layout is not None:
+            self._check_pixels(layout, by_pixels)
+        else:
+            layout = by_pixels
             check_item("a video", layout.num_placeholders, carried.limits["video"])
             # Frames may be taken by what the file says of its speed, which is not in its shape.
             key = key and image_key(key.hex(), layout.num_frames, layout.num_placeholders)
@@ -341,12 +345,26 @@ class PruningProcessor(BaseMultiModalProcessor):
                 fields.update(total_alone(self.counter.known(item), modality))
 
     def _check_layout(self, stock: Any, layout: Layout | None) -> None:
-        """End the start-up, which sends dummies, where our layout of an image is not vLLM's."""
+        """Refuse an image whose layout is not vLLM's; the start-up sends dummies, and ends so."""
         length = int(placeholder_mask(stock).sum())
         if layout is not None and length != (ours := layout.num_placeholders):
-            raise RuntimeError(
+            raise VLLMValidationError(
                 f"vLLM gives an image {length} placeholders, the script plugin {ours}: it does "
-                "not know this model"
+                "not know this model, or not with what mm_processor_kwargs asks for",
+                parameter="mm_processor_kwargs",
+            )
+
+    def _check_pixels(self, by_size: Layout, by_pixels: Layout) -> None:
+        """Refuse an image that mm_processor_kwargs made into other tokens than its size tells.
+
+        vLLM counts placeholders by the size, and the worker would find other rows.
+        """
+        if by_size.counts != by_pixels.counts:
+            raise VLLMValidationError(
+                f"an image of this size has {by_size.num_placeholders} visual tokens, and with what "
+                f"mm_processor_kwargs asks for {by_pixels.num_placeholders}; leave out what changes "
+                "how this model resizes images",
+                parameter="mm_processor_kwargs",
             )
 
     def _check_room(self, stock: Any, total: int | None, name: str) -> None:
