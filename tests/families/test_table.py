@@ -7,7 +7,7 @@ from vllm_script import families
 from vllm_script.benchmarks.checkpoints import WRITERS
 from vllm_script.families import FAMILIES
 
-SHARED = {"__init__", "anyres", "boxes", "mrope"}
+SHARED = {"__init__", "anyres", "boxes", "counted", "mrope"}
 """Modules that are no families."""
 
 

@@ -26,6 +26,7 @@ FAMILIES = {
     "InternVLChatModel": "internvl",
     "LlavaNextVideoForConditionalGeneration": "llava_next_video",
     "Gemma3ForConditionalGeneration": "gemma3",
+    "Gemma4ForConditionalGeneration": "gemma4",
 }
 """vLLM's architecture name -> module of this package, which holds the class `Script<name>`."""
 

@@ -200,7 +200,8 @@ def running(family, folder, **settings):
 
     from vllm_script.worker.model import PrunedModel
 
-    settings = {"max_num_batched_tokens": 32} | settings
+    limits = {"image": 4, "video": 2}
+    settings = {"max_num_batched_tokens": 32, "limit_mm_per_prompt": limits} | settings
     llm = LLM(
         str(folder),
         trust_remote_code=family.endswith("-chat"),  # for its configuration
@@ -211,7 +212,6 @@ def running(family, folder, **settings):
         max_model_len=1024,
         max_num_seqs=4,
         num_gpu_blocks_override=64,
-        limit_mm_per_prompt={"image": 4, "video": 2},
         seed=0,
         disable_log_stats=False,
         **settings,
