@@ -39,6 +39,7 @@ WRITERS: dict[str, Callable[[Path, int, Sizes], None]] = {
     "llava-next-video": llava.write_llava_next_video,
     "granite-vision": llava.write_granite_vision,
     "gemma3": gemma.write_gemma3,
+    "gemma4": gemma.write_gemma4,
 }
 TINY = Sizes(Stack(64, 128, 2, 2), Stack(64, 128, 2, 2), tile=84)
 """Sizes for tests."""
@@ -89,6 +90,7 @@ SIZES = {family: {"tiny": TINY, "cpu-20m": CPU_20M} for family in WRITERS} | {
     "llava-1.5": {"tiny": TINY_LLAVA},
     # A LLaVA-NeXT: no other timings.
     "granite-vision": {"tiny": TINY},
+    "gemma4": {"tiny": TINY},
     # Every image is one tile: of 36 visual tokens, and of as many as in the published checkpoints.
     "gemma3": {"tiny": replace(TINY, tile=168), "cpu-20m": replace(CPU_20M, tile=448)},
     # No timings: they count a prompt's text, of which a pruned image has less (no breaks of rows).

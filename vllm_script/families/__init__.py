@@ -31,6 +31,7 @@ FAMILIES = {
     "Mistral3ForConditionalGeneration": "mistral3",
     "LlavaNextVideoForConditionalGeneration": "llava_next_video",
     "Gemma3ForConditionalGeneration": "gemma3",
+    "Gemma4ForConditionalGeneration": "gemma4",
 }
 """vLLM's architecture name -> module of this package, which holds the class `Script<name>`."""
 

@@ -21,8 +21,9 @@ from vllm.model_executor.models.glm4_1v import (
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
 from ..family import Family
+from .counted import CountedInfo
 from .mrope import MRopeProcessor, MRopePrunedModel
-from .qwen_vl import BoundedInfo, Qwen3Family
+from .qwen_vl import Qwen3Family
 
 
 class GlmFamily(Qwen3Family):
@@ -84,7 +85,7 @@ FEWEST_FRAMES = 2
 """Of vLLM's dummy of a video."""
 
 
-class ScriptGlm4vInfo(BoundedInfo, Glm4vProcessingInfo):
+class ScriptGlm4vInfo(CountedInfo, Glm4vProcessingInfo):
     probes = {
         "get_image_processor": ("kwargs",),
         "get_max_image_tokens": (),

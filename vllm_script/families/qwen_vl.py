@@ -39,13 +39,13 @@ from vllm.model_executor.models.qwen3_vl_moe import (
 )
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
-from ..config import ScriptConfig
 from ..family import Views
 from ..layout import Layout
 from ..patches.position_channels import expect_position_channels
 from ..patches.probing import Probes
 from ..positions import grid_coordinates
 from .boxes import ONE_TILE, whole_boxes
+from .counted import CountedInfo
 from .mrope import STOCK_PRUNING, MRopeFamily, MRopeProcessor, MRopePrunedModel, layout_of_runs
 
 
@@ -151,26 +151,7 @@ def _image_layout(rows: int, columns: int) -> Layout:
     return replace(layout_of_runs([grid_coordinates(1, rows, columns)], 1), columns=columns)
 
 
-class BoundedInfo:
-    """Goes before a stock info, which vLLM asks how many tokens an item has at most."""
-
-    probes: ClassVar[Probes] = {"get_mm_max_tokens_per_item": ("seq_len", "mm_counts")}
-
-    def get_mm_max_tokens_per_item(self, seq_len: int, mm_counts: Mapping[str, int]) -> Any:
-        """Return stock's answer; or None, which makes vLLM count in its dummies.
-
-        Where the server bounds keep ratios, no item is left whole, and stock's answer is too large.
-        Where it bounds the size of items, the dummies have that size.
-        """
-        config = ScriptConfig.of(self.ctx.model_config)  # type: ignore[attr-defined]
-        if config.max_keep_ratio < 1 or config.max_item_tokens is not None:
-            return None
-        return super().get_mm_max_tokens_per_item(seq_len, mm_counts)  # type: ignore[misc]
-
-
-class QwenInfo(BoundedInfo):
-    """Goes before a stock info of Qwen's models."""
-
+class QwenInfo(CountedInfo):
     probes: ClassVar[Probes] = {
         "get_image_processor": ("kwargs",),
         "get_max_image_tokens": (),

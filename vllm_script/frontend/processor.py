@@ -361,9 +361,9 @@ class PruningProcessor(BaseMultiModalProcessor):
         """
         if by_size.counts != by_pixels.counts:
             raise VLLMValidationError(
-                f"an image of this size has {by_size.num_placeholders} visual tokens, and with what "
-                f"mm_processor_kwargs asks for {by_pixels.num_placeholders}; leave out what changes "
-                "how this model resizes images",
+                f"an image of this size has {by_size.num_placeholders} visual tokens, and "
+                f"{by_pixels.num_placeholders} with what mm_processor_kwargs asks for; leave out "
+                "what changes how this model resizes images",
                 parameter="mm_processor_kwargs",
             )
 

@@ -24,7 +24,7 @@ ELSEWHERE = {"llava-next", "llava-1.5"}
 FAMILIES = [name for name in WRITERS if name not in ELSEWHERE]
 SAME_WEIGHTS = {"internvl-chat": "internvl", "internvl3.5-chat": "internvl3.5"}
 """Families without code in transformers, and the one there with the same weights and tokens."""
-TILES_ARE_IMAGES = ("internvl", "glm", "gemma3")
+TILES_ARE_IMAGES = ("internvl", "glm", "gemma")
 """How the names of families begin to which transformers gives tiles of all items in one tensor, or
 frames of videos as images."""
 STATES = {"qwen3.5", "qwen3.5-moe"}
@@ -206,7 +206,9 @@ def started(family, folder, **settings):
         from .gated_delta_net import compute_in_float32
 
         compute_in_float32()
-    settings = {"max_num_batched_tokens": 36 if family in STATES else 32} | settings
+    limits = {"image": 4, "video": 2}
+    batched = 36 if family in STATES else 32
+    settings = {"max_num_batched_tokens": batched, "limit_mm_per_prompt": limits} | settings
     llm = LLM(
         str(folder),
         trust_remote_code=family.endswith("-chat"),  # for its configuration
@@ -217,7 +219,6 @@ def started(family, folder, **settings):
         max_model_len=1024,
         max_num_seqs=4,
         num_gpu_blocks_override=64,
-        limit_mm_per_prompt={"image": 4, "video": 2},
         seed=0,
         **settings,
     )

@@ -72,7 +72,7 @@ def test_several_images_some_of_them_whole(engine, reference):
 
 
 def test_a_later_turn_finds_the_first_in_the_prefix_cache(engine, reference):
-    first = [engine.picture(4, 280, 280), QUESTION]
+    first = [engine.picture(4, 280, 280), f"{QUESTION} Describe the image in detail, please."]
     engine.forget()
     engine.ask(engine.prompt(first))
     (kept,) = list(engine.kept)
