@@ -373,6 +373,7 @@ def test_dropped_and_pasted(visit):
 def test_with_the_keyboard_alone(visit):
     mine = visit(color_scheme="dark")
     page, press = mine.page, mine.page.keyboard.press
+    page.on("filechooser", lambda chooser: None)  # so that the browser hands it over in time
     expect(page.get_by_label("API key")).to_be_focused()
     page.keyboard.type(KEY)
     press("Enter")
