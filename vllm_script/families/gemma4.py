@@ -82,6 +82,10 @@ class Gemma4Family(Family):
         rows = layout.num_patches // layout.columns
         return {ONE_TILE: whole_boxes(rows, layout.columns, height, width)}
 
+    def frame_boxes(self, hf_config: Any, layout: Layout, height: int, width: int) -> torch.Tensor:
+        grid = _grid(hf_config.vision_config, height, width, _VIDEO_MAX_SOFT_TOKENS)
+        return whole_boxes(*grid, height, width)
+
 
 def _grid(vision_config: Any, height: int, width: int, most: int) -> tuple[int, int]:
     """Rows and columns of visual tokens of an image that may have `most` of them."""

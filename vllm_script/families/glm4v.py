@@ -41,7 +41,7 @@ class GlmFamily(Qwen3Family):
         settings = {**settings, **settings.get("images_kwargs", {})}
         if not settings.get("do_resize", processor.do_resize):
             return height, width
-        size = settings.get("size", processor.size)
+        size = dict(settings.get("size", processor.size))
         if not {"shortest_edge", "longest_edge"} <= set(size):
             raise VLLMValidationError(
                 "size in mm_processor_kwargs needs shortest_edge and longest_edge, the fewest and "
