@@ -4,9 +4,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import CLIPImageProcessor, LlavaNextImageProcessor
+from transformers import (
+    CLIPImageProcessor,
+    LlavaNextImageProcessor,
+    LlavaNextVideoVideoProcessor,
+)
 
 from vllm_script.families.boxes import anyres_boxes, cropped_boxes, whole_boxes
+from vllm_script.families.llava_next_video import LlavaNextVideoFamily
+from vllm_script.layout import Layout
 
 TILE, PATCH = 84, 14
 PINPOINTS = ((84, 168), (168, 84), (168, 168), (252, 84), (84, 252))
@@ -60,3 +66,15 @@ def test_cropped(height, width):
     )
     tiles = processor(ramp(height, width), **PIXELS)["pixel_values"]
     compare(cropped_boxes(TILE // PATCH, height, width), shown(tiles), height, width)
+
+
+@pytest.mark.parametrize(("height", "width"), [(84, 84), (100, 300), (480, 640)])
+def test_frames_of_llava_next_video(height, width):
+    processor = LlavaNextVideoVideoProcessor(
+        size={"shortest_edge": TILE}, crop_size={"height": TILE, "width": TILE}
+    )
+    frames = np.stack([np.asarray(ramp(height, width))] * 3)
+    (tiles,) = processor([frames], **PIXELS)["pixel_values_videos"]
+    layout = Layout(torch.arange(3 * (TILE // PATCH) ** 2), num_frames=3)
+    boxes = LlavaNextVideoFamily().frame_boxes(None, layout, height, width)
+    compare(boxes, shown(tiles[:1]), height, width)

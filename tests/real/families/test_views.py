@@ -7,10 +7,11 @@ from PIL import Image
 
 from vllm_script.benchmarks.checkpoints import WRITERS
 
-# With random weights the patches of LLaVA-NeXT's padded tiles, which Granite Vision has too, change
-# more by attention than the one that is painted. tests/families/test_boxes.py compares their boxes
-# with the processor's own pixels.
+# With random weights the patches of LLaVA-NeXT's padded tiles, which Granite Vision has too, and of
+# LLaVA-NeXT-Video's pooled frames, change more by attention than the one that is painted. For these
+# test_boxes.py in tests/families/ compares boxes with the processors' own pixels.
 FAMILIES = [name for name in WRITERS if name not in {"llava-next", "granite-vision"}]
+FILMED = [name for name in FAMILIES if name != "llava-next-video"]
 
 
 def encoded(engine, content, monkeypatch):
@@ -56,7 +57,7 @@ def test_boxes_are_where_patches_are(engine, monkeypatch, width, height):
         first += len(view)
 
 
-@pytest.mark.parametrize("family", FAMILIES, indirect=True, scope="session")
+@pytest.mark.parametrize("family", FILMED, indirect=True, scope="session")
 def test_boxes_are_where_patches_of_frames_are(engine, monkeypatch):
     pixels, about = engine.film(0, frames=4, width=280, height=168)
     pixels = pixels // 4 + 96
