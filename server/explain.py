@@ -7,6 +7,7 @@ so every item is selected anew; the workers then hand over what they selected.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
@@ -29,8 +30,12 @@ from vllm_script.vllm_types import AppState, ChatHandler
 from . import playground, stats
 from .ask import first_token, render
 
+MOST_WAITING = 4
+"""Requests that wait for their explanation; more are refused."""
+
 router = APIRouter()
-_one_at_a_time = asyncio.Lock()
+_one_at_a_time = asyncio.Lock()  # whose waiters are served in the order in which they came
+_places = asyncio.Semaphore(1 + MOST_WAITING)
 
 
 def install() -> None:
@@ -47,15 +52,16 @@ def _extend(app: Any) -> None:
 @router.post("/v1/script/explain", dependencies=[Depends(validate_json_request)])
 @with_cancellation
 async def explain(request: ChatCompletionRequest, raw_request: Request) -> JSONResponse:
-    """Explain the images and videos of a chat completions request."""
-    if _one_at_a_time.locked():
+    """Explain the images and videos of a chat completions request, when its turn has come."""
+    if _places.locked():
         busy = create_error_response(
-            "another explanation is being made; this server makes one at a time, try again",
+            f"this server makes one explanation at a time, and {MOST_WAITING} requests wait for "
+            "theirs already; try again",
             "TooManyRequests",
             HTTPStatus.TOO_MANY_REQUESTS,
         )
         return _error(busy, {"Retry-After": "1"})
-    async with _one_at_a_time:
+    async with _places, _one_at_a_time:
         return await _explain(request, raw_request.app.state)
 
 
@@ -76,10 +82,19 @@ async def _explain(request: ChatCompletionRequest, state: AppState) -> JSONRespo
     model_config = state.engine_client.model_config
     answer: dict[str, Any] = {"images": [], "videos": []}
     for item, selection in zip(explanation.items, selections, strict=True):
-        shown = await asyncio.to_thread(shown_item, model_config, item, selection)
+        shown = await _in_a_thread(shown_item, model_config, item, selection)
         own = answer[f"{item.modality}s"]
         own.append({"index": len(own), **shown})
     return JSONResponse({"model": request.model or chat.models.model_name(), **answer})
+
+
+async def _in_a_thread(function: Callable[..., Any], *args: Any) -> Any:
+    """Call in a thread, and wait for its end also when cancelled: threads go on regardless."""
+    work = asyncio.ensure_future(asyncio.to_thread(function, *args))
+    try:
+        return await asyncio.shield(work)
+    finally:
+        await asyncio.wait([work])
 
 
 def _error(response: ErrorResponse, headers: dict[str, str] | None = None) -> JSONResponse:

@@ -35,13 +35,13 @@ def _files() -> dict[str, Any]:
     return {file.name: file for file in [*page.iterdir(), scene]}
 
 
-@router.get("/script")
+@router.api_route("/script", methods=["GET", "HEAD"])
 def page() -> Response:
     """The page itself."""
     return _response("page.html")
 
 
-@router.get("/script/{name}")
+@router.api_route("/script/{name}", methods=["GET", "HEAD"])
 def file(name: str) -> Response:
     """A file that the page loads."""
     return _response(name)

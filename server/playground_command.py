@@ -17,6 +17,7 @@ import sys
 import webbrowser
 
 from PIL import Image
+from vllm.platforms import current_platform
 
 from .aliases import SCRIPT_DEMO, check_known
 from .explain_client import ExplainClient
@@ -44,7 +45,9 @@ def run(args: argparse.Namespace) -> int:
     """
     check_known(args.model)
     env = {"VLLM_CPU_KVCACHE_SPACE": os.environ.get("VLLM_CPU_KVCACHE_SPACE", "2")}  # GiB
-    flags = ["--script-explain", "--enforce-eager", "--enable-prompt-tokens-details"]
+    flags = ["--script-explain", "--enable-prompt-tokens-details"]
+    if args.model == SCRIPT_DEMO or current_platform.is_cpu():  # there compiling takes longer
+        flags.append("--enforce-eager")
     flags += ["--api-key", args.api_key] if args.api_key else []
     flags += args.server_flags
     try:
@@ -58,6 +61,7 @@ def run(args: argparse.Namespace) -> int:
         ) as server:
             if sys.stderr.isatty():
                 print(file=sys.stderr)
+            print("warming up ...", file=sys.stderr, flush=True)
             _warm_up(server.url, args.api_key)
             address = server.url.removesuffix("/v1") + "/script"
             print(f"the playground is at {address}; Ctrl-C stops it", flush=True)

@@ -20,8 +20,8 @@ from packaging.specifiers import SpecifierSet
 from vllm_script.patches.probing import SUPPORTED_VLLM
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-DATA = ("py.typed", "server/grafana.json", "server/page/page.html", "server/page/page.js")
-DATA += ("benchmarks/scene.png",)
+DATA = ("py.typed", "server/grafana.json", "benchmarks/scene.png")
+DATA += tuple(f"server/page/{file.name}" for file in (ROOT / "server" / "page").iterdir())
 PLUGIN = "benchmarks/lmms_eval/plugin/vllm_script_lmms_eval/model.py"
 REPORT = """
 import importlib.util, sys

@@ -48,7 +48,7 @@ export class View {
   }
 
   get numKept() {
-    return [...this.boxes.keys()].filter((place) => this.isKept(place)).length;
+    return this.whole ? this.places.length : [...this.boxes.keys()].filter((place) => this.isKept(place)).length;
   }
 
   at(x, y) {
@@ -56,7 +56,7 @@ export class View {
       left <= x && x < right && top <= y && y < bottom);
   }
 
-  /** A new canvas with the picture, of whole-number pixels per patch where it is small. */
+  /** A new canvas with the picture, on white as the server puts what is transparent. */
   canvas() {
     const canvas = document.createElement("canvas");
     const scale = LONGEST / Math.max(this.width, this.height);
@@ -64,6 +64,8 @@ export class View {
     canvas.height = Math.max(1, Math.round(this.height * scale));
     const pen = canvas.getContext("2d");
     pen.imageSmoothingEnabled = scale < 1;
+    pen.fillStyle = "#ffffff";
+    pen.fillRect(0, 0, canvas.width, canvas.height);
     pen.drawImage(this.picture, 0, 0, canvas.width, canvas.height);
     return canvas;
   }
@@ -80,6 +82,7 @@ export class View {
 
 /** The picture with everything dark but the kept patches. */
 export function drawKept(view) {
+  if (view.whole) return view.canvas();
   const bright = view.canvas();
   const canvas = darkened(view);
   const pen = canvas.getContext("2d");

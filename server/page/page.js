@@ -1,44 +1,49 @@
 // The playground: what is chosen and asked here, what the server answers to it, and when it is asked.
 
+import { element, find } from "./dom.js";
 import { back, explain, Gone, hasKey, models, Refused, stats, stream, useKey } from "./request.js";
 import { asCurl, asPython } from "./snippets.js";
-import { showAnswers, showExplanation } from "./results.js";
+import { explanation, showAnswers } from "./results.js";
 
 const REST = 600; // ms without a change, after which settings are asked with
-const HEAD_START = 3000; // ms at most that the unpruned request waits for the explanation
 const MOST_TOKENS = 256; // of an answer
 const MOST_BYTES = { image: 32e6, video: 64e6 };
 const CHOICES = ["mode", "relevance", "conversation"];
 
-const find = (id) => document.getElementById(id);
+const SAMPLE_QUESTION = find("question").placeholder;
 const state = {
   model: "",
   settings: {}, // of the server
   media: [], // {name, type, kind, url, thumbnail}: url is the data URL that requests carry
   turns: [], // {question, pruned, whole, explained, caches}
-  adding: null, // promise of the files that are being read
+  ownRatio: false, // whether the keep ratio was chosen here; until then it is the server's
+  adding: Promise.resolve(), // until the files that were chosen are read
   running: null, // AbortController of what is being asked
+  resting: 0, // timer of settings that were changed
 };
 
 // What is chosen.
 
 function addFiles(files) {
-  return (state.adding = add(files));
+  return (state.adding = state.adding.then(() => add(files)));
 }
 
 async function add(files) {
   const problems = [];
   for (const file of files) {
-    const kind = file.type.split("/")[0];
+    const [kind, ending] = file.type.split("/");
+    const name = file.name || `pasted.${ending}`;
     const most = MOST_BYTES[kind];
-    if (!most) problems.push(`${file.name} is neither a picture nor a video.`);
+    if (!most) problems.push(`${name} is neither a picture nor a video.`);
     else if (file.size > most) {
-      problems.push(`${file.name} has ${megabytes(file.size)}; this page sends at most ${megabytes(most)}. Choose a smaller one.`);
+      problems.push(`${name} has ${megabytes(file.size)}; this page sends at most ${megabytes(most)}. Choose a smaller one.`);
     } else {
-      const name = file.name || `pasted.${file.type.split("/")[1]}`;
-      const thumbnail = URL.createObjectURL(file);
-      state.media.push({ name, type: file.type, kind, url: await dataUrl(file), thumbnail });
-      startOver();
+      const url = await dataUrl(file).catch(() => null);
+      if (url === null) problems.push(`${name} cannot be read. Choose it again.`);
+      else {
+        startOver();
+        state.media.push({ name, type: file.type, kind, url, thumbnail: URL.createObjectURL(file) });
+      }
     }
   }
   showMedia();
@@ -73,20 +78,18 @@ function showMedia() {
   }));
 }
 
-function element(name, properties, children = []) {
-  const made = Object.assign(document.createElement(name), properties);
-  made.append(...children);
-  return made;
-}
-
 async function useSample() {
-  const blob = await (await fetch("script/scene.png")).blob();
-  find("question").value ||= find("question").placeholder;
+  const blob = await fetch("script/scene.png").then((reply) => reply.ok && reply.blob()).catch(() => null);
+  if (!blob) {
+    say("The sample picture cannot be fetched. Is the server still there?", true);
+    return;
+  }
+  find("question").value ||= SAMPLE_QUESTION;
   await addFiles([new File([blob], "scene.png", { type: blob.type })]);
 }
 
 function script() {
-  const chosen = { keep_ratio: Number(find("keep-ratio").value) };
+  const chosen = state.ownRatio ? { keep_ratio: Number(find("keep-ratio").value) } : {};
   for (const name of CHOICES) if (find(name).value) chosen[name] = find(name).value;
   return chosen;
 }
@@ -106,32 +109,42 @@ function request(side, turn, settings) {
 }
 
 async function ask() {
+  const field = find("question");
+  const question = field.value.trim();
+  if (!question || find("submit").ariaDisabled === "true") return;
+  field.value = "";
   await state.adding;
   if (!state.media.length) {
+    field.value = question;
     say("Choose a picture first.", true);
     find("files").focus();
     return;
   }
-  const question = find("question").value.trim();
+  state.turns = state.turns.filter(({ pruned, whole }) => pruned?.done && whole?.done);
   state.turns.push({ question });
+  field.placeholder = "Ask a second question about the same";
   answer();
-  find("question").value = "";
-  find("question").placeholder = "Ask a second question about the same";
 }
 
 function startOver() {
   state.running?.abort();
+  clearTimeout(state.resting);
   state.turns = [];
+  find("submit").ariaDisabled = null;
+  find("question").placeholder = SAMPLE_QUESTION;
   find("results").hidden = find("restart").hidden = true;
   find("asked").replaceChildren();
 }
 
 /**
- * Answers the newest question. The pruned request goes first and alone, so that its time to the
- * first token is its own; then the explanation; then the unpruned request, which is the same
- * whatever the settings are.
+ * Answers the newest question. The pruned request goes first and alone; the explanation follows its
+ * first token; the unpruned request, which is the same whatever the settings are, goes when both have
+ * ended. So each time to the first token is that of a request alone.
+ *
+ * `again`: after a server that went away, which is waited for once.
  */
-async function answer() {
+async function answer(again = false) {
+  clearTimeout(state.resting);
   const turn = state.turns.at(-1);
   if (!turn) return;
   state.running?.abort();
@@ -139,27 +152,34 @@ async function answer() {
   const { signal } = running;
   const settings = script();
   const started = new Set();
+  let refusal = null;
+  find("submit").ariaDisabled = "true"; // a chat has no unfinished answers
   showAsked();
   try {
     if (!state.model) await readServer();
+    signal.throwIfAborted();
     turn.pruned = { text: "" };
     turn.explained = turn.caches = null;
     say("Asking with pruning …");
     const before = await stats();
+    signal.throwIfAborted();
     const show = () => signal.aborted || showAnswers(state.turns);
     await firstToken(turn.pruned, (changed) =>
       stream(request("pruned", turn, settings), turn.pruned, signal, changed), show, started);
     turn.caches = foundInCaches(before, await stats()); // before the explanation, which finds more
+    signal.throwIfAborted();
     say("Asking what is kept …");
     const explained = explain(request("pruned", turn, settings), signal, (seconds) =>
-      say(`The server makes one explanation at a time, and is busy with another. Waiting in line for ${seconds} s …`)
+      say(`The server makes one explanation at a time, in order. Waiting for this one for ${seconds} s …`)
     ).then((result) => {
       turn.explained = result;
-      return signal.aborted || showExplanation(state.turns, state.media);
+      return showExplanation(signal);
+    }).catch((error) => {
+      if (!(error instanceof Refused)) throw error;
+      refusal = error; // is told when the answers are there
     });
     started.add(explained);
-    explained.catch(() => {});
-    await Promise.race([explained.catch(() => {}), new Promise((done) => setTimeout(done, HEAD_START))]);
+    await Promise.all(started);
     signal.throwIfAborted();
     if (!turn.whole?.done) {
       say("Asking without pruning …");
@@ -168,11 +188,21 @@ async function answer() {
         stream(request("whole", turn, { keep_ratio: 1 }), turn.whole, signal, changed), show, started);
     }
     await Promise.all(started);
+    if (refusal) throw refusal;
     show();
     say("Answered.");
   } catch (error) {
-    if (!signal.aborted) await failed(error, signal);
+    if (!signal.aborted) await failed(error, signal, turn, again);
+  } finally {
+    if (!signal.aborted) find("submit").ariaDisabled = null;
   }
+}
+
+async function showExplanation(signal) {
+  const nodes = await explanation(state.turns, state.media);
+  if (signal.aborted) return;
+  find("patch").textContent = "";
+  find("shown").replaceChildren(...nodes);
 }
 
 /** Waits for a stream's first token, or its end; what the server refuses is shown as the answer. */
@@ -199,13 +229,18 @@ function foundInCaches(before, after) {
   return ["pixels", "features"].map((name) => hits(after, name) - hits(before, name));
 }
 
-async function failed(error, signal) {
+async function failed(error, signal, turn, again) {
   if (error instanceof Gone) {
     state.model = ""; // another one may come back
+    if (again) {
+      find("question").value ||= turn.question;
+      say("The server went away twice. Press Ask to try once more.", true);
+      return;
+    }
     say("The server does not answer. This page looks for it every two seconds, and then asks again.", true);
     await back(signal).then(() => {
       say("The server is back. Asking again …");
-      return answer();
+      return answer(true);
     }, () => {});
   } else if (error.status === 401) {
     say("");
@@ -216,7 +251,7 @@ async function failed(error, signal) {
     find("key-form").hidden = false;
     find("key").focus();
   } else {
-    say(`The server refuses: ${error.message}`, true);
+    say(`${error instanceof Refused ? "The server refuses" : "This page failed"}: ${error.message}`, true);
   }
 }
 
@@ -231,7 +266,7 @@ async function readServer() {
   const slider = find("keep-ratio");
   slider.min = settings.min_keep_ratio ?? slider.min;
   slider.max = settings.max_keep_ratio ?? slider.max;
-  if (!state.linked.has("keep_ratio")) slider.value = settings.keep_ratio ?? slider.value;
+  if (!state.ownRatio) slider.value = settings.keep_ratio ?? slider.value;
   for (const name of CHOICES) {
     find(name).options[0].textContent = `as the server: ${settings[name]}`;
   }
@@ -239,7 +274,6 @@ async function readServer() {
 }
 
 async function start() {
-  readLink();
   try {
     await readServer();
   } catch (error) {
@@ -267,23 +301,26 @@ function showAsked() {
 }
 
 function showRatio() {
-  const percent = `${Math.round(100 * find("keep-ratio").value)} %`;
-  find("ratio-shown").textContent = percent;
-  find("keep-ratio").setAttribute("aria-valuetext", `${percent} of the visual tokens`);
+  const { keep_ratio, visual_token_budget } = state.settings;
+  const percent = (ratio) => `${Number((100 * ratio).toFixed(1))} %`;
+  const shown = state.ownRatio ? percent(find("keep-ratio").value)
+    : "as the server" + (keep_ratio ? `: ${percent(keep_ratio)}` : visual_token_budget ? `: ${visual_token_budget} tokens` : "");
+  find("ratio-shown").textContent = shown;
+  find("keep-ratio").setAttribute("aria-valuetext", `${shown} of the visual tokens`);
 }
 
 // What is taken away: a link without the picture, and the request as commands.
 
 function readLink() {
-  state.linked = new URLSearchParams(location.hash.slice(1));
-  const ratio = Number(state.linked.get("keep_ratio"));
-  if (ratio > 0 && ratio <= 1) find("keep-ratio").value = ratio;
-  else state.linked.delete("keep_ratio");
+  const linked = new URLSearchParams(location.hash.slice(1));
+  const ratio = Number(linked.get("keep_ratio"));
+  state.ownRatio = ratio > 0 && ratio <= 1;
+  if (state.ownRatio) find("keep-ratio").value = ratio;
   for (const name of CHOICES) {
-    const value = state.linked.get(name);
+    const value = linked.get(name);
     if ([...find(name).options].some((option) => option.value === value)) find(name).value = value;
   }
-  find("question").value = state.linked.get("question") ?? "";
+  find("question").value = linked.get("question") ?? "";
   showRatio();
 }
 
@@ -339,24 +376,28 @@ find("restart").addEventListener("click", () => {
   find("question").focus();
 });
 
-let resting = 0;
 function changed() {
-  showRatio();
-  clearTimeout(resting);
-  resting = setTimeout(answer, REST);
+  clearTimeout(state.resting);
+  state.resting = setTimeout(answer, REST);
 }
-find("keep-ratio").addEventListener("input", changed);
+find("keep-ratio").addEventListener("input", () => {
+  state.ownRatio = true;
+  showRatio();
+  changed();
+});
 for (const name of CHOICES) find(name).addEventListener("change", changed);
 
 addEventListener("paste", ({ clipboardData }) => {
   if (clipboardData.files.length) addFiles([...clipboardData.files]);
 });
 addEventListener("dragover", (event) => {
+  if (!event.dataTransfer.types.includes("Files")) return;
   event.preventDefault();
   find("drop").classList.add("over");
 });
 addEventListener("dragleave", () => find("drop").classList.remove("over"));
 addEventListener("drop", (event) => {
+  if (!event.dataTransfer.types.includes("Files")) return;
   event.preventDefault();
   find("drop").classList.remove("over");
   addFiles([...event.dataTransfer.files]);
@@ -366,4 +407,7 @@ find("copy-link").addEventListener("click", () => copy(link(), "The link"));
 find("copy-curl").addEventListener("click", () => copy(asCurl(base(), current(), state.media), "The command"));
 find("copy-python").addEventListener("click", () => copy(asPython(base(), current(), state.media), "The program"));
 
+addEventListener("hashchange", readLink);
+
+readLink();
 start();

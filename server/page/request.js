@@ -2,6 +2,8 @@
 
 const GONE_PAUSE = 2000; // ms between looks for a server that is gone
 const BUSY_PAUSE = 1000; // ms before another try, where the server names none
+const WAITED = 2000; // ms after which the wait for an explanation is told
+const UNREACHABLE = [502, 503, 504];
 
 let key = "";
 
@@ -22,7 +24,7 @@ export class Refused extends Error {
   }
 }
 
-/** The server did not answer at all. */
+/** The server did not answer at all, or a proxy answered that it cannot reach it. */
 export class Gone extends Error {}
 
 async function call(path, body, signal) {
@@ -34,8 +36,10 @@ async function call(path, body, signal) {
   }
   const reply = await answering(() => fetch(path, options));
   if (reply.ok) return reply;
+  if (UNREACHABLE.includes(reply.status)) throw new Gone("the server does not answer");
   const text = await answering(() => reply.text());
-  throw new Refused(reply.status, reasonIn(text) || reply.statusText, reply.headers.get("Retry-After"));
+  const reason = reasonIn(text) || reply.statusText || `HTTP ${reply.status}`; // HTTP/2 has no text
+  throw new Refused(reply.status, reason, reply.headers.get("Retry-After"));
 }
 
 /** The result of `work`, whose network errors are a server that is gone. */
@@ -59,27 +63,39 @@ function reasonIn(text) {
 
 /** The name of the first model, and the settings and metrics of the server. */
 export async function models() {
-  return (await (await call("v1/models")).json()).data;
+  return (await json("v1/models")).data;
 }
 
 export async function stats() {
-  return (await call("v1/script/stats")).json();
+  return json("v1/script/stats");
+}
+
+async function json(path, body, signal) {
+  const reply = await call(path, body, signal);
+  return answering(() => reply.json());
 }
 
 /**
- * What is kept of the request's media. The server makes one explanation at a time, so this waits
- * for its turn, and tells `waiting` for how many seconds already.
+ * What is kept of the request's media. The server makes one explanation at a time, in the order in
+ * which they are asked for, and refuses where too many wait: then this asks again. `waiting` is told
+ * for how many seconds already.
  */
 export async function explain(body, signal, waiting) {
   const started = performance.now();
-  for (;;) {
-    try {
-      return await (await call("v1/script/explain", body, signal)).json();
-    } catch (error) {
-      if (error.status !== 429) throw error;
-      waiting(Math.round((performance.now() - started) / 1000));
-      await pause(1000 * error.retryAfter || BUSY_PAUSE, signal);
+  const tell = () => signal.aborted || waiting(Math.round((performance.now() - started) / 1000));
+  const telling = setInterval(tell, WAITED);
+  try {
+    for (;;) {
+      try {
+        return await json("v1/script/explain", body, signal);
+      } catch (error) {
+        if (error.status !== 429) throw error;
+        tell();
+        await pause(1000 * error.retryAfter || BUSY_PAUSE, signal);
+      }
     }
+  } finally {
+    clearInterval(telling);
   }
 }
 
@@ -124,25 +140,30 @@ async function* events(answer) {
   }
 }
 
-/** Resolves once the server answers again. */
+/** Resolves once the server answers again, be it to want a key. */
 export async function back(signal) {
   for (;;) {
     await pause(GONE_PAUSE, signal);
     try {
-      await call("health", undefined, signal);
+      await call("v1/models", undefined, signal);
       return;
     } catch (error) {
-      if (error.name === "AbortError") throw error;
+      if (error instanceof Refused) return;
+      if (!(error instanceof Gone)) throw error;
     }
   }
 }
 
 function pause(milliseconds, signal) {
   return new Promise((resolve, reject) => {
-    const timer = setTimeout(resolve, milliseconds);
-    signal?.addEventListener("abort", () => {
+    const stop = () => {
       clearTimeout(timer);
       reject(signal.reason);
-    });
+    };
+    const timer = setTimeout(() => {
+      signal.removeEventListener("abort", stop);
+      resolve();
+    }, milliseconds);
+    signal.addEventListener("abort", stop, { once: true });
   });
 }

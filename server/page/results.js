@@ -1,17 +1,11 @@
 // Shows what was answered and explained: numbers of both answers, what differs, patches, changes.
 
+import { element, find } from "./dom.js";
 import { drawChange, drawHeat, drawKept, drawScale, View } from "./drawing.js";
 
 const MOST_WORDS = 400; // of an answer whose words are compared
+const RULES = ["keep_ratio", "visual_token_budget", "mode", "relevance"]; // of a selection
 const FRAME_SECONDS = 0.5; // that a frame of a video is shown for when it is played
-
-const find = (id) => document.getElementById(id);
-
-function element(name, properties, children = []) {
-  const made = Object.assign(document.createElement(name), properties);
-  made.append(...children);
-  return made;
-}
 
 const seconds = (milliseconds) =>
   milliseconds < 1000 ? `${Math.round(milliseconds)} ms` : `${(milliseconds / 1000).toFixed(2)} s`;
@@ -26,8 +20,8 @@ export function showAnswers(turns) {
     const reply = turn[side] ?? { text: "" };
     const pane = find(side);
     const answer = pane.querySelector(".answer");
-    answer.setAttribute("aria-busy", String(!reply.done && !reply.refused));
-    answer.classList.toggle("bad", Boolean(reply.refused));
+    answer.setAttribute("aria-busy", String(!reply.done && reply.refused === undefined));
+    answer.classList.toggle("bad", reply.refused !== undefined);
     const words = differing[side] ?? [[reply.refused ?? reply.text.trimStart(), false]];
     answer.replaceChildren(...words.map(([text, differs]) =>
       differs ? element("mark", { textContent: text }) : text));
@@ -128,24 +122,41 @@ function differingWords(pruned, whole) {
 
 // Explanations.
 
-/** Shows what is kept of every picture and video of the newest question. */
-export async function showExplanation(turns, media) {
+/** What to show of every picture and video of the newest question: nodes. */
+export async function explanation(turns, media) {
   const { explained } = turns.at(-1);
   const before = turns.at(-2)?.explained;
   const shown = [];
   for (const kind of ["image", "video"]) {
     const own = media.filter((item) => item.kind === kind);
     for (const [index, item] of (explained[`${kind}s`] ?? []).entries()) {
-      const views = await viewsOf(item, own[index]);
-      const old = before?.[`${kind}s`]?.[index];
-      const oldViews = old && (await viewsOf(old, own[index]));
       const about = element("p", { className: "note", textContent: described(item) });
-      const parts = kind === "image" ? pictureFigures(views, oldViews) : filmFigures(views, oldViews);
+      const parts = await drawings(kind, item, before?.[`${kind}s`]?.[index], own[index]);
       shown.push(element("h3", { textContent: own[index].name }), about, ...parts);
     }
   }
-  find("patch").textContent = "";
-  find("shown").replaceChildren(...shown);
+  return shown;
+}
+
+/** The figures of an item; of a picture that the browser cannot read the server's own drawing. */
+async function drawings(kind, item, old, own) {
+  try {
+    const views = await viewsOf(item, own);
+    const change = old && (await changeSince(old, item, views, own));
+    return kind === "image" ? pictureFigures(views, change) : filmFigures(views, change);
+  } catch (error) {
+    if (error.name !== "EncodingError") throw error;
+    const alt = "The kept patches and their relevance, as the server draws them";
+    return [element("img", { className: "sheet", src: `data:image/png;base64,${item.png}`, alt })];
+  }
+}
+
+/** What changed since an earlier question: its views, and words. Nothing where none has patches. */
+async function changeSince(old, item, views, own) {
+  const before = await viewsOf(old, own);
+  if ([...views, ...before].some(({ boxes }) => !boxes.length)) return undefined;
+  const settings = RULES.every((name) => old[name] === item[name]) ? "" : " and its settings";
+  return { before, words: `Since the last question${settings} ${changeOf(views, before)}` };
 }
 
 function described(item) {
@@ -159,14 +170,15 @@ function described(item) {
   return `${size}, ${count(item.kept)} kept (${rule}), mode ${item.mode}, ${text}.`;
 }
 
-/** The views of a picture, or of each frame of a video. */
+/** The views of a picture, or of each frame of a video; a video left whole has no patches. */
 async function viewsOf(item, own) {
   let first = 0;
   const views = [];
+  const parts = item.views.length ? item.views : [{ name: "frame", boxes: [] }];
   const pictures = item.frames ? item.frames.map((data) => `data:image/jpeg;base64,${data}`) : [own.thumbnail];
   for (const [index, url] of pictures.entries()) {
     const picture = await loaded(url);
-    for (const { name, boxes } of item.views) {
+    for (const { name, boxes } of parts) {
       const title = item.frames ? `frame ${index + 1}` : name;
       views.push(new View(title, picture, item, boxes, first));
       first += boxes.length;
@@ -182,15 +194,15 @@ async function loaded(url) {
   return picture;
 }
 
-function pictureFigures(views, before) {
+function pictureFigures(views, change) {
   const finest = views.reduce((best, view) => (view.places.length > best.places.length ? view : best));
   const drawn = views.map((view) => figure(view, drawKept(view), `${count(view.numKept)} kept of ${view.name}`));
   if (finest.relevance) {
     drawn.push(figure(finest, drawHeat(finest), "Relevance, from low to high", [drawScale()]));
   }
-  if (before) {
-    const old = before[views.indexOf(finest)];
-    drawn.push(figure(finest, drawChange(finest, old), changeOf(views, before)));
+  if (change) {
+    const old = change.before[views.indexOf(finest)];
+    drawn.push(figure(finest, drawChange(finest, old), change.words));
   }
   return [element("div", { className: "figures" }, drawn)];
 }
@@ -198,27 +210,28 @@ function pictureFigures(views, before) {
 /** What another question changed, in words. */
 function changeOf(views, before) {
   const kept = (all) => all.flatMap((view) =>
-    [...view.boxes.keys()].filter((place) => view.isKept(place)).map((place) => view.first + place));
+    view.places.filter((place) => view.isKept(place)).map((place) => view.first + place));
   const [now, then] = [kept(views), new Set(kept(before))];
   const stayed = now.filter((patch) => then.has(patch)).length;
-  return `Since the last question ${count(stayed)} stayed (white), ${count(now.length - stayed)} are new`
+  return `${count(stayed)} stayed (white), ${count(now.length - stayed)} are new`
     + ` (green), ${count(then.size - stayed)} left (orange frames)`;
 }
 
 /** A strip of the frames, what another question changed, and the frames played in one place. */
-function filmFigures(views, before) {
-  const kept = views.map((view) => figure(view, drawKept(view), `${view.name}: ${count(view.numKept)} kept`));
+function filmFigures(views, change) {
+  const frames = views.map(drawKept);
+  const kept = views.map((view, index) => figure(view, frames[index],
+    `${view.name}: ${view.whole ? "left whole" : `${count(view.numKept)} kept`}`));
   const parts = [element("div", { className: "strip" }, kept)];
   if (views[0].relevance) {
     const heat = views.map((view) => figure(view, drawHeat(view), `${view.name}: relevance`));
     parts.push(element("div", { className: "strip" }, heat));
   }
-  if (before) parts.push(element("p", { textContent: `${changeOf(views, before)}.` }));
-  return [player(views), ...parts];
+  if (change) parts.push(element("p", { textContent: `${change.words}.` }));
+  return [player(views, frames), ...parts];
 }
 
-function player(views) {
-  const frames = views.map(drawKept);
+function player(views, frames) {
   const screen = element("canvas", { width: frames[0].width, height: frames[0].height });
   screen.setAttribute("role", "img");
   screen.setAttribute("aria-label", "The kept patches, frame by frame");
@@ -291,7 +304,7 @@ function spoken(view, place) {
 /** The patch that an arrow key leads to: the one beside it; undefined for other keys. */
 function neighbour(view, place, key) {
   const step = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[key];
-  if (!step) return undefined;
+  if (!step || !view.places.length) return undefined;
   if (place < 0) return view.places[0];
   const [left, top, right, bottom] = view.boxes[place];
   const x = (left + right) / 2 + step[0] * (right - left);

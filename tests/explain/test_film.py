@@ -37,6 +37,17 @@ def test_frames_that_are_shown(video, height, num_frames, expected):
         assert all(frame.height == height for frame in frames)
 
 
+@pytest.mark.parametrize(
+    ("total", "num_frames", "expected"),
+    [(5, 3, [0, 2, 4]), (7, 4, [0, 2, 4, 6]), (1, 1, [0]), (7, 5, [0, 1, 2, 4, 5])],
+)
+def test_frames_of_a_clip_that_is_padded(total, num_frames, expected):
+    """Qwen makes (0, 1), (2, 3), (4, 4) of five frames; no equal groups make five of seven."""
+    video = np.arange(total, dtype=np.uint8)[:, None, None, None].repeat(3, 3)
+    frames = frames_of(video, num_frames)
+    assert [frame.getpixel((0, 0))[0] for frame in frames] == expected
+
+
 def test_kept_patches_are_bright_in_their_frame():
     frames = [Image.new("RGB", (FRAME_WIDTH, FRAME_WIDTH), (200, 200, 200))] * 9
     boxes = whole_boxes(GRID, GRID, FRAME_WIDTH, FRAME_WIDTH)

@@ -65,3 +65,11 @@ def test_a_video_that_is_left_whole(model_config):
     assert (shown["visual_tokens"], shown["kept"], shown["left_whole"]) == (16, 16, True)
     assert shown["kept_patches"] is shown["patch_relevance"] is None
     assert shown["views"] == [] and shown["num_frames"] == len(shown["frames"]) == 4
+
+
+def test_frames_are_scaled_down(model_config):
+    frames = np.zeros((2, 1080, 1920, 3), np.uint8)
+    item = ExplainedItem("video", frames, None, None, (), "none", 16)
+    shown = shown_item(model_config, item, {})
+    assert (shown["width"], shown["height"]) == (1920, 1080)  # as the encoder has it
+    assert [opened(frame).size for frame in shown["frames"]] == [(720, 405)] * 2

@@ -39,6 +39,7 @@ def test_files_are_served_under_a_strict_policy(client):
         assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self'; ")
         assert "unsafe" not in policy and "http" not in policy
         assert reply.headers["x-content-type-options"] == "nosniff"
+        assert client.head(f"/script{name}").status_code == 200
     assert client.get("/script/").url.path == "/script"
     for path in ("/script/none.js", "/script/../playground.py", "/script/%2e%2e%2fflags.py"):
         assert client.get(path).status_code == 404
@@ -122,7 +123,7 @@ def test_the_command(vllm_script, monkeypatch, words, model, port, more, opened)
     status, out, _ = vllm_script("playground", *words)
     assert status == 0
     assert "the playground is at http://127.0.0.1:1234/script; Ctrl-C stops it" in out
-    ours = ("--script-explain", "--enforce-eager", "--enable-prompt-tokens-details")
+    ours = ("--script-explain", "--enable-prompt-tokens-details", "--enforce-eager")
     assert started == [(model, (*ours, *more), port), "stopped"]
     assert addresses == opened
     assert asked == [("http://127.0.0.1:1234", "x" if more else None, {})]

@@ -24,12 +24,16 @@ def frames_of(video: Any, num_frames: int | None) -> list[Image.Image]:
         video: as vLLM has it: frames [height, width, 3] or [3, height, width], uint8, in an array
             or list; or a pair of these and what the file says.
         num_frames: that the encoder makes of them; None: all. Where it makes one of several, the
-            first of these is returned. Where the Hugging Face processor takes some by itself, these
-            are the nearest.
+            first of these is returned; the last may be one of fewer, as processors pad clips. Where
+            the Hugging Face processor takes some by itself, these are the nearest.
     """
     frames = video[0] if isinstance(video, tuple) else video
-    count = len(frames) if num_frames is None else num_frames
-    return [_picture(frames[index * len(frames) // count]) for index in range(count)]
+    total = len(frames)
+    count = total if num_frames is None else num_frames
+    step = -(-total // count)
+    if -(-total // step) == count:
+        return [_picture(frames[first]) for first in range(0, total, step)]
+    return [_picture(frames[index * total // count]) for index in range(count)]
 
 
 def _picture(frame: Any) -> Image.Image:

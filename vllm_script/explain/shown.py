@@ -18,6 +18,9 @@ from .drawing import draw_selection
 from .explained import ExplainedItem
 from .film import FRAME_MILLISECONDS, draw_film, draw_strip, frames_of
 
+LONGEST_SIDE = 720
+"""Pixels of a frame that is sent to be shown."""
+
 
 def shown_item(
     model_config: ModelConfig, item: ExplainedItem, selection: dict[str, Any]
@@ -93,12 +96,19 @@ def _shown_video(
         "width": width,
         "height": height,
         "num_frames": len(frames),
-        "frames": [_encoded([frame], "JPEG") for frame in frames],
+        "frames": [_encoded([_bounded(frame)], "JPEG") for frame in frames],
         "patch_relevance": _numbers(by_patch),
         "views": [{"name": "a frame", "boxes": boxes.tolist()}] if len(boxes) else [],
         "png": _encoded([strip], "PNG"),
         "webp": _encoded(film, "WEBP", duration=FRAME_MILLISECONDS, loop=0),
     }
+
+
+def _bounded(frame: Image.Image) -> Image.Image:
+    """A copy of a frame, scaled down to `LONGEST_SIDE` where it is larger."""
+    small = frame.copy()
+    small.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
+    return small
 
 
 def _by_patch(

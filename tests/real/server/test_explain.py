@@ -217,7 +217,7 @@ def test_one_at_a_time(pruning_server, picture):
     for reply in replies:
         if reply.status_code == 429:
             assert reply.headers["retry-after"] == "1"
-            assert "one at a time" in reply.json()["error"]["message"]
+            assert "one explanation at a time" in reply.json()["error"]["message"]
     assert post(pruning_server, "/script/explain", body).status_code == 200
 
 
