@@ -201,6 +201,7 @@ def started(family, folder, **settings):
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     from vllm import LLM
     from vllm.platforms.cpu import CpuPlatform
+    from vllm.v1.engine import core
 
     if family in STATES:
         from .gated_delta_net import compute_in_float32
@@ -223,6 +224,8 @@ def started(family, folder, **settings):
         **settings,
     )
     del os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"]
+    # An engine that is closed would take the process groups from the others in this process.
+    core.cleanup_dist_env_and_memory = lambda: None
     # vLLM's search for kernels to replace fails at numba, which drafting by n-grams imports. It has
     # replaced them now, and the next engine in this process need not.
     CpuPlatform.register_triton_kernel_overrides = classmethod(lambda cls: None)
@@ -248,6 +251,9 @@ def running(family, folder, **settings):
 
 @pytest.fixture(scope="session")
 def engine(family, family_checkpoint):
+    from vllm.distributed import cleanup_dist_env_and_memory
+
+    cleanup_dist_env_and_memory()  # of the family before, which may have had other groups
     with running(family, family_checkpoint(family)) as engine:
         yield engine
 
@@ -272,7 +278,7 @@ def reference_of(family, family_checkpoint, masks=None):
 
     @torch.no_grad()
     def logprobs(prompt, answer, kept):
-        inputs, stays = _inputs(prompt, list(answer), kept)
+        inputs, stays = _inputs(family, prompt, list(answer), kept)
         if family.startswith(TILES_ARE_IMAGES):
             inputs |= _as_images(inputs, prompt, model.config.image_token_id)
 
@@ -293,7 +299,7 @@ def reference_of(family, family_checkpoint, masks=None):
     return logprobs
 
 
-def _inputs(prompt, answer, kept):
+def _inputs(family, prompt, answer, kept):
     """Arguments of transformers' model for a prompt that is whole, and which tokens are to stay."""
     token_ids = torch.tensor([prompt["prompt_token_ids"] + answer])
     types, stays = torch.zeros_like(token_ids), torch.ones(token_ids.shape[1], dtype=torch.bool)
@@ -310,7 +316,7 @@ def _inputs(prompt, answer, kept):
         rows = torch.cat([torch.arange(first, last + 1) for first, last in runs])
         types[0, rows] = 1 if modality == "image" else 2
         own = next(kept, torch.arange(len(rows)))
-        if modality == "image" and len(own) < len(rows):
+        if family == "mistral3" and len(own) < len(rows):
             stays[rows[0] : rows[-1]] = False  # with what stands between the rows of patches
         stays[rows] = False
         stays[rows[own]] = True
@@ -318,7 +324,8 @@ def _inputs(prompt, answer, kept):
         for name in items[0]:
             values = [item[name].data for item in items]
             if isinstance(values[0], torch.Tensor) and not name.startswith("script"):
-                inputs |= _padded(values) if values[0].dim() == 3 else {name: _batched(values)}
+                any_size = family == "mistral3" and name == "pixel_values"
+                inputs |= _padded(values) if any_size else {name: _batched(values)}
     return inputs, stays
 
 

@@ -40,7 +40,7 @@ def assert_as_transformers(engine, reference, prompt, answer, kept):
 
 def test_answers_are_those_of_transformers(engine, reference):
     """Pruned, from the caches, and whole."""
-    prompt = engine.prompt([engine.picture(0, 280, 280), QUESTION])
+    prompt = engine.prompt([engine.picture(0), f"{QUESTION} {OTHER} " * 2])  # over a block
     engine.forget()
     (answer,) = engine.ask(prompt)
     (kept,) = list(engine.kept)
