@@ -22,9 +22,11 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import expect, sync_playwright
 
 from vllm_script.server.launch import _free_port
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="needs Playwright: .ci/install.py")
+expect = sync_api.expect
 
 SCENE = pathlib.Path(__file__).resolve().parents[3] / "benchmarks" / "scene.png"
 KEY = "the-key"
@@ -99,7 +101,7 @@ def line(server_environment):
 
 @pytest.fixture(scope="module")
 def browser():
-    with sync_playwright() as playwright:
+    with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield browser
         browser.close()
@@ -116,11 +118,22 @@ class Visit:
         self.page.on("request", lambda request: self.requests.append(request))
         self.page.on("response", lambda response: self._keep(response))
         self.page.on("pageerror", lambda error: self.problems.append(error))
+        self.page.on("console", lambda message: self._hear(message))
         self.page.goto(f"{line.url}/script{fragment}")
+
+    def _hear(self, message):
+        """The console tells violations of the policy; and what a server refuses, which is none."""
+        if message.type == "error" and "Failed to load resource" not in message.text:
+            self.problems.append(message.text)
 
     def _keep(self, response):
         if response.url.endswith("/v1/script/explain") and response.status == 200:
             self.explained.append(response)
+
+    def times(self, path):
+        """When each request to a route was sent, and when it had ended: ms."""
+        timings = [each.timing for each in self.requests if each.url.endswith(path)]
+        return [(each["startTime"], each["startTime"] + each["responseEnd"]) for each in timings]
 
     def bodies(self, path):
         """Bodies of the requests to a route."""
@@ -200,8 +213,12 @@ def test_a_picture_of_ones_own(visit, tmp_path):
     mine.type_key("a wrong one")
     expect(page.locator("#key-note")).to_contain_text("does not take this key")
     expect(page.get_by_label("API key")).to_be_focused()
+    page.get_by_label("Question", exact=True).fill("typed before the key")
     mine.type_key()
     expect(page.locator("#model")).to_contain_text("script-demo")
+    assert page.get_by_label("API key").input_value() == ""
+    assert page.get_by_label("Question", exact=True).input_value() == "typed before the key"
+    expect(page.locator("#ratio-shown")).to_have_text("as the server: 11 %")
     page.locator("#files").set_input_files(SCENE)
     mine.ask("What color is the cross?")
     mine.answered()
@@ -250,8 +267,11 @@ def test_a_picture_of_ones_own(visit, tmp_path):
     documented = {"/v1/models", "/v1/script/stats", "/v1/script/explain", "/v1/chat/completions"}
     assert routes == documented
     pruned, whole = mine.bodies("/v1/chat/completions")
-    assert (pruned["script"], whole["script"]) == ({"keep_ratio": 0.11}, {"keep_ratio": 1})
+    assert (pruned["script"], whole["script"]) == ({}, {"keep_ratio": 1})
     (explained,) = mine.bodies("/v1/script/explain")
+    (_, pruned_end), (whole_start, _) = mine.times("/v1/chat/completions")
+    ((_, explained_end),) = mine.times("/v1/script/explain")
+    assert max(pruned_end, explained_end) <= whole_start  # its time to the first token is its own
     streaming = {"stream": True, "stream_options": {"include_usage": True}}
     assert pruned == explained | streaming
     stored = (
@@ -267,19 +287,15 @@ def test_the_slider_answers_when_it_rests(visit):
     mine.ask("What color is the cross?")
     mine.answered()
     slider = mine.page.get_by_label("Keep ratio")
-    slider.focus()
-    for _ in range(9):
-        mine.page.keyboard.press("ArrowRight")
+    slider.fill("0.2")
     expect(mine.page.locator("#ratio-shown")).to_have_text("20 %")
     assert len(mine.bodies("/v1/script/explain")) == 1  # not yet
     expect(mine.page.locator("#shown")).to_contain_text("(keep ratio 0.2)")
     mine.answered()
-    assert [body["script"]["keep_ratio"] for body in mine.bodies("/v1/script/explain")] == [
-        0.11,
-        0.2,
-    ]
-    ratios = [body["script"]["keep_ratio"] for body in mine.bodies("/v1/chat/completions")]
-    assert ratios == [0.11, 1, 0.2]  # the unpruned answer stays
+    ratios = [body["script"].get("keep_ratio") for body in mine.bodies("/v1/script/explain")]
+    assert ratios == [None, 0.2]  # at first the server's own
+    ratios = [body["script"].get("keep_ratio") for body in mine.bodies("/v1/chat/completions")]
+    assert ratios == [None, 1, 0.2]  # the unpruned answer stays
     mine.page.get_by_label("Mode").select_option("uniform")
     expect(mine.page.locator("#shown")).to_contain_text("mode uniform, chosen without a text")
     assert mine.bodies("/v1/script/explain")[-1]["script"] == {"keep_ratio": 0.2, "mode": "uniform"}
@@ -290,6 +306,7 @@ def test_a_second_question(visit):
     mine.open()
     mine.ask("What color is the cross?")
     mine.answered()
+    mine.ask("  ")
     mine.ask("Which digit is yellow?")
     expect(mine.page.locator("#asked li")).to_have_count(2)
     expect(mine.page.locator("#shown")).to_contain_text("Since the last question")
@@ -307,6 +324,29 @@ def test_a_second_question(visit):
     verdict = mine.page.locator("#verdict")
     expect(verdict).to_contain_text("The first question took")
     expect(verdict).to_contain_text("found in its caches: the encoder's features once")
+    mine.page.get_by_label("Keep ratio").fill("0.2")
+    expect(mine.page.locator("#shown")).to_contain_text("Since the last question and its settings")
+    mine.answered()
+    mine.page.get_by_role("button", name="Start over").click()
+    sample = mine.page.get_by_label("Question", exact=True).get_attribute("placeholder")
+    assert sample == "What color is the cross?"
+
+
+def test_pictures_that_a_browser_sees_otherwise(visit, tmp_path):
+    """What is transparent is white for the server; of what no browser reads it draws itself."""
+    Image.new("RGBA", (224, 224), (255, 0, 0, 0)).save(tmp_path / "clear.png")
+    Image.new("RGB", (224, 224), "green").save(tmp_path / "green.tiff")
+    mine = visit()
+    mine.type_key()
+    mine.page.locator("#files").set_input_files([tmp_path / "clear.png", tmp_path / "green.tiff"])
+    mine.ask("What color is the cross?")
+    mine.answered()
+    clear, green = mine.explained[-1].json()["images"]
+    view, kept = clear["views"][0], np.array(clear["kept_patches"])
+    colors = middles(pixels(mine.figure(f"kept of {view['name']}").first), view["boxes"], clear)
+    assert (colors[kept[kept < len(colors)]] == 255).all()
+    sheet = mine.page.get_by_alt_text("as the server draws them")
+    assert sheet.get_attribute("src") == f"data:image/png;base64,{green['png']}"
 
 
 def test_what_goes_wrong(visit, line, tmp_path):
@@ -340,7 +380,7 @@ def test_what_goes_wrong(visit, line, tmp_path):
 
     mine.page.route("**/v1/script/explain", busy)
     mine.ask("What color is the cross?")
-    expect(status).to_contain_text("one explanation at a time, and is busy with another. Waiting")
+    expect(status).to_contain_text("one explanation at a time, in order. Waiting for this one")
     mine.answered()
     mine.page.unroute("**/v1/script/explain")
 
@@ -350,6 +390,18 @@ def test_what_goes_wrong(visit, line, tmp_path):
     line.connect()
     mine.answered()
     assert mine.text("pruned") == "4"
+
+    begun = 'data: {"choices": [{"delta": {"content": "I"}}]}\n\n'  # and no end
+    answer = {"body": begun, "content_type": "text/event-stream"}
+    mine.page.route("**/v1/chat/completions", lambda route: route.fulfill(**answer))
+    asked = len(mine.bodies("/v1/chat/completions"))
+    mine.ask("Where is the cross?")
+    expect(status).to_have_text("The server went away twice. Press Ask to try once more.")
+    assert len(mine.bodies("/v1/chat/completions")) == asked + 2
+    mine.page.unroute("**/v1/chat/completions")
+    mine.page.get_by_role("button", name="Ask").click()
+    mine.answered()
+    expect(mine.page.locator("#asked li").last).to_have_text("Where is the cross?")
 
 
 def test_dropped_and_pasted(visit):
@@ -453,6 +505,8 @@ def test_widths(visit, tmp_path):
             mine.page.screenshot(path=folder / f"{name}-{scheme}.png", full_page=True)
         assert mine.page.evaluate("document.documentElement.scrollWidth") <= width
         left, right = (mine.page.locator(f"#{pane}").bounding_box() for pane in ("pruned", "whole"))
+        mine.page.locator("#shown canvas").last.hover()
+        expect(mine.page.locator("#patch")).to_be_in_viewport()
         beside = left["y"] == right["y"] and left["x"] < right["x"]
         assert beside == (width > 768)
 
@@ -497,4 +551,10 @@ def test_a_video(browser, film_line, tmp_path):
     expect(mine.page.locator("#shown")).to_contain_text("Since the last question")
     mine.answered()
     mine.page.screenshot(path=(FOLDER or tmp_path) / "video.png", full_page=True)
+    mine.page.get_by_label("Keep ratio").fill("1")
+    expect(mine.page.locator("#shown")).to_contain_text("visual tokens, left whole.")
+    mine.answered()
+    (video,) = mine.explained[-1].json()["videos"]
+    assert video["left_whole"] and video["views"] == []  # all that was decoded is shown
+    expect(mine.figure("left whole")).to_have_count(video["num_frames"])
     mine.close()
