@@ -17,7 +17,6 @@ import sys
 import webbrowser
 
 from PIL import Image
-from vllm.platforms import current_platform
 
 from .aliases import SCRIPT_DEMO, check_known
 from .explain_client import ExplainClient
@@ -43,6 +42,8 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         RuntimeError: the server does not start, or ends by itself.
     """
+    from vllm.platforms import current_platform
+
     check_known(args.model)
     env = {"VLLM_CPU_KVCACHE_SPACE": os.environ.get("VLLM_CPU_KVCACHE_SPACE", "2")}  # GiB
     flags = ["--script-explain", "--enable-prompt-tokens-details"]
