@@ -25,9 +25,10 @@ def renderer(checkpoint, request):
     return renderer_from_config(args.create_engine_config())
 
 
-def rendered(renderer, text, data, **script):
+def rendered(renderer, text, data, kwargs=None, **script):
     prompt = {"prompt": text, "multi_modal_data": data}
-    prompt |= {"mm_processor_kwargs": {"script": script}} if script else {}
+    kwargs = (kwargs or {}) | ({"script": script} if script else {})
+    prompt |= {"mm_processor_kwargs": kwargs} if kwargs else {}
     (result,) = renderer.render_cmpl([prompt], skip_mm_cache=True)
     return result
 
@@ -91,3 +92,17 @@ def test_an_item_without_its_marks_is_refused(renderer):
     words = r"between <\|begin_of_image\|> and <\|end_of_image\|>"
     with pytest.raises(VLLMValidationError, match=words):
         rendered(renderer, "<|image|>What?", data)
+
+
+def test_half_a_size_is_refused(renderer):
+    picture = Image.new("RGB", (280, 168))
+    text = "<|begin_of_image|><|image|><|end_of_image|>What?"
+    with pytest.raises(VLLMValidationError, match="needs shortest_edge and longest_edge"):
+        rendered(renderer, text, {"image": [picture]}, {"size": {"longest_edge": 50176}})
+
+
+@pytest.mark.parametrize("context", [512, 1 << 20])
+def test_no_item_is_larger_than_the_context(renderer, context):
+    info = renderer.get_mm_processor().info
+    for modality in ("image", "video"):
+        assert 0 < GlmFamily().largest_item(info, modality, context) <= context

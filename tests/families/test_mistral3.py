@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 from transformers import Mistral3Config
 from vllm.engine.arg_utils import EngineArgs
+from vllm.exceptions import VLLMValidationError
 from vllm.renderers import renderer_from_config
 
 from vllm_script.families.mistral3 import Mistral3Family
@@ -74,3 +75,15 @@ def test_images_side_by_side_are_told_apart_by_their_ends(renderer):
     first, second = texts(renderer, result)
     assert first == whole * 2 + ["[IMG]"] * 3 + ["[IMG_END]"]
     assert second == ["[IMG]"] * 9 + ["[IMG_END]"]
+
+
+@pytest.mark.parametrize(
+    "kwargs", [{"do_resize": False}, {"size": {"height": 112, "width": 112}}], ids=str
+)
+def test_pixels_that_the_size_does_not_tell_are_refused(renderer, kwargs):
+    """The worker would find other rows than the prompt has room for."""
+    picture = Image.new("RGB", (400, 300))
+    prompt = {"prompt": "Look: [IMG]?", "multi_modal_data": {"image": [picture]}}
+    prompt |= {"mm_processor_kwargs": kwargs}
+    with pytest.raises(VLLMValidationError, match="165 visual tokens, and .* mm_processor_kwargs"):
+        renderer.render_cmpl([prompt], skip_mm_cache=True)

@@ -18,6 +18,7 @@ from vllm_script.kernels import self_test
 from vllm_script.patches import supported
 from vllm_script.patches.probing import EXISTS
 from vllm_script.server import command, doctor
+from vllm_script.server import report as report_module
 
 DEMO = pathlib.Path(vllm_script.__file__).parent / "script_demo"
 ANY_PATH = re.compile(r"(?<![\w/:])/\w")
@@ -58,7 +59,7 @@ def test_a_healthy_installation():
     status, report, errors = in_a_process("script-demo")
     assert (status, errors) == (0, "")
     lines = report.splitlines()
-    assert len(lines) <= 25 and max(map(len, lines)) <= doctor.COLUMNS
+    assert len(lines) <= 25 and max(map(len, lines)) <= report_module.COLUMNS
     assert lines[0] == f"vllm-script {vllm_script.__version__} doctor"
     assert lines[-1] == "All is well: pruning works here."
     words = {line.split()[0] for line in lines[2:-2] if not line.startswith(" ")}
@@ -260,7 +261,7 @@ def test_paths_are_removed(tmp_path, text, shown):
     model = tmp_path / "with spaces" / "a folder"
     model.mkdir(parents=True)
     names = {"home": pathlib.Path.home(), "model": model}
-    remove = doctor.PathRemover(str(model))
+    remove = report_module.PathRemover(str(model))
     assert remove(text.format(**names)) == (text if shown is None else shown)
 
 

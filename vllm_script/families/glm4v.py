@@ -20,7 +20,6 @@ from vllm.model_executor.models.glm4_1v import (
 )
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
-from ..family import Family
 from .counted import CountedInfo
 from .mrope import MRopeProcessor, MRopePrunedModel
 from .qwen_vl import Qwen3Family
@@ -76,9 +75,6 @@ class GlmFamily(Qwen3Family):
             max_image_pixels=info._get_video_max_pixels(),
         )
         return int(tokens)
-
-    def feature_width(self, hf_config: Any) -> int:
-        return Family.feature_width(self, hf_config)
 
 
 FEWEST_FRAMES = 2

@@ -39,9 +39,6 @@ class Qwen3_5Family(Qwen3Family):
                 "would enter later layers too; remove --plugin script to serve this model unpruned"
             )
 
-    def feature_width(self, hf_config: Any) -> int:
-        return int(hf_config.text_config.hidden_size)
-
 
 class ScriptQwen3_5Info(QwenInfo, Qwen3_5ProcessingInfo):
     pass

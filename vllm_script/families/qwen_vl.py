@@ -129,7 +129,7 @@ class Qwen3Family(QwenFamily):
         return [grid_coordinates(1, height, width)] * frames
 
     def feature_width(self, hf_config: Any) -> int:
-        levels = len(hf_config.vision_config.deepstack_visual_indexes)
+        levels = len(getattr(hf_config.vision_config, "deepstack_visual_indexes", None) or [])
         return int(hf_config.text_config.hidden_size * (1 + levels))
 
 

@@ -33,6 +33,7 @@ from ..wire import (
     packed_total,
     total_alone,
 )
+from .counts import check_layout, check_pixels, check_room
 from .item_limit import ItemLimit, check_item
 from .items import (
     CARRIED_KEY,
@@ -45,7 +46,7 @@ from .items import (
 )
 from .metrics import ItemCounter, metrics
 from .pixel_cache import PixelCache, PixelFields
-from .placeholders import placeholder_mask, shortened
+from .placeholders import shortened
 from .planner import at_most, plan_item, query_windows
 from .request import REQUEST_KEY, ScriptRequest, refusal
 
@@ -193,12 +194,12 @@ class PruningProcessor(BaseMultiModalProcessor):
                 content = update.content
                 stock = content(index) if callable(content) else content
                 layout = self._image_layout(mm_items[modality], index, stock_kwargs)
-                self._check_layout(stock, layout)
+                check_layout(stock, layout)
                 fields = out_mm_kwargs[modality][index]
                 count = packed_count(fields, modality)
                 if count is None:
                     return stock
-                self._check_room(stock, packed_total(fields, modality), f"{modality} {index}")
+                check_room(stock, packed_total(fields, modality), f"{modality} {index}")
                 return self._shortened(stock, count)
 
             return replace(update, replacement=replacement)
@@ -319,7 +320,7 @@ class PruningProcessor(BaseMultiModalProcessor):
         modality = "video" if layout is None else "image"
         by_pixels = self.family.item_layout(self.info.get_hf_config(), modality, pixels)
         if layout is not None:
-            self._check_pixels(layout, by_pixels)
+            check_pixels(layout, by_pixels)
         else:
             layout = by_pixels
             check_item("a video", layout.num_placeholders, carried.limits["video"])
@@ -343,42 +344,6 @@ class PruningProcessor(BaseMultiModalProcessor):
         for fields, item in zip(sent, planned, strict=True):
             if item.plan is not None and fields is not None and "address" in fields:
                 fields.update(total_alone(self.counter.known(item), modality))
-
-    def _check_layout(self, stock: Any, layout: Layout | None) -> None:
-        """Refuse an image whose layout is not vLLM's; the start-up sends dummies, and ends so."""
-        length = int(placeholder_mask(stock).sum())
-        if layout is not None and length != (ours := layout.num_placeholders):
-            raise VLLMValidationError(
-                f"vLLM gives an image {length} placeholders, the script plugin {ours}: it does "
-                "not know this model, or not with what mm_processor_kwargs asks for",
-                parameter="mm_processor_kwargs",
-            )
-
-    def _check_pixels(self, by_size: Layout, by_pixels: Layout) -> None:
-        """Refuse an image that mm_processor_kwargs made into other tokens than its size tells.
-
-        vLLM counts placeholders by the size, and the worker would find other rows.
-        """
-        if by_size.counts != by_pixels.counts:
-            raise VLLMValidationError(
-                f"an image of this size has {by_size.num_placeholders} visual tokens, and "
-                f"{by_pixels.num_placeholders} with what mm_processor_kwargs asks for; leave out "
-                "what changes how this model resizes images",
-                parameter="mm_processor_kwargs",
-            )
-
-    def _check_room(self, stock: Any, total: int | None, name: str) -> None:
-        """Refuse an item that has other visual tokens than vLLM makes room for in the prompt.
-
-        For some models vLLM counts the frames of a video by what stands beside them.
-        """
-        if (length := int(placeholder_mask(stock).sum())) != total:
-            raise VLLMValidationError(
-                f"{name} has {total} visual tokens, and vLLM makes room for {length} in the "
-                "prompt: its frames are not those that its metadata names (frames_indices, "
-                "total_num_frames, fps); send the metadata that belongs to the frames",
-                parameter="prompt",
-            )
 
     def _shortened(self, stock: Any, count: int) -> Any:
         """Return a prompt replacement with `count` placeholders; families may lay them out anew."""

@@ -10,7 +10,8 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackendImpl, CPUAttentionMetadataBuilder
 
-from .conftest import reference_of, running
+from .conftest import running
+from .reference import reference_of
 
 pytestmark = pytest.mark.slow
 

@@ -15,7 +15,7 @@ from vllm_script.families.mrope import MRopeFamily
 from vllm_script.frontend import planner
 from vllm_script.worker.first_layer import first_layer
 
-from .conftest import SAME_WEIGHTS
+from .reference import SAME_WEIGHTS
 
 QUESTION, OTHER = "What is shown here?", "Where is the car?"
 SIZES = [

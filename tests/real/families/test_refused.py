@@ -19,6 +19,7 @@ def refuse(folder, changes, words):
             "speculative decoding by eagle",
         ),
         ({"speculative_config": {"model": "x", "num_speculative_tokens": 2}}, "decoding by x"),
+        ({"spec_method": "ngram_gpu", "spec_tokens": 2}, "decoding by ngram_gpu"),
         ({"speculative_config": {"method": "mtp", "num_speculative_tokens": 1}}, "decoding by mtp"),
         ({"spec_method": "eagle3", "spec_model": "x", "spec_tokens": 2}, "decoding by eagle3"),
         ({"enable_prompt_embeds": True}, "--enable-prompt-embeds"),
