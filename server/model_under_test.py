@@ -43,10 +43,8 @@ class ModelUnderTest:
         """The model as stock vLLM has it, where that takes pictures and no family serves it."""
         from vllm_script.families import FAMILIES
 
-        with (
-            quiet(),
-            contextlib.suppress(Exception),
-        ):  # the check of its name has said what is wrong
+        # The check of its name has said already what is wrong.
+        with quiet(), contextlib.suppress(Exception):
             config = self._arguments({}).create_model_config()
             if config.is_multimodal_model and config.architecture not in FAMILIES:
                 return UnfamiliarModel(config)
