@@ -116,6 +116,7 @@ def stock(folder, conversations, flags):
 @pytest.fixture(scope="module")
 def server(folder, stock, flags):
     pruned = ["--plugin", "script", "--keep-ratio", "0.3", "--script-explain"]
+    pruned += ["--script-relevance", "embedding"]  # so that the question has a say
     with VllmServer(folder, *flags, *pruned, env={"TRITON_INTERPRET": "0"}) as server:
         yield server
 
