@@ -15,7 +15,6 @@ class EngineArgs(Protocol):
     hf_overrides: Any
     worker_extension_cls: str
     logprobs_mode: str
-    pipeline_parallel_size: int
     speculative_config: Any
     spec_method: str | None
     spec_model: str | None

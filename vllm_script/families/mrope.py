@@ -7,13 +7,15 @@ pixels. A family says how the prompt cuts a grid into runs.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from vllm.exceptions import VLLMValidationError
+from vllm.sequence import IntermediateTensors
 from vllm.utils.gpu_sync_debug import gpu_sync_allowed
 
 from ..family import Family
@@ -80,11 +82,6 @@ class MRopeFamily(Family):
 
     def check(self, engine_args: EngineArgs, hf_config: Any) -> None:
         """Raise ValueError for ways of running that would lose the rows' positions."""
-        if engine_args.pipeline_parallel_size > 1:
-            raise ValueError(
-                "the script plugin cannot prune this model with --pipeline-parallel-size: only the "
-                "first stage would know the positions; use --tensor-parallel-size"
-            )
         drafts = drafting_method(engine_args)
         if drafts not in (None, *DRAFTS_FROM_TEXT):
             raise ValueError(
@@ -144,22 +141,70 @@ class MRopeProcessor(PruningProcessor):
                     )
 
 
+POSITIONS = "script_positions"
+"""Name of the positions, [tokens, 3], among what a pipeline's stages send each other."""
+
+
+MakeEmpty = Callable[[int, torch.dtype, torch.device], IntermediateTensors]
+
+
+def _with_positions(
+    make_empty: MakeEmpty,
+    batch_size: int,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> IntermediateTensors:
+    """What a later stage has room for: that of `make_empty`, and positions."""
+    tensors = make_empty(batch_size, dtype, device)
+    tensors.tensors[POSITIONS] = torch.zeros(batch_size, 3, dtype=torch.int64, device=device)
+    return tensors
+
+
 class MRopePrunedModel(PrunedModel):
     """A pruned model whose rows carry their coordinates to where the prompt's positions are."""
 
     probes = {
         "get_mrope_input_positions": ("input_tokens", "mm_features"),
+        "forward": ("input_ids", "positions", "intermediate_tensors", "inputs_embeds", "kwargs"),
         **members("vllm.model_executor.models.interfaces:SupportsMultiModalPruning", STOCK_PRUNING),
         "vllm.utils.gpu_sync_debug:gpu_sync_allowed": EXISTS,
     }
     supports_multimodal_pruning = True
     family: MRopeFamily
     config: Any
+    make_empty_intermediate_tensors: MakeEmpty
 
     def __init__(self, *, vllm_config: Any, prefix: str = "") -> None:
         super().__init__(vllm_config=vllm_config, prefix=prefix)
         expect_position_channels(vllm_config.model_config.multimodal_config)
         ask_for_position_channels(vllm_config)
+        if vllm_config.parallel_config.pipeline_parallel_size > 1:
+            make_empty = self.make_empty_intermediate_tensors
+            self.make_empty_intermediate_tensors = partial(_with_positions, make_empty)
+
+    def forward(
+        self,
+        input_ids: torch.Tensor | None,
+        positions: torch.Tensor,
+        intermediate_tensors: IntermediateTensors | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> torch.Tensor | IntermediateTensors:
+        """Run the stage of a pipeline, or the whole model, that this process has.
+
+        The first stage alone is given the rows, and so their positions; it sends these along.
+
+        Args:
+            positions: [3, tokens] int64; of a later stage those of the whole prompt, not read.
+        """
+        if intermediate_tensors is not None:
+            positions = intermediate_tensors[POSITIONS].T.contiguous()
+        states: torch.Tensor | IntermediateTensors = super().forward(  # type: ignore[misc]
+            input_ids, positions, intermediate_tensors, inputs_embeds, **kwargs
+        )
+        if isinstance(states, IntermediateTensors):
+            states.tensors[POSITIONS] = positions.T.contiguous()
+        return states
 
     def split(self, fields: dict[str, Any], num_items: int) -> Iterator[dict[str, Any]]:
         (grids,) = (value for name, value in fields.items() if name.endswith("_grid_thw"))

@@ -64,8 +64,8 @@ class PrunedModel:
         device = vllm_config.device_config.device
         self._step_tokens = step_tokens(vllm_config)
         self._timers = Timers(device)
-        encodes = get_pp_group().is_first_rank  # of a pipeline only the first stage does
-        cache_gb = config.cache_gb if encodes else 0
+        self._encodes = get_pp_group().is_first_rank  # of a pipeline only the first stage does
+        cache_gb = config.cache_gb if self._encodes else 0
         if cache_gb is None:
             cache_gb = default_capacity_gb(device, get_tp_group())
         self.feature_cache = FeatureCache(
@@ -76,16 +76,16 @@ class PrunedModel:
             device,
         )
         on_encoder_cache_reset(vllm_config, "forget_images")
-        self.script_clip = _clip(vllm_config, config) if encodes else None
+        self.script_clip = _clip(vllm_config, config) if self._encodes else None
         self._clip_checked = self._polarity_checked = False
         hidden_size = hf_config.get_text_config().hidden_size
         embed = partial(input_embeddings, self)
         lm_attention = None
-        if encodes and config.relevance == "lm-attention":
+        if self._encodes and config.relevance == "lm-attention":
             layer = first_layer(self.get_language_model())  # type: ignore[attr-defined]
             lm_attention = LmAttention(layer, tensor_model_parallel_all_reduce)
         self.selector = Selector(hidden_size, embed, self.script_clip, config.kernels, lm_attention)
-        if get_pp_group().is_first_rank:
+        if self._encodes:
             compile_kernels(
                 hidden_size,
                 self.family.feature_width(hf_config),
@@ -163,9 +163,11 @@ class PrunedModel:
         return replace(get_config(), modalities=[])
 
     def embed_multimodal(self, **kwargs: Any) -> Any:
-        self._check_clip()
         modality = "video" if any("video" in name for name in kwargs) else "image"  # one a call
         packed, are_dummies = unpack(kwargs, modality), take_mark(kwargs, modality)
+        if not self._encodes:
+            return self._stand_ins(modality, kwargs, packed)
+        self._check_clip()
         self._check_polarity(are_dummies)
         if packed is None:
             expected = self._self_test(modality, kwargs) if are_dummies else None
@@ -182,6 +184,21 @@ class PrunedModel:
                 own = self.embed_whole(modality, fields) if item is None else [next(kept)]
                 embeddings.extend(own)
         return embeddings
+
+    def _stand_ins(
+        self, modality: str, fields: dict[str, Any], packed: Sequence[PackedItem | None] | None
+    ) -> list[torch.Tensor]:
+        """Rows for the memory profile of a pipeline's later stage, which encodes nothing else.
+
+        They are as many as the first stage makes, and say nothing.
+        """
+        rows = list(self.embed_whole(modality, fields))
+        if packed is None:
+            return rows
+        counts = [
+            len(own) if item is None else item.count for own, item in zip(rows, packed, strict=True)
+        ]
+        return [own[:count] for own, count in zip(rows, counts, strict=True)]
 
     def _pruned(
         self,

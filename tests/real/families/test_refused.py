@@ -13,7 +13,6 @@ def refuse(folder, changes, words):
 @pytest.mark.parametrize(
     "changes, words",
     [
-        ({"pipeline_parallel_size": 2}, "--pipeline-parallel-size"),
         (
             {"speculative_config": {"method": "eagle", "model": "x", "num_speculative_tokens": 2}},
             "speculative decoding by eagle",

@@ -92,3 +92,31 @@ def test_the_first_layer_says_the_same_shared_out_to_ranks(vllm_server, pruning_
         shared = explained(server, picture)
     assert sum(a != b for a, b in zip(alone, shared, strict=True)) <= 1  # a tie, see above
     assert all(a != b for a, b in zip(alone, explained(pruning_server, picture), strict=True))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["llava-next", "qwen2.5-vl", "qwen3-vl"])
+def test_a_pipeline_answers_as_one_process(vllm_server, picture, ask, family):
+    """The first stage alone encodes and knows the rows' positions, and tells the second."""
+    flags = ("--plugin", "script", "--keep-ratio", "0.3")
+    with vllm_server(family, *flags) as server:
+        alone = _answers(server, ask, picture)
+    # vLLM's CPU worker makes room for what stages send each other while it compiles, or not at all.
+    stages = ("--pipeline-parallel-size", "2", "--no-enforce-eager")
+    stages += ("--compilation-config", '{"mode": 2, "backend": "eager"}')
+    with vllm_server(family, *flags, *stages, VLLM_CPU_OMP_THREADS_BIND="0|1") as server:
+        for answer, expected in zip(_answers(server, ask, picture), alone, strict=True):
+            assert answer.prompt_tokens == expected.prompt_tokens
+            assert answer.logprobs == pytest.approx(expected.logprobs, abs=1e-3)
+
+
+def _answers(server, ask, picture):
+    """Of an image, of two with text between, and again from the caches."""
+    prompts = [
+        [picture(168, 168, seed=1), {"type": "text", "text": QUESTIONS[0]}],
+        [
+            *(picture(168, 168, seed=2), {"type": "text", "text": QUESTIONS[1]}),
+            *(picture(112, 252, seed=3), {"type": "text", "text": "And here?"}),
+        ],
+    ]
+    return [ask(server, parts) for parts in prompts * 2]
