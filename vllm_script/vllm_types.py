@@ -19,7 +19,6 @@ class EngineArgs(Protocol):
     spec_method: str | None
     spec_model: str | None
     spec_tokens: int | None
-    enable_prompt_embeds: bool
     enable_tower_connector_lora: bool
     mm_encoder_only: bool
     ec_transfer_config: Any

@@ -89,11 +89,6 @@ class MRopeFamily(Family):
                 "which may read rows and positions on its own; give --speculative-config another "
                 f"method ({', '.join(DRAFTS_FROM_TEXT)}), or remove it"
             )
-        if engine_args.enable_prompt_embeds:
-            raise ValueError(
-                "the script plugin cannot prune this model beside --enable-prompt-embeds, whose "
-                "rows have no positions; remove it"
-            )
 
     @abstractmethod
     def runs(self, hf_config: Any, modality: str, fields: Mapping[str, Any]) -> list[np.ndarray]:
@@ -246,14 +241,21 @@ class MRopePrunedModel(PrunedModel):
     ) -> tuple[list[torch.Tensor], torch.Tensor, int | None]:
         """Take the channels off the rows of one step and fill in positions from them.
 
+        Embeddings that a client sent as a part of a prompt are text, and have no channels.
+
         Returns:
             the rows, the positions, and what to add to the place of a token generated later: None
             where positions are on the GPU, which means that it stays as it is.
         """
-        rows = [row[:, :-NUM_CHANNELS] for row in multimodal_embeddings]
+        own_width = self.config.get_text_config().hidden_size
+        items = [rows for rows in multimodal_embeddings if rows.shape[1] > own_width]
+        rows = [
+            rows[:, :-NUM_CHANNELS] if rows.shape[1] > own_width else rows
+            for rows in multimodal_embeddings
+        ]
         device = mrope_positions.device
-        if rows:
-            channels = torch.cat([row[:, -NUM_CHANNELS:] for row in multimodal_embeddings])
+        if items:
+            channels = torch.cat([rows[:, -NUM_CHANNELS:] for rows in items])
             with gpu_sync_allowed():  # model runner V1 has positions on the CPU
                 channels = channels.to(device)
             token_ids = torch.as_tensor(input_ids, device=device)

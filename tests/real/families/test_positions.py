@@ -23,8 +23,6 @@ from vllm_script.config import ScriptConfig
 from vllm_script.families import model_class, pruned_name
 from vllm_script.worker.encoded_image import EncodedImage
 
-WIDTH = 16
-"""Values of a row, before its channels."""
 TEXT = 100
 """A token that is not special in any checkpoint."""
 
@@ -55,6 +53,11 @@ class Prompt:
         )
         self.truth = positions[-3:, 0, torch.tensor(self.stays)]
         self.delta = int(delta) + len(self.whole) - len(self.tokens)
+
+    @property
+    def width(self):
+        """Values of a row, before its channels."""
+        return self.config.get_text_config().hidden_size
 
     def _text(self, length):
         self._add([TEXT] * length, [TEXT] * length, [0] * length, [True] * length)
@@ -103,7 +106,7 @@ class Prompt:
     def _rows(self, modality, fields, total, kept):
         """Rows of an item as the model returns them, from random features in bfloat16."""
         batch = {name: value[None] for name, value in fields.items()}
-        features = torch.randn(total, WIDTH, generator=self.generator).bfloat16()
+        features = torch.randn(total, self.width, generator=self.generator).bfloat16()
         layout = self.model.family.item_layout(self.model.config, modality, batch)
         image = EncodedImage.without_states(features, layout)
         if len(kept) < total:
@@ -172,13 +175,16 @@ def play_v1(model, prompt):
     positions, delta = model.get_mrope_input_positions(prompt.tokens, prompt.features)
     assert delta == prompt.delta
     steps = prompt.steps()
+    sent = torch.randn(2, prompt.width)  # embeddings of a client's
     for start, end in steps:
         rows = prompt.rows_between(start, end)
-        stripped, positions, delta = model.recompute_mrope_positions(
-            prompt.tokens, rows, positions, start
+        (own, *stripped), positions, delta = model.recompute_mrope_positions(
+            prompt.tokens, [sent, *rows], positions, start
         )
-        assert delta == prompt.delta
-        assert all(torch.equal(a, b[:, :WIDTH]) for a, b in zip(stripped, rows, strict=True))
+        assert delta == prompt.delta and torch.equal(own, sent)
+        assert all(
+            torch.equal(a, b[:, : prompt.width]) for a, b in zip(stripped, rows, strict=True)
+        )
     hit = steps[0][0]
     assert torch.equal(positions[:, hit:], prompt.truth[:, hit:])
 
@@ -201,7 +207,7 @@ def play_v2(model, prompt):
     cache = SimpleNamespace(mm_features={"a": prompt.features})
     token_ids = torch.tensor([prompt.tokens], dtype=torch.int32)
     requests = SimpleNamespace(all_token_ids=SimpleNamespace(gpu=token_ids))
-    pruner = MultiModalPruner(model, rope, cache, WIDTH)
+    pruner = MultiModalPruner(model, rope, cache, prompt.width)
     steps = prompt.steps()
     for start, end in steps:
         batch = SimpleNamespace(
@@ -214,7 +220,7 @@ def play_v2(model, prompt):
         rows = prompt.rows_between(start, end)
         if rows:
             stripped = pruner.recompute(rows, batch, requests)
-            assert all(x.shape[1] == WIDTH for x in stripped)
+            assert all(x.shape[1] == prompt.width for x in stripped)
     hit = steps[0][0]
     assert torch.equal(state["positions"][:, hit:].long(), prompt.truth[:, hit:])
     assert state["delta"] == prompt.delta

@@ -21,7 +21,6 @@ def refuse(folder, changes, words):
         ({"spec_method": "ngram_gpu", "spec_tokens": 2}, "decoding by ngram_gpu"),
         ({"speculative_config": {"method": "mtp", "num_speculative_tokens": 1}}, "decoding by mtp"),
         ({"spec_method": "eagle3", "spec_model": "x", "spec_tokens": 2}, "decoding by eagle3"),
-        ({"enable_prompt_embeds": True}, "--enable-prompt-embeds"),
     ],
 )
 def test_what_loses_positions(mrope_checkpoints, changes, words):
