@@ -46,7 +46,7 @@ from vllm_script.benchmarks.photos.tower import Tower, load_tower
 from vllm_script.benchmarks.thinning.hook import Cut
 from vllm_script.benchmarks.thinning.measures import measure
 from vllm_script.benchmarks.thinning.results import tables
-from vllm_script.benchmarks.thinning.scores import SCORES
+from vllm_script.benchmarks.thinning.scores import OF_PATCHES, SCORES
 
 DEPTHS = (1 / 6, 1 / 4, 1 / 3, 1 / 2)
 KEEPS = (0.75, 0.5, 0.25)
@@ -71,7 +71,7 @@ def parse_arguments() -> argparse.Namespace:
         "--after", type=int, nargs="+", help="layers; default: a 6th, 4th, 3rd and half of all"
     )
     parser.add_argument("--keep", type=float, nargs="+", default=KEEPS, help="shares that stay")
-    parser.add_argument("--scores", nargs="+", choices=list(SCORES), default=list(SCORES))
+    parser.add_argument("--scores", nargs="+", choices=list(SCORES), default=list(OF_PATCHES))
     parser.add_argument("--ratios", type=float, nargs="+", default=RATIOS, help="keep ratios")
     parser.add_argument("--limit", type=int, help="no more photographs than that, by chance")
     numbers = "photographs whose numbers FILE has, one a line"

@@ -42,7 +42,7 @@ from vllm_script.benchmarks.common import (
 from vllm_script.benchmarks.scenes.held_out import held_out
 from vllm_script.benchmarks.scenes.pictures import draw
 from vllm_script.benchmarks.thinning.hook import Cut
-from vllm_script.benchmarks.thinning.scores import SCORES
+from vllm_script.benchmarks.thinning.scores import OF_PATCHES, SCORES
 from vllm_script.budget import num_kept
 from vllm_script.pruning import PruningParams, run_mode
 from vllm_script.server.aliases import SCRIPT_DEMO, repository_of
@@ -65,7 +65,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--questions", type=int, default=1008)
     parser.add_argument("--after", type=int, nargs="+", default=(1, 2, 3), help="layers, of four")
     parser.add_argument("--keep", type=float, nargs="+", default=(0.75, 0.5), help="shares")
-    parser.add_argument("--scores", nargs="+", choices=list(SCORES), default=list(SCORES))
+    parser.add_argument("--scores", nargs="+", choices=list(SCORES), default=list(OF_PATCHES))
     parser.add_argument("--ratios", type=float, nargs="+", default=RATIOS, help="keep ratios")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("runs/tower-scenes"))

@@ -20,6 +20,9 @@ from vllm_script.pruning.novelty import add_novel
 
 Score = Callable[[torch.Tensor, int], torch.Tensor]
 
+GROUP = 2
+"""Patches along the side of a group that Qwen's and InternVL's towers merge into one token."""
+
 
 def _by_mode(states: torch.Tensor, count: int, *, mode: str, **params: Any) -> torch.Tensor:
     """What a mode of the selection keeps without a question."""
@@ -91,7 +94,19 @@ def norm(states: torch.Tensor, count: int) -> torch.Tensor:
     return _first(-states.norm(dim=1), count)
 
 
-SCORES: dict[str, Score] = {
+def in_groups(states: torch.Tensor, count: int, *, score: Score) -> torch.Tensor:
+    """Whole groups of 2x2 patches, as a tower merges them into one token, scored by their means.
+
+    Where `count` is no number of whole groups fewer stay.
+    """
+    side = math.isqrt(len(states)) // GROUP
+    grid = torch.arange(len(states)).view(side, GROUP, side, GROUP)
+    groups = grid.transpose(1, 2).reshape(side * side, GROUP * GROUP)
+    kept = score(states[groups].mean(1), count // groups.shape[1])
+    return groups[kept].flatten().sort().values
+
+
+OF_PATCHES: dict[str, Score] = {
     "scattered": scattered,
     "serpentine": serpentine,
     "every nth": partial(_by_mode, mode="uniform"),
@@ -106,3 +121,11 @@ SCORES: dict[str, Score] = {
     "1/2 scattered, rest farthest": partial(scattered_and_farthest, part=0.5),
 }
 """Even spacing of three kinds, chance, what reads the states, and spacing with what reads them."""
+
+IN_GROUPS: dict[str, Score] = {
+    f"{name}, 2x2 groups": partial(in_groups, score=OF_PATCHES[name])
+    for name in ("scattered", "GSP", "farthest first", "3/4 scattered, rest novel")
+}
+"""Some of these for towers whose tokens are groups of patches."""
+
+SCORES = OF_PATCHES | IN_GROUPS

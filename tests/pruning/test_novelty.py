@@ -50,3 +50,10 @@ def test_states_at_any_stride():
     assert torch.equal(
         add_novel(states, spaced, 9), add_novel(states.repeat(1, 2)[:, :8], spaced, 9)
     )
+
+
+def test_picture_of_a_batch_is_as_alone():
+    batch = torch.randn(5, 196, 192)
+    spaced = torch.arange(0, 196, 3)
+    for states in batch:
+        assert torch.equal(add_novel(states, spaced, 98), add_novel(states.clone(), spaced, 98))
