@@ -36,6 +36,7 @@ setup(
         "vllm_script.benchmarks.scenes",
         "vllm_script.benchmarks.serving",
         "vllm_script.benchmarks.soaking",
+        "vllm_script.benchmarks.thinning",
         "vllm_script.benchmarks.tuning",
         "vllm_script.kernels",
         "vllm_script.kernels.farthest_first",

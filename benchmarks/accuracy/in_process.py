@@ -7,6 +7,7 @@ served is measured by accuracy_bench.py.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,8 @@ from vllm_script.relevance.windows import clip_windows
 
 from ..scenes.answering import MAX_ANSWER, Answerer
 from ..scenes.tiling import PATCHES, rows_of
+from ..thinning.hook import Cut, thinned_after
+from ..thinning.scores import Score
 
 
 @dataclass(frozen=True)
@@ -37,16 +40,18 @@ class Encoded:
     """[tiles * patches, H] of the vision tower."""
     features: torch.Tensor
     """[tiles * patches + 1, D] projected; the newline at the end, where -1 finds it."""
+    dropped: torch.Tensor
+    """[tiles * patches] bool: what was dropped inside the tower, whose states are zeros."""
 
     @property
     def places(self) -> torch.Tensor:
-        """[P] the visual tokens that are patches."""
-        return (self.rows >= 0).nonzero()[:, 0]
+        """[P] the visual tokens that are patches, but for the dropped ones."""
+        return ((self.rows >= 0) & ~self.dropped[self.rows]).nonzero()[:, 0]
 
     @property
     def patches(self) -> torch.Tensor:
         """[P] their patches."""
-        return self.rows[self.rows >= 0]
+        return self.rows[self.places]
 
     @property
     def tiles(self) -> torch.Tensor:
@@ -79,12 +84,17 @@ class DemoModel:
         return FirstLayer(layer.input_layernorm, project, *sizes)
 
     @torch.no_grad()
-    def encode(self, picture: np.ndarray, question: str) -> Encoded:
-        """Encode a [height, width, 3] uint8 picture and a question about it."""
+    def encode(
+        self, picture: np.ndarray, question: str, thinning: tuple[Score, Cut] | None = None
+    ) -> Encoded:
+        """Encode a [height, width, 3] uint8 picture and a question about it.
+
+        Args:
+            thinning: which patches of a tile stay where the tower drops the others; None: all do.
+        """
         llava = self.answerer.model
         inputs = self.answerer.inputs(picture, question)
-        tower = llava.model.vision_tower(inputs["pixel_values"][0], output_hidden_states=True)
-        states = tower.hidden_states[llava.config.vision_feature_layer][:, 1:]
+        states, dropped = self._states(inputs["pixel_values"][0], thinning)
         projected = llava.model.multi_modal_projector(states).flatten(0, 1)
         ids = inputs["input_ids"][0]
         image = (ids == llava.config.image_token_id).nonzero()[:, 0]
@@ -95,7 +105,30 @@ class DemoModel:
             rows=torch.from_numpy(rows_of(*picture.shape[:2])),
             states=states.flatten(0, 1),
             features=torch.cat([projected, llava.model.image_newline[None]]),
+            dropped=dropped.flatten(),
         )
+
+    def _states(
+        self, tiles: torch.Tensor, thinning: tuple[Score, Cut] | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """States [tiles, patches, H] of the vision tower, zeros for what it dropped, and a mask
+        [tiles, patches] of that."""
+        llava = self.answerer.model
+        tower = partial(llava.model.vision_tower, tiles, output_hidden_states=True)
+        read = llava.config.vision_feature_layer
+        dropped = torch.zeros(len(tiles), PATCHES, dtype=torch.bool)
+        if thinning is None:
+            return tower().hidden_states[read][:, 1:], dropped
+        score, cut = thinning
+        blocks = llava.model.vision_tower.encoder.layers
+        with thinned_after(
+            blocks, cut.after, PATCHES, lambda states: [score(states, cut.count(PATCHES))]
+        ) as chosen:
+            left = tower().hidden_states[read][:, 1:]
+        stays = torch.stack([kept for (kept,) in chosen])
+        states = left.new_zeros(*dropped.shape, left.shape[2])
+        states[torch.arange(len(tiles))[:, None], stays] = left
+        return states, ~dropped.scatter(1, stays, True)
 
     @torch.no_grad()
     def relevance(self, encoded: Encoded, question: str, source: str) -> torch.Tensor | None:

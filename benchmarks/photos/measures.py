@@ -61,7 +61,7 @@ def measure(
     Returns:
         the photograph's line: `objects` and `segments`, with their tokens, those of them in GSP's
         pool and the AUROC of each relevance; `kept`, by way, relevance and keep ratio, one list
-        for each object (see `_kept`).
+        for each object (see `worth`).
     """
     num_tokens = len(tokens)
     regions = askable(photo, num_tokens)
@@ -154,14 +154,18 @@ def _note(
 ) -> None:
     mode, source, ratio = setting
     line["kept"].setdefault(mode, {}).setdefault(source, {})[f"{ratio:g}"] = [
-        _kept(own, thing, segments, cosines) for own, thing in zip(kept, things, strict=True)
+        worth(own, thing, segments, cosines) for own, thing in zip(kept, things, strict=True)
     ]
 
 
-def _kept(
+def worth(
     kept: torch.Tensor, thing: Region, segments: Sequence[Region], cosines: torch.Tensor
 ) -> list[float]:
     """What one selection is worth.
+
+    Args:
+        kept: indices into the photograph's tokens.
+        cosines: [N, N], of a token with each that may stand for it.
 
     Returns:
         tokens kept of the thing; mean distance, 1 - cosine, of a dropped token to its nearest kept

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from PIL import Image
+from torch import nn
 
 
 class Tower(NamedTuple):
@@ -20,6 +21,10 @@ class Tower(NamedTuple):
 
     encode: Callable[[torch.Tensor], torch.Tensor]
     """[B, 3, size, size] float32 in [0, 1] -> [B, N, D] tokens of a square grid, row by row."""
+
+    blocks: nn.ModuleList | None = None
+    """The layers of a transformer that transformers loads, one after the other; each takes states
+    [B, L, D], of which the last rows are the patches."""
 
     @torch.inference_mode()
     def tokens_of(self, picture: Image.Image) -> torch.Tensor:
@@ -96,7 +101,10 @@ def _transformers_tower(name: str, layer: int, size: int | None) -> Tower:
         states = model((pixels - mean) / std, **options)
         rows = states.last_hidden_state if layer == -1 else states.hidden_states[layer]
         # What stands before the patches is no patch.
-        patches: torch.Tensor = rows[:, -((side // patch) ** 2) :]
+        first = states.hidden_states[0].shape[1] - (side // patch) ** 2
+        patches: torch.Tensor = rows[:, first:]
         return patches
 
-    return Tower(side, encode)
+    depth = config.num_hidden_layers
+    blocks = next(m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == depth)
+    return Tower(side, encode, blocks)
