@@ -34,6 +34,16 @@ ATTENTION: Probes = members(
 )
 """How vLLM tells attention of sequences, for the probes of Qwen's models."""
 
+WINDOWS: Probes = members(
+    "vllm.model_executor.models.qwen2_5_vl:Qwen2_5_VisionTransformer",
+    {
+        "forward": frozenset({"x", "grid_thw", "encoder_metadata"}),
+        "prepare_encoder_metadata": frozenset({"grid_thw"}),
+        "get_rope_by_thw": ("t", "h", "w"),
+    },
+)
+"""How Qwen2.5-VL's tower puts visual tokens into windows, for its model's probes."""
+
 
 def thinned_rows(
     tower: Any, pixels: torch.Tensor, grid: Sequence[int], thinning: Thinning

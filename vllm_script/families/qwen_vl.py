@@ -49,7 +49,7 @@ from ..worker.tower import Thinning
 from .boxes import ONE_TILE, whole_boxes
 from .counted import CountedInfo
 from .mrope import STOCK_PRUNING, MRopeFamily, MRopeProcessor, MRopePrunedModel, layout_of_runs
-from .qwen_tower import ATTENTION, thinned_rows
+from .qwen_tower import ATTENTION, WINDOWS, thinned_rows
 
 
 class QwenFamily(MRopeFamily):
@@ -230,7 +230,7 @@ class ScriptQwen2_5_VLProcessor(MRopeProcessor, Qwen2_5_VLMultiModalProcessor):
 )
 class ScriptQwen2_5_VLForConditionalGeneration(QwenModel, Qwen2_5_VLForConditionalGeneration):
     family = ScriptQwen2_5_VLProcessor.family
-    probes = STOCK_PRUNING
+    probes = {**STOCK_PRUNING, **WINDOWS}
 
 
 class ScriptQwen3VLInfo(QwenInfo, Qwen3VLProcessingInfo):

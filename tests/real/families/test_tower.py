@@ -59,7 +59,7 @@ def loaded(request, tmp_path_factory):
             write(folders[name], name, "deep")
     config = EngineArgs(
         str(folders[family]),
-        additional_config={"script": {"relevance": "none", "tower_keep": 0.5}},
+        additional_config={"script": {"tower_keep": 0.5}},
         trust_remote_code=family.endswith("-chat"),  # for its configuration
         dtype="float32",
         max_model_len=1024,
@@ -237,20 +237,30 @@ def test_a_request_from_prompt_to_rows(loaded):
 
 
 @torch.no_grad()
-def test_what_is_kept_is_among_the_survivors(loaded):
-    selections = []
-    loaded.model.selection_watcher = lambda name, selection: selections.append(selection)
-    item = rendered(loaded, "image", picture(3), keep_ratio=0.3, mode="divprune")
-    (fields,) = item["mm_kwargs"]["image"]
-    (packed,) = unpack(batched(fields), "image")
-    fields = batched(fields) | pack(
-        replace(packed, plan=replace(packed.plan, explain_id="a")), "image"
-    )
-    fields = {k: [v] if k.startswith("script") else v for k, v in fields.items()}
-    own = {k: v for k, v in fields.items() if not k.startswith("script")}
-    loaded.model.embed_multimodal(**fields)
-    loaded.model.selection_watcher = None
+@pytest.mark.parametrize("relevance", ["auto", "embedding"])
+def test_what_is_kept_and_scored_is_among_the_survivors(loaded, relevance):
+    """The sources of relevance read what the thinned tower says of them; with CLIP, its states."""
+    model, selections = loaded.model, []
+    prompt = rendered(loaded, "image", picture(3), keep_ratio=0.3, relevance=relevance)
+    fields = batched(prompt["mm_kwargs"]["image"][0])
+    (item,) = unpack(fields, "image")
+    explained = replace(item, plan=replace(item.plan, explain_id="a"))
+    packed = {name: [value] for name, value in pack(explained, "image").items()}
+    model.selection_watcher = lambda name, selection: selections.append(selection)
+    model.embed_multimodal(**fields, **packed)
+    model.selection_watcher = None
     (selection,) = selections
-    thinning = loaded.model._thinning("image", own, packed.plan)
+    thinning = model._thinning("image", fields, item.plan)
     assert torch.isin(selection.kept, thinning.survivors).all()
-    assert len(selection.kept) == packed.count
+    assert len(selection.kept) == item.count
+    image = model.encode("image", fields, thinning)
+    rows = image.rows_of(thinning.layout.candidates)
+    source = {"embedding": "embedding", "auto": "clip" if model.script_clip else "none"}
+    assert item.plan.relevance == source[relevance]
+    if item.plan.relevance == "none":
+        assert selection.relevance is None
+    elif item.plan.relevance == "clip":
+        expected = model.script_clip(image.states[rows], item.plan.query)
+        assert torch.equal(selection.relevance, expected)
+    else:
+        assert selection.relevance.shape == rows.shape
