@@ -2,15 +2,18 @@
 
     python benchmarks/family_bench.py                     # a quarter of an hour on two CPU cores
     python benchmarks/family_bench.py --families qwen3-vl --keep-ratio 0.11
+    python benchmarks/family_bench.py --keep-ratio 0.11 --tower-keep 0.5   # and a thinned tower
 
 Of each family it serves a model with random weights, whose language model has 20 million parameters
 and whose patches are as published, tiles of a fixed size near 384 pixels, and sends it pictures and
 videos, one request at a time: to stock vLLM and, in turns (A B B A), to the plugin; where vLLM can
 prune the family's videos itself (--video-pruning-method evs, vidcom2), to that as well, at the same
 keep ratio. On a CPU that takes a worker of ours, for vLLM 0.32 fails there at the first video:
-serving/own_pruning_worker.py. Two servers are up at a time, and every request is new to both. Ends
-with an error if a request fails or has other token counts than expected, or if the plugin at keep
-ratio 1.0 does not answer as stock does. Stop it at any time: the same command goes on where it was.
+serving/own_pruning_worker.py. With --tower-keep a third server takes its turn beside stock and the
+plugin: the plugin with a vision tower that is thinned to this share, where the family's can be.
+Other than that two servers are up at a time, and every request is new to all. Ends with an error if
+a request fails or has other token counts than expected, or if the plugin at keep ratio 1.0 does not
+answer as stock does. Stop it at any time: the same command goes on where it was.
 Writes OUT/results.jsonl, a line a comparison and server, and report.md.
 """
 
@@ -26,7 +29,7 @@ import openai
 
 from vllm_script.benchmarks.checkpoints import FAMILY_MODELS, written
 from vllm_script.benchmarks.common import accelerator, ending_well, parser_of, publish
-from vllm_script.benchmarks.serving.cells import family_cells
+from vllm_script.benchmarks.serving.cells import SCRIPT, TOWER, family_cells
 from vllm_script.benchmarks.serving.checks import WrongOutputs
 from vllm_script.benchmarks.serving.expected import Expected
 from vllm_script.benchmarks.serving.fleet import FLAGS, Fleet, default_flags
@@ -73,6 +76,9 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="WIDTHxHEIGHT of a picture, FRAMESxWIDTHxHEIGHT of a video",
     )
     parser.add_argument("--keep-ratio", type=float, default=0.25)
+    parser.add_argument(
+        "--tower-keep", type=float, help="share of the patches that a thinned vision tower keeps"
+    )
     parser.add_argument("--requests", type=int, default=3, help="of a block")
     parser.add_argument("--repetitions", type=int, default=2, help="blocks of each server")
     return parser.parse_args(argv)
@@ -85,8 +91,14 @@ def measurement(
     expected = Expected(written(FAMILY_MODELS[family]))
     methods = expected.own_methods
     amounts = (args.keep_ratio, args.requests, args.repetitions)
-    cells = family_cells(family, args.sizes, expected.modalities, methods, *amounts)
-    kinds = FLAGS | {method: own_flags(method, args.keep_ratio, on_cpu) for method in methods}
+    towers = [TOWER] if args.tower_keep is not None and expected.has_thin_tower else []
+    cells = family_cells(family, args.sizes, expected.modalities, methods, *amounts, towers)
+    thin = (*FLAGS[SCRIPT], "--script-tower-keep", str(args.tower_keep))
+    kinds = (
+        FLAGS
+        | {TOWER: thin}
+        | {method: own_flags(method, args.keep_ratio, on_cpu) for method in methods}
+    )
     fleet = Fleet(expected.model, default_flags(on_cpu), {}, kinds)
     return Measurement(about, expected, cells, fleet, results)
 

@@ -80,6 +80,8 @@ def describe(image: dict[str, Any]) -> str:
         if image["keep_ratio"] is None
         else f"keep ratio {image['keep_ratio']:g}"
     )
+    if image["tower_left"] is not None:
+        size = f"{size}, {image['tower_left']} left by the vision tower"
     done = f"{size} -> {image['kept']} ({rule}), mode {image['mode']}"
     query = image["query"]
     if query["source"] == "none":

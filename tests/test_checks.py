@@ -9,7 +9,13 @@ from vllm.config import KVTransferConfig
 from vllm.distributed.kv_transfer.kv_connector.factory import KVConnectorFactory
 
 from vllm_script import checks
-from vllm_script.checks import KEYED_BY_TOKENS, check_connectors, check_kernels, check_supported
+from vllm_script.checks import (
+    KEYED_BY_TOKENS,
+    check_connectors,
+    check_kernels,
+    check_supported,
+    check_tower,
+)
 from vllm_script.config import ScriptConfig
 
 RIGHT = {
@@ -152,3 +158,47 @@ def test_kernels_that_cannot_run(kernels, platform, has_triton, interpreted, pro
         return
     with pytest.raises(ValueError, match=f"^--script-kernels {problem}.*--script-kernels auto or"):
         check_kernels(config)
+
+
+def tower_of(architecture, mode="weights", keep=0.5, depth=12, layer=-2, **vision):
+    """Check a thinned tower, of a model of that architecture."""
+    config = SimpleNamespace(
+        architectures=[f"Script{architecture}"],
+        vision_feature_layer=layer,
+        vision_config=SimpleNamespace(depth=depth, num_hidden_layers=depth),
+        **vision,
+    )
+    arguments = SimpleNamespace(mm_encoder_tp_mode=mode)
+    check_tower(arguments, ScriptConfig(relevance="none", tower_keep=keep), config)
+
+
+@pytest.mark.parametrize(
+    "architecture",
+    [
+        *("LlavaForConditionalGeneration", "LlavaNextForConditionalGeneration"),
+        *("Qwen2VLForConditionalGeneration", "Qwen2_5_VLForConditionalGeneration"),
+        *("Qwen3VLForConditionalGeneration", "Qwen3_5ForConditionalGeneration"),
+        *("InternVLForConditionalGeneration", "InternVLChatModel", "Glm4vForConditionalGeneration"),
+    ],
+)
+def test_towers_that_can_be_thinned(architecture):
+    tower_of(architecture)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"architecture": "Gemma3ForConditionalGeneration"}, "cannot do for Gemma3For.*; leave"),
+        ({"architecture": "LlavaOnevisionForConditionalGeneration"}, "cannot do for LlavaOnev"),
+        ({"mode": "data"}, "--mm-encoder-tp-mode data .*; leave one of the two out"),
+        ({"layer": [-5, -2]}, "is read at one layer, and this model reads .-5, -2.; leave it out"),
+        ({"depth": 2}, "between the layers of the vision tower, of which this model has 1"),
+        ({"architecture": "InternVLChatModel", "ps_version": "v1"}, "ps_version v1.*leave it out"),
+    ],
+)
+def test_towers_that_cannot_be_thinned(changes, words):
+    """In one line, and not where nobody asks for it."""
+    changes = {"architecture": "LlavaNextForConditionalGeneration"} | changes
+    with pytest.raises(ValueError, match=f"^--script-tower-keep .*{words}"):
+        tower_of(**changes)
+    tower_of(**changes, keep=1.0)

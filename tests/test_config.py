@@ -39,12 +39,23 @@ def test_every_setting_is_checked(each):
 
 
 def test_what_a_request_may_change():
-    own = "mode", "relevance", "conversation", "geometry", "query"
+    own = "mode", "relevance", "conversation", "tower_keep", "geometry", "query"
     assert (*AMOUNTS, *own) == REQUEST_KEYS
     server = ScriptConfig.from_dict({"tau": 0.2, "geometry": "raw"})
     changed, _ = server.for_request({"geometry": "centered", "mode": "divprune"})
     assert changed.params == PruningParams(tau=0.2, geometry="centered")
     assert changed.mode == "divprune" and server.params == PruningParams(tau=0.2)
+
+
+def test_a_request_may_ask_for_more_of_the_tower_and_not_for_less():
+    server = ScriptConfig.from_dict({"tower_keep": 0.5, "tower_layer": 0.25})
+    for asked in (0.5, 0.75, 1.0):
+        assert server.for_request({"tower_keep": asked})[0].tower_keep == asked
+    for asked in (0.4, 1.5, "all"):
+        with pytest.raises(SettingError, match=r"tower_keep must be a number in \[0.5, 1\], got"):
+            server.for_request({"tower_keep": asked})
+    with pytest.raises(SettingError, match="unknown key 'tower_layer'"):
+        server.for_request({"tower_layer": 0.5})
 
 
 def test_of_a_model():

@@ -44,6 +44,9 @@ DIFFERENT = [
     plan(mode="gsp", gamma=2.0),
     plan(relevance="clip", clip_digest="a"),
     plan(relevance="clip", clip_digest="b"),
+    plan(tower_keep=0.5, tower_layer=0.25),
+    plan(tower_keep=0.75, tower_layer=0.25),
+    plan(tower_keep=0.5, tower_layer=0.5),
     with_explain_id(plan()),
     with_explain_id(plan()),
 ]
@@ -70,6 +73,7 @@ EQUAL = {
         plan(conversation="all", system_prompt=True, answer_phrases=["Be brief"]),
     ),
     "routes of the server": (plan(), plan(explain=True)),
+    "a layer of a tower that is whole": (plan(), plan(tower_layer=0.5)),
     "1 and 1.0": (plan(keep_ratio=1), plan(keep_ratio=1.0)),
 }
 
@@ -90,11 +94,12 @@ def test_the_worker_reads_what_is_hashed(one):
 
 
 def test_every_field_is_hashed():
+    thinned = plan(tower_keep=0.5, tower_layer=0.25)
     for field in dataclasses.fields(Plan):
-        assert f'"{field.name}"'.encode() in with_explain_id(plan()).encode()
+        assert f'"{field.name}"'.encode() in with_explain_id(thinned).encode()
 
 
-def test_a_plan_that_nobody_explains_is_as_it_was():
+def test_a_plan_that_nobody_explains_of_a_whole_tower_is_as_it_was():
     """What is cached elsewhere under its bytes stays valid."""
     assert plan(mode="cdpruner").encode() == (
         b'{"clip_digest":null,"keep_ratio":0.11,"mode":"cdpruner","params":{"gamma":1.0,'

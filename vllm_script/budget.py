@@ -40,6 +40,15 @@ def num_kept(
     return None if whole or kept == num_placeholders else kept
 
 
+def num_survivors(num_patches: int, tower_keep: float) -> int:
+    """Patches that a thinned vision tower leaves of a tile or frame of `num_patches`: one at least.
+
+    Args:
+        tower_keep: share of them that stays, in (0, 1].
+    """
+    return max(1, math.floor(tower_keep * num_patches + 0.5))
+
+
 def even_shares(total: int, num_shares: int) -> list[int]:
     """`total` cut into shares that differ by at most one, the larger ones spread evenly."""
     ends = [total * (i + 1) // num_shares for i in range(num_shares)]

@@ -134,6 +134,32 @@ def check_supported(engine_args: EngineArgs, model_config: ModelConfig) -> None:
     check_front_end(model_config)
 
 
+def check_tower(engine_args: EngineArgs, config: ScriptConfig, hf_config: Any) -> None:
+    """Raise ValueError, before weights load, for a vision tower that cannot be thinned as asked.
+
+    Args:
+        hf_config: configuration of the pruned model.
+    """
+    if config.tower_keep == 1:
+        return
+    family = family_of(hf_config.architectures[0])
+    if family.tower_layer is None:
+        raise ValueError(
+            "--script-tower-keep thins the vision tower, which the script plugin cannot do for "
+            f"{hf_config.architectures[0].removeprefix('Script')}; leave it out"
+        )
+    if engine_args.mm_encoder_tp_mode == "data":
+        raise ValueError(
+            "--script-tower-keep cannot thin a vision tower that --mm-encoder-tp-mode data shares "
+            "out among GPUs by images; leave one of the two out"
+        )
+    if (depth := family.tower_depth(hf_config)) < 2:
+        raise ValueError(
+            f"--script-tower-keep drops patches between the layers of the vision tower, of which "
+            f"this model has {depth}; leave it out"
+        )
+
+
 def check_connectors(engine_args: EngineArgs) -> None:
     """Raise ValueError for a KV connector that would give what it has of one image to another."""
     transfer, size = engine_args.kv_transfer_config, engine_args.kv_offloading_size
@@ -213,8 +239,9 @@ def summary(config: ScriptConfig, hf_config: Any) -> str:
     relevance = config.relevance
     if relevance == "clip":
         relevance = f"clip of {config.clip_model}"
+    tower = f", vision tower thinned to {config.tower_keep:g}" if config.tower_keep < 1 else ""
     pruned = "" if config.shadow is None else f" of copies, {config.shadow:g} of the requests"
     return (
-        f"Script pruning{pruned}: {amount}, mode {config.mode}, relevance {relevance} "
+        f"Script pruning{pruned}: {amount}, mode {config.mode}, relevance {relevance}{tower} "
         f"({example}: {total} -> {kept} visual tokens)"
     )

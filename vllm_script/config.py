@@ -112,6 +112,22 @@ class ScriptConfig:
         flag="--script-clip-model MODEL",
         unset="a folder `clip` in the model, or the checkpoint that is known for the tower",
     )
+    tower_keep: float = setting(
+        1.0,
+        Number(0, 1, above_low=True),
+        "The share of an image's patches that the vision tower computes to its end; the others are "
+        "dropped after an early layer of it, and what is kept is chosen among those that are left. "
+        "An image of which more is kept than is left has the whole tower.",
+        flag="--script-tower-keep SHARE",
+        per_request=True,
+    )
+    tower_layer: float | None = setting(
+        None,
+        Number(0, 1, above_low=True),
+        "The share of the vision tower's layers that see all patches, where tower_keep is below 1.",
+        flag="--script-tower-layer SHARE",
+        unset="the model family's, 0.25",
+    )
     min_keep_ratio: float = setting(
         0.01,
         Number(0, 1, above_low=True),
@@ -241,6 +257,7 @@ class ScriptConfig:
         if changes.get("relevance") == "auto":
             changes["relevance"] = "clip" if self.clip_model else "none"
         self._check_source(changes.get("relevance"))
+        self._check_tower(changes.get("tower_keep"))
         if "keep_ratio" in changes:
             changes.setdefault("visual_token_budget", None)
         elif "visual_token_budget" in changes:
@@ -270,6 +287,15 @@ class ScriptConfig:
                 f"relevance {asked} is not available on this server, {', '.join(first)} and {last} "
                 f"are; it needs a start with {missing[asked]}",
             )
+
+    def _check_tower(self, asked: object) -> None:
+        """Raise SettingError where a request asks for less of the tower than the server computes.
+
+        The operator's share is what its loss of accuracy was accepted for.
+        """
+        if asked is not None:
+            own = {each.key: each for each in settings_of(ScriptConfig)}
+            own["tower_keep"].check(asked, Number(self.tower_keep, 1))
 
 
 SETTINGS = (*settings_of(ScriptConfig), *settings_of(PruningParams))

@@ -12,7 +12,8 @@ from typing import Any, Protocol
 
 import torch
 
-from .layout import Layout
+from .layout import Grids, Layout
+from .plan import Plan
 from .vllm_types import EngineArgs, ProcessingInfo
 
 Views = Mapping[str, torch.Tensor]
@@ -26,6 +27,10 @@ class Family(Protocol):
     modalities: tuple[str, ...] = ("image",)
     """What is pruned of `image` and `video`; vLLM handles the rest as ever."""
 
+    tower_layer: float | None = None
+    """Share of the vision tower's blocks after which patches are dropped where the operator says no
+    other; None where the tower cannot be thinned."""
+
     def check(self, engine_args: EngineArgs, hf_config: Any) -> None:
         """Raise ValueError, before weights load, for what pruning would get wrong.
 
@@ -33,6 +38,33 @@ class Family(Protocol):
             engine_args: what the operator gave.
         """
         return None
+
+    def tower_depth(self, hf_config: Any) -> int:
+        """Return how many blocks of the vision tower run, where it can be thinned.
+
+        Raises:
+            ValueError: this model's tower cannot be, one line that says why.
+        """
+        raise AssertionError("asked of towers that can be thinned")
+
+    def grids(self, hf_config: Any, layout: Layout) -> Grids:
+        """Return the grids that the vision tower has of an item, where it can be thinned."""
+        raise AssertionError("asked of towers that can be thinned")
+
+    def thinned(self, hf_config: Any, layout: Layout, plan: Plan) -> Layout | None:
+        """Return the layout of what a thinned vision tower leaves of an item.
+
+        Args:
+            layout: of the whole item.
+
+        Returns:
+            None where the item has the whole tower: by its plan, or since more is kept of it.
+        """
+        if plan.tower is None:
+            return None
+        left = layout.thinned(self.grids(hf_config, layout), plan.tower.keep)
+        kept = plan.num_kept(*layout.counts)
+        return left if kept is not None and kept <= left.num_patches else None
 
     @abstractmethod
     def example(self, hf_config: Any) -> tuple[str, Layout]:

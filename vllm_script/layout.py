@@ -7,9 +7,24 @@ and newlines.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
+
+from .budget import num_survivors
+from .pruning.thinning import survivors
+
+
+class Grids(NamedTuple):
+    """The visual tokens of an item as its vision tower has them, in encoder order."""
+
+    number: int
+    """Tiles or frames, at least as many as the item has."""
+    rows: int
+    """Rows of visual tokens of each."""
+    columns: int
+    """Visual tokens of a row."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +47,21 @@ class Layout:
     columns: int = 0
     """Patches in a row, of an image or frame that is one grid whose shape does not follow from its
     size."""
+
+    survivors: torch.Tensor | None = None
+    """[tiles or frames, S] int64 on CPU, ascending: patches that a thinned vision tower leaves, of
+    which alone there are features. None: it computes all of them."""
+
+    def thinned(self, grids: Grids, tower_keep: float) -> Layout:
+        """Return the layout of what a thinned vision tower leaves: nothing else can be kept.
+
+        Args:
+            tower_keep: share of the patches of each tile or frame that stays.
+        """
+        number, rows, columns = grids
+        left = survivors(number, rows, columns, num_survivors(rows * columns, tower_keep))
+        is_left = torch.isin(self.rows, left)
+        return replace(self, rows=torch.where(is_left, self.rows, -1), survivors=left)
 
     @property
     def num_placeholders(self) -> int:

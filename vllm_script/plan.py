@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass
+from typing import NamedTuple
 
 from .budget import num_kept
 from .config import ScriptConfig
@@ -21,6 +22,15 @@ Query = tuple[tuple[tuple[int, ...], ...], ...]
 
 # Raise it whenever the same plan would select other tokens than before.
 ALGORITHM_VERSION = 5
+
+
+class Tower(NamedTuple):
+    """How the vision tower is thinned: patches are dropped after an early block of it."""
+
+    keep: float
+    """Share of the patches of a tile or frame that stays, below 1."""
+    layer: float
+    """Share of the tower's blocks that see all patches."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +48,9 @@ class Plan:
     """The questions; what one of them finds relevant is."""
     params: PruningParams
     """Parameters that the mode reads; the others at their defaults."""
+    tower: Tower | None = None
+    """How the vision tower is thinned; None, and then not among the bytes, where it is whole. An
+    item of which more is kept than a thinned tower leaves gets the whole one."""
     explain_id: str | None = None
     """Random name under which the worker shows the selection, see explain/. Normally None:
     it is then not among the bytes."""
@@ -58,8 +71,9 @@ class Plan:
     def encode(self) -> bytes:
         """Canonical bytes: equal for equal plans, different for different ones."""
         values = asdict(self) | {"version": ALGORITHM_VERSION}
-        if self.explain_id is None:
-            del values["explain_id"]
+        for name in ("tower", "explain_id"):
+            if values[name] is None:
+                del values[name]
         return json.dumps(values, sort_keys=True, separators=(",", ":")).encode()
 
     @classmethod
@@ -69,6 +83,8 @@ class Plan:
         assert version == ALGORITHM_VERSION, f"plan version {version}, not {ALGORITHM_VERSION}"
         values["query"] = tuple(tuple(map(tuple, windows)) for windows in values["query"])
         values["params"] = PruningParams(**values["params"])
+        if "tower" in values:
+            values["tower"] = Tower(*values["tower"])
         return cls(**values)
 
 
@@ -89,7 +105,16 @@ def make_plan(config: ScriptConfig, query: Query) -> Plan:
         clip_digest=config.clip_digest if conditioned and config.relevance == "clip" else None,
         query=query if conditioned else (),
         params=PruningParams(**params),
+        tower=_tower(config),
     )
+
+
+def _tower(config: ScriptConfig) -> Tower | None:
+    """How the vision tower is thinned with these settings, if it is."""
+    if config.tower_keep == 1:
+        return None
+    assert config.tower_layer is not None, "plugin.py takes the family's where none is given"
+    return Tower(float(config.tower_keep), float(config.tower_layer))
 
 
 def identifier(stock_hash: str, plan: Plan | None) -> str:
@@ -110,8 +135,8 @@ def identifier(stock_hash: str, plan: Plan | None) -> str:
     return hashlib.blake2b(both, digest_size=32).hexdigest()
 
 
-def image_key(stock_hash: str, *size: int) -> bytes:
-    """Return the key, 16 bytes, of an image or video before pruning, the same for all plans.
+def image_key(stock_hash: str, *size: float) -> bytes:
+    """Return the key, 16 bytes, of an image or video before selection, the same for all questions.
 
     A client may send pictures of different sizes under one uuid; the size in the key makes sure
     that what is found under it has the rows that this image's placeholders were counted for.

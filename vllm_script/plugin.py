@@ -13,10 +13,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from .checks import check_kernels, check_routes, check_supported, check_vllm, summary
+from .checks import (
+    check_kernels,
+    check_routes,
+    check_supported,
+    check_tower,
+    check_vllm,
+    summary,
+)
 from .config import ScriptConfig
 from .extension import WORKER_EXTENSION
-from .families import FAMILIES, pruned_name, registrations
+from .families import FAMILIES, family_of, pruned_name, registrations
 from .patches import supported
 from .patches.config_handlers import handle_as
 from .patches.engine_args import is_asked, wrap_configs
@@ -79,6 +86,10 @@ def _create_model_config(original: Callable[..., Any]) -> Callable[..., Any]:
         with reporting():
             check_supported(self, model_config)
             check_kernels(config)
+            check_tower(self, config, model_config.hf_config)
+            if config.tower_keep < 1 and config.tower_layer is None:
+                family = family_of(model_config.hf_config.architectures[0])
+                config = replace(config, tower_layer=family.tower_layer)
             config = resolve(config, model_config.hf_config, model_config.model)
             check_routes(self, config)
             if config.clip_model is not None:

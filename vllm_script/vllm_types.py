@@ -21,6 +21,7 @@ class EngineArgs(Protocol):
     spec_tokens: int | None
     enable_tower_connector_lora: bool
     mm_encoder_only: bool
+    mm_encoder_tp_mode: str
     ec_transfer_config: Any
     kv_transfer_config: Any
     kv_offloading_size: float | None

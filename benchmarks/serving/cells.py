@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from .requests import Size
 
-STOCK, UNUSED, SCRIPT = "stock", "unused", "script"
-"""Kinds of servers: vLLM alone; the plugin installed and not asked for; the plugin asked for."""
+STOCK, UNUSED, SCRIPT, TOWER = "stock", "unused", "script", "tower"
+"""Kinds of servers: vLLM alone; the plugin installed and not asked for; the plugin asked for; the
+plugin with a thinned vision tower."""
 
 RATE_SECONDS = 30
 """How long requests keep coming in a block with a request rate."""
@@ -36,7 +37,7 @@ class Arm:
     @property
     def asked(self) -> float | None:
         """Keep ratio in the requests; vLLM's own pruning is set by the flags of its server."""
-        return self.keep_ratio if self.server == SCRIPT else None
+        return self.keep_ratio if self.server in (SCRIPT, TOWER) else None
 
 
 @dataclass(frozen=True)
@@ -120,20 +121,27 @@ def family_cells(
     keep_ratio: float,
     requests: int,
     repetitions: int,
+    towers: Sequence[str] = (),
 ) -> list[Cell]:
     """Stock against each way to prune a family's items, in an order that changes servers least.
 
     Args:
         modalities: what the plugin prunes of the family.
         own_methods: what vLLM itself can prune its videos with.
+        towers: TOWER, where the plugin is measured with a thinned vision tower beside it.
     """
     pruned = [size for size in sizes if size.modality in modalities]
     videos = [size for size in pruned if size.frames is not None]
-    pairs = [(SCRIPT, size) for size in pruned]
-    pairs += [(method, size) for method in own_methods for size in videos]
+    pairs = [((SCRIPT, *towers), size) for size in pruned]
+    pairs += [((method,), size) for method in own_methods for size in videos]
     return [
-        Cell(str(size), (Arm(STOCK), Arm(server, keep_ratio)), requests, repetitions, family=family)
-        for server, size in pairs
+        Cell(
+            str(size),
+            (Arm(STOCK), *(Arm(server, keep_ratio) for server in servers)),
+            *(requests, repetitions),
+            family=family,
+        )
+        for servers, size in pairs
     ]
 
 

@@ -35,6 +35,8 @@ class Expected:
         self.tokenizer = self._stock.info.get_tokenizer()
         self.modalities = tuple(self._pruning.family.modalities)
         """What of the model the plugin prunes: image, video."""
+        self.has_thin_tower = self._pruning.family.tower_layer is not None
+        """Whether the plugin can thin the model's vision tower."""
         self.own_methods = tuple(self._model_config._model_info.supported_video_pruning_methods)
         """What vLLM itself can prune the model's videos with, as --video-pruning-method has it."""
 

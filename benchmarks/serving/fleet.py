@@ -1,7 +1,7 @@
 """The servers under test: started when a cell needs them, stopped when the next ones do not.
 
-Two are up at a time and one is driven: an idle vLLM server uses no processor, but for a second
-after its last step, in which its worker looks out for the next one.
+Two are up at a time, or three, and one is driven: an idle vLLM server uses no processor, but for a
+second after its last step, in which its worker looks out for the next one.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch
 from vllm_script.server.launch import VllmServer
 
 from ..common import process_at
-from .cells import SCRIPT, STOCK, UNUSED
+from .cells import SCRIPT, STOCK, TOWER, UNUSED
 
 FLAGS: dict[str, tuple[str, ...]] = {STOCK: (), UNUSED: (), SCRIPT: ("--plugin", "script")}
 NO_PLUGINS = {"VLLM_PLUGINS": ""}
@@ -99,7 +99,7 @@ class Fleet:
             progress(f"starting {kind}, {seconds:.0f} s")
 
         flags = (*self._kinds[kind], *self._flags)
-        env = {} if kind in (UNUSED, SCRIPT) else NO_PLUGINS
+        env = {} if kind in (UNUSED, SCRIPT, TOWER) else NO_PLUGINS
         stack = ExitStack()
         server = stack.enter_context(VllmServer(self._model, *flags, env=env, progress=waiting))
         first = process_at(server.port)

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from ..common import accelerator
 from ..scrape import fetch
-from .cells import SCRIPT, STOCK, UNUSED, Arm, Cell, block_size, in_turns
+from .cells import SCRIPT, STOCK, TOWER, UNUSED, Arm, Cell, block_size, in_turns
 from .checks import TIE, WrongOutputs, ask, check_block, check_off_is_stock
 from .driver import Block, kv_cache_tokens, load_arguments, run_block
 from .expected import Expected
@@ -89,9 +89,9 @@ class Measurement:
         """Check that off is stock, and have each arm answer once: first times are slow."""
         requests = self._requests(cell, "gate", GATE_REQUESTS)
         tokens = self._output_tokens
-        for kind in targets.keys() & {SCRIPT, UNUSED}:
+        for kind in targets.keys() & {SCRIPT, TOWER, UNUSED}:
             if self._is_new(cell, kind):
-                ratio = 1.0 if kind == SCRIPT else None
+                ratio = None if kind == UNUSED else 1.0
                 lengths = self._prompt_tokens(requests, Arm(STOCK))
                 check_off_is_stock(
                     *(targets[STOCK], targets[kind], requests, lengths, tokens, ratio),

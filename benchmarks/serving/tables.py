@@ -60,7 +60,11 @@ def family_report(results: Results) -> str:
     head.append("encoder, selection, ms")
     about = results.lines[-1]["about"]
     cells = dict.fromkeys(line["cell"] for line in results.lines)
-    table = markdown(head, [_family_row(*results.of(cell)) for cell in cells])
+    rows = []
+    for cell in cells:
+        stock, *others = results.of(cell)
+        rows += [_family_row(stock, other) for other in others]
+    table = markdown(head, rows)
     notes = textwrap.fill(FAMILY_NOTES.format(**about), 100)
     return f"{bullets(about)}\n\n{notes}\n\n{table}\n"
 

@@ -167,7 +167,8 @@ function described(item) {
   const text = source === "none"
     ? "chosen without a text"
     : `relevance from ${item.relevance}, chosen for ${questions.map((each) => `“${each}”`).join(" and ")}`;
-  return `${size}, ${count(item.kept)} kept (${rule}), mode ${item.mode}, ${text}.`;
+  const left = item.tower_left === null ? "" : `, ${count(item.tower_left)} left by the vision tower`;
+  return `${size}${left}, ${count(item.kept)} kept (${rule}), mode ${item.mode}, ${text}.`;
 }
 
 /** The views of a picture, or of each frame of a video; a video left whole has no patches. */

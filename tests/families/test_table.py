@@ -10,7 +10,7 @@ from vllm_script.benchmarks.checkpoints import WRITERS
 from vllm_script.families import FAMILIES, family_of, pruned_name
 from vllm_script.family import Family
 
-SHARED = {"__init__", "anyres", "boxes", "counted", "mrope"}
+SHARED = {"__init__", "anyres", "boxes", "counted", "mrope", "qwen_tower"}
 """Modules that are no families."""
 
 

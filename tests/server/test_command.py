@@ -126,7 +126,7 @@ def test_a_video(explain, tmp_path, monkeypatch):
             "webp": base64.b64encode(b"film").decode(),
         }
         item = {"width": 8, "height": 4, "visual_tokens": 99, "kept": 9, "left_whole": False}
-        item |= {"keep_ratio": 0.1, "mode": "gsp", "query": {"source": "none"}}
+        item |= {"keep_ratio": 0.1, "mode": "gsp", "query": {"source": "none"}, "tower_left": 50}
         return {"images": [], "videos": [item | files | {"num_frames": 3}]}
 
     monkeypatch.setattr(ExplainClient, "_call", answer)
@@ -135,7 +135,8 @@ def test_a_video(explain, tmp_path, monkeypatch):
     server = ("--url", "http://host", "--model", "m")
     lines = explain("--video", clip, "--question", "Who?", "--out", out, *server).splitlines()
     assert lines == [
-        f"{clip}: 3 frames of 8x4, 99 visual tokens -> 9 (keep ratio 0.1), mode gsp",
+        f"{clip}: 3 frames of 8x4, 99 visual tokens, 50 left by the vision tower -> 9 "
+        "(keep ratio 0.1), mode gsp",
         "  chosen without a text",
         f"  drawn in {out}",
         f"  played in {tmp_path / 'kept.webp'}",

@@ -34,10 +34,16 @@ def shown_item(
     kept = selection.get("kept")
     show = _shown_image if item.modality == "image" else _shown_video
     plan, total = item.plan, item.num_visual_tokens
+    hf_config, left, tower_keep = model_config.hf_config, None, 1.0
+    if plan is not None and item.layout is not None:
+        left = family_of(hf_config.architectures[0]).thinned(hf_config, item.layout, plan)
+        tower_keep = 1.0 if left is None or plan.tower is None else plan.tower.keep
     return {
         "visual_tokens": total,
         "kept": total if kept is None else len(kept),
         "left_whole": plan is None,
+        "tower_keep": tower_keep,
+        "tower_left": None if left is None else left.num_patches,
         "keep_ratio": plan and plan.keep_ratio,
         "visual_token_budget": plan and plan.visual_token_budget,
         "mode": plan and plan.mode,
@@ -48,21 +54,29 @@ def shown_item(
             "all_read": item.all_read(ScriptConfig.of(model_config).clip_model),
         },
         "kept_patches": kept,
-        **show(model_config.hf_config, item, kept, selection.get("relevance")),
+        **show(hf_config, item, left or item.layout, kept, selection.get("relevance")),
     }
 
 
 def _shown_image(
-    hf_config: Any, item: ExplainedItem, kept: list[int] | None, relevance: list[float] | None
+    hf_config: Any,
+    item: ExplainedItem,
+    left: Layout | None,
+    kept: list[int] | None,
+    relevance: list[float] | None,
 ) -> dict[str, Any]:
-    """Its size, the boxes of its patches in every view, their relevance, and a PNG of these."""
+    """Its size, the boxes of its patches in every view, their relevance, and a PNG of these.
+
+    Args:
+        left: its layout, with the candidates that the vision tower leaves.
+    """
     picture, layout = item.content, item.layout
-    assert layout is not None, "an image whose layout is not known is refused"
+    assert layout is not None and left is not None, "one whose layout is not known is refused"
     views = family_of(hf_config.architectures[0]).views(
         hf_config, layout, picture.height, picture.width
     )
     assert views is not None, "a model that is sent images has views of them"
-    by_patch = _by_patch(layout, sum(map(len, views.values())), relevance)
+    by_patch = _by_patch(left, sum(map(len, views.values())), relevance)
     patches = layout.candidates if kept is None else torch.tensor(kept)
     return {
         "width": picture.width,
@@ -74,22 +88,29 @@ def _shown_image(
 
 
 def _shown_video(
-    hf_config: Any, item: ExplainedItem, kept: list[int] | None, relevance: list[float] | None
+    hf_config: Any,
+    item: ExplainedItem,
+    left: Layout | None,
+    kept: list[int] | None,
+    relevance: list[float] | None,
 ) -> dict[str, Any]:
     """Its size and frames, the boxes of a frame's patches, their relevance, a strip, and a film.
 
     Of a video that is left whole there are no patches to show: it is not taken apart.
+
+    Args:
+        left: its layout, with the candidates that the vision tower leaves; None of a whole video.
     """
     num_frames = None if item.layout is None else item.layout.num_frames
     frames = frames_of(item.content, num_frames)
     width, height = frames[0].size
     boxes, by_patch = torch.empty(0, 4), None
-    if item.layout is not None and kept is not None:
+    if item.layout is not None and left is not None and kept is not None:
         family = family_of(hf_config.architectures[0])
         found = family.frame_boxes(hf_config, item.layout, height, width)
         assert found is not None, "a model whose videos are pruned knows where their patches are"
         boxes = found
-        by_patch = _by_patch(item.layout, len(boxes) * len(frames), relevance)
+        by_patch = _by_patch(left, len(boxes) * len(frames), relevance)
     film = draw_film(frames, boxes, kept)
     strip = draw_strip(frames, boxes, film, by_patch)
     return {

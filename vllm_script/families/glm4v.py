@@ -21,8 +21,8 @@ from vllm.model_executor.models.glm4_1v import (
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
 from .counted import CountedInfo
-from .mrope import MRopeProcessor, MRopePrunedModel
-from .qwen_vl import Qwen3Family
+from .mrope import MRopeProcessor
+from .qwen_vl import Qwen3Family, QwenModel
 
 
 class GlmFamily(Qwen3Family):
@@ -103,9 +103,8 @@ class ScriptGlm4vProcessor(MRopeProcessor, Glm4vMultiModalProcessor):
     info=ScriptGlm4vInfo,
     dummy_inputs=Glm4vDummyInputsBuilder,
 )
-class ScriptGlm4vForConditionalGeneration(MRopePrunedModel, Glm4vForConditionalGeneration):
+class ScriptGlm4vForConditionalGeneration(QwenModel, Glm4vForConditionalGeneration):
     family = ScriptGlm4vProcessor.family
-    probes = {"get_encoder_cudagraph_config": ()}
 
 
 @MULTIMODAL_REGISTRY.register_processor(
@@ -113,6 +112,5 @@ class ScriptGlm4vForConditionalGeneration(MRopePrunedModel, Glm4vForConditionalG
     info=ScriptGlm4vInfo,
     dummy_inputs=Glm4vDummyInputsBuilder,
 )
-class ScriptGlm4vMoeForConditionalGeneration(MRopePrunedModel, Glm4vMoeForConditionalGeneration):
+class ScriptGlm4vMoeForConditionalGeneration(QwenModel, Glm4vMoeForConditionalGeneration):
     family = ScriptGlm4vProcessor.family
-    probes = {"get_encoder_cudagraph_config": ()}

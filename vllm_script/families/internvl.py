@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from transformers.models.got_ocr2.image_processing_got_ocr2 import GotOcr2ImageProcessor
@@ -33,11 +33,13 @@ from vllm.transformers_utils.processors.internvl import (
 
 from ..family import Family, Views
 from ..frontend.processor import PruningProcessor
-from ..layout import Layout
+from ..layout import Grids, Layout
 from ..patches.probing import members
 from ..vllm_types import ProcessingInfo
 from ..worker.batch import split_flat
+from ..worker.encoded_image import EncodedImage
 from ..worker.model import PrunedModel
+from ..worker.tower import Thinning, take_of_tiles, thinned_tower
 from .boxes import ONE_TILE, TILES, square_boxes, tiled_boxes, whole_boxes
 
 
@@ -45,6 +47,21 @@ class TilesFamily(Family):
     """A family whose images are tiles, in either of InternVL's two formats."""
 
     modalities = ("image", "video")
+    tower_layer = 0.25
+
+    def tower_depth(self, hf_config: Any) -> int:
+        """Return the blocks of InternViT, of which the last is read."""
+        if getattr(hf_config, "ps_version", "v2") == "v1":
+            raise ValueError(
+                "--script-tower-keep is not for an InternVL with ps_version v1, whose visual "
+                "tokens come column by column; leave it out"
+            )
+        return int(hf_config.vision_config.num_hidden_layers)
+
+    def grids(self, hf_config: Any, layout: Layout) -> Grids:
+        """Return the grid of each tile."""
+        side = _tile_side(hf_config)
+        return Grids(layout.num_patches // side**2, side, side)
 
     def video_layout(self, hf_config: Any, num_frames: int) -> Layout:
         """Return the frames, each of them one tile and one run."""
@@ -154,11 +171,41 @@ def _video_layout(num_frames: int, tile_tokens: int) -> Layout:
 
 
 class TilesModel(PrunedModel):
-    """A pruned model of either format: the tiles of a batch are in one tensor."""
+    """A pruned model of either format: the tiles of a batch are in one tensor.
+
+    A subclass names what its format has: the tower, its blocks in it, and the projector.
+    """
+
+    probes = {"pixel_shuffle": ("x", "scale_factor")}
+    tower_name: ClassVar[str]
+    blocks: ClassVar[str]
+    projector_name: ClassVar[str]
+
+    def encode(
+        self, modality: str, fields: dict[str, Any], thinning: Thinning | None = None
+    ) -> EncodedImage:
+        if thinning is None:
+            return super().encode(modality, fields)
+        (pixels,) = (value for name, value in fields.items() if name.startswith("pixel"))
+        ratio, side = self._hf_config.downsample_ratio, _tile_side(self._hf_config)
+        merge = round(1 / ratio)
+        take = take_of_tiles(thinning.survivors, _cells(side, merge), first=1)
+        tower = thinned_tower(getattr(self, self.tower_name), self.blocks, thinning.layer, take)
+        states = tower(pixel_values=pixels)[:, 1:]  # [tiles, S * patches of a token, H]
+        tokens = states.reshape(-1, merge, merge, states.shape[-1])
+        rows = self.pixel_shuffle(tokens, scale_factor=ratio).flatten(1)  # type: ignore[attr-defined]
+        projector = getattr(self, self.projector_name)
+        return EncodedImage.without_states(projector(rows), thinning.layout)
 
     def split(self, fields: dict[str, Any], num_items: int) -> Iterator[dict[str, Any]]:
         (sizes,) = (value for name, value in fields.items() if name.endswith("_num_patches"))
         return split_flat(fields, sizes)
+
+
+def _cells(side: int, merge: int) -> torch.Tensor:
+    """Places in a tile of the patches of each of side x side visual tokens, [tokens, patches]."""
+    patches = torch.arange((side * merge) ** 2).view(side, merge, side, merge)
+    return patches.transpose(1, 2).reshape(side**2, merge**2)
 
 
 class ScriptInternVLProcessor(PruningProcessor, InternS1MultiModalProcessor):
@@ -172,6 +219,7 @@ class ScriptInternVLProcessor(PruningProcessor, InternS1MultiModalProcessor):
 )
 class ScriptInternVLForConditionalGeneration(TilesModel, InternS1ForConditionalGeneration):
     family = ScriptInternVLProcessor.family
+    tower_name, blocks, projector_name = "vision_tower", "encoder.layer", "multi_modal_projector"
 
 
 class ScriptInternVLChatProcessor(PruningProcessor, InternVLMultiModalProcessor):
@@ -185,6 +233,7 @@ class ScriptInternVLChatProcessor(PruningProcessor, InternVLMultiModalProcessor)
 )
 class ScriptInternVLChatModel(TilesModel, InternVLChatModel):
     family = ScriptInternVLChatProcessor.family
+    tower_name, blocks, projector_name = "vision_model", "encoder.layers", "mlp1"
     probes = {
         "get_encoder_cudagraph_config": (),
         "vllm.model_executor.models.internvl:InternVLProcessingInfo.get_num_image_tokens": (

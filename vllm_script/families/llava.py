@@ -17,10 +17,11 @@ from vllm.multimodal import MULTIMODAL_REGISTRY
 
 from ..family import Family, Views
 from ..frontend.processor import PruningProcessor
-from ..layout import Layout
+from ..layout import Grids, Layout
 from ..vllm_types import EngineArgs, ProcessingInfo
 from ..worker.encoded_image import EncodedImage
 from ..worker.model import PrunedModel
+from ..worker.tower import Thinning, take_of_tiles, thinned_tower
 from .boxes import ONE_TILE, cropped_boxes, whole_boxes
 
 CLASS_TOKENS = {"clip_vision_model": "default", "siglip_vision_model": "full"}
@@ -28,8 +29,14 @@ CLASS_TOKENS = {"clip_vision_model": "default", "siglip_vision_model": "full"}
 token before them, SigLIP's has none."""
 
 
+BLOCKS = "vision_model.encoder.layers"
+"""Where a CLIP or SigLIP tower has its blocks."""
+
+
 class ClipTowerFamily(Family):
     """A family whose visual tokens are the patches of a CLIP or SigLIP tower, one by one."""
+
+    tower_layer = 0.25
 
     def check(self, engine_args: EngineArgs, hf_config: Any) -> None:
         """Raise ValueError for a tower that returns more than its patches, or fewer."""
@@ -42,11 +49,36 @@ class ClipTowerFamily(Family):
                 f"{strategy!r}; it needs one whose tokens are the patches alone: {known}"
             )
 
+    def tower_depth(self, hf_config: Any) -> int:
+        """Return the blocks up to the layer that is read."""
+        layer, depth = hf_config.vision_feature_layer, hf_config.vision_config.num_hidden_layers
+        if not isinstance(layer, int):
+            raise ValueError(
+                "--script-tower-keep needs a vision tower that is read at one layer, and this "
+                f"model reads {layer}; leave it out"
+            )
+        return int(layer if layer >= 0 else depth + 1 + layer)
+
     def state_width(self, hf_config: Any) -> int:
         """Return how many values a patch's state has of a CLIP tower that is read at one layer."""
         vision = hf_config.vision_config
         one_layer = isinstance(hf_config.vision_feature_layer, int)
         return vision.hidden_size if one_layer and vision.model_type == "clip_vision_model" else 0
+
+
+def clip_tower(tower: Any, hf_config: Any, thinning: Thinning | None) -> Any:
+    """A CLIP or SigLIP tower, thinned where it is to be.
+
+    Args:
+        tower: vLLM's, of the model with that configuration.
+    """
+    if thinning is None:
+        return tower
+    vision = hf_config.vision_config
+    cells = torch.arange((vision.image_size // vision.patch_size) ** 2)[:, None]
+    first = int(vision.model_type == "clip_vision_model")  # its class token
+    take = take_of_tiles(thinning.survivors, cells, first)
+    return thinned_tower(tower, BLOCKS, thinning.layer, take)
 
 
 class LlavaFamily(ClipTowerFamily):
@@ -62,6 +94,9 @@ class LlavaFamily(ClipTowerFamily):
     def item_layout(self, hf_config: Any, modality: str, fields: Mapping[str, Any]) -> Layout:
         """Return the one layout there is: every image is scaled to one tile."""
         return _layout(_side(hf_config) ** 2)
+
+    def grids(self, hf_config: Any, layout: Layout) -> Grids:
+        return Grids(1, _side(hf_config), _side(hf_config))
 
     def views(self, hf_config: Any, layout: Layout, height: int, width: int) -> Views:
         """Return the boxes of the one tile; CLIP's processor crops."""
@@ -94,14 +129,16 @@ class ScriptLlavaForConditionalGeneration(PrunedModel, LlavaForConditionalGenera
     family = ScriptLlavaProcessor.family
     probes = {
         "_parse_and_validate_image_input": ("kwargs",),
-        "_process_image_pixels": frozenset({"inputs"}),
         "_image_pixels_to_features": ("vision_tower", "pixel_values"),
     }
 
-    def encode(self, modality: str, fields: dict[str, Any]) -> EncodedImage:
-        inputs = self._parse_and_validate_image_input(**fields)
-        states = self._process_image_pixels(inputs)  # [1, patches, H]
+    def encode(
+        self, modality: str, fields: dict[str, Any], thinning: Thinning | None = None
+    ) -> EncodedImage:
+        pixels = self._parse_and_validate_image_input(**fields)["pixel_values"]
+        tower = clip_tower(self.vision_tower, self.config, thinning)
+        states = self._image_pixels_to_features(tower, pixels)  # [1, patches, H]
         features = self.multi_modal_projector(states)
-        layout = self.family.item_layout(self.config, modality, fields)
+        layout = self.layout_of(modality, fields, thinning)
         width = self.family.state_width(self.config)
         return EncodedImage(states[0, :, :width], features[0], layout)

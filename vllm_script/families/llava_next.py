@@ -16,13 +16,14 @@ from vllm.multimodal import MULTIMODAL_REGISTRY
 
 from ..family import Views
 from ..frontend.processor import PruningProcessor
-from ..layout import Layout
+from ..layout import Grids, Layout
 from ..vllm_types import ProcessingInfo
 from ..worker.encoded_image import EncodedImage
 from ..worker.model import PrunedModel
+from ..worker.tower import Thinning
 from .anyres import ANYRES_PROBES, Anyres, merged_patch_numbers
 from .boxes import ONE_TILE, TILES, anyres_boxes, whole_boxes
-from .llava import ClipTowerFamily
+from .llava import ClipTowerFamily, clip_tower
 
 
 class LlavaNextFamily(ClipTowerFamily):
@@ -40,6 +41,12 @@ class LlavaNextFamily(ClipTowerFamily):
     def item_layout(self, hf_config: Any, modality: str, fields: Mapping[str, Any]) -> Layout:
         height, width = fields["image_sizes"].flatten().tolist()
         return _layout(Anyres.of(hf_config), height, width)
+
+    def grids(self, hf_config: Any, layout: Layout) -> Grids:
+        """Return the grids of as many tiles as an image may have: unpadding may leave out some."""
+        tile, patch, pinpoints = Anyres.of(hf_config)
+        most = 1 + max(height * width for height, width in pinpoints) // tile**2
+        return Grids(most, tile // patch, tile // patch)
 
     def views(self, hf_config: Any, layout: Layout, height: int, width: int) -> Views:
         """Return the boxes of the base tile, then of the grid of tiles."""
@@ -72,11 +79,14 @@ class ScriptLlavaNextForConditionalGeneration(PrunedModel, LlavaNextForCondition
         **ANYRES_PROBES,
     }
 
-    def encode(self, modality: str, fields: dict[str, Any]) -> EncodedImage:
+    def encode(
+        self, modality: str, fields: dict[str, Any], thinning: Thinning | None = None
+    ) -> EncodedImage:
         inputs = self._parse_and_validate_image_input(**fields)
         (tiles,) = inputs["pixel_values"]  # [tiles, 3, height, width]
-        states = self._image_pixels_to_features(self.vision_tower, tiles)  # [tiles, patches, H]
+        tower = clip_tower(self.vision_tower, self.config, thinning)
+        states = self._image_pixels_to_features(tower, tiles)  # [tiles, patches, H]
         features = self.multi_modal_projector(states)
-        layout = self.family.item_layout(self.config, modality, fields)
+        layout = self.layout_of(modality, fields, thinning)
         width = self.family.state_width(self.config)
         return EncodedImage(states.flatten(0, 1)[:, :width], features.flatten(0, 1), layout)

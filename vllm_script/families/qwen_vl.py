@@ -40,17 +40,30 @@ from vllm.model_executor.models.qwen3_vl_moe import (
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
 from ..family import Views
-from ..layout import Layout
+from ..layout import Grids, Layout
 from ..patches.position_channels import expect_position_channels
 from ..patches.probing import Probes
 from ..positions import grid_coordinates
+from ..worker.encoded_image import EncodedImage
+from ..worker.tower import Thinning
 from .boxes import ONE_TILE, whole_boxes
 from .counted import CountedInfo
 from .mrope import STOCK_PRUNING, MRopeFamily, MRopeProcessor, MRopePrunedModel, layout_of_runs
+from .qwen_tower import ATTENTION, WINDOWS, thinned_rows
 
 
 class QwenFamily(MRopeFamily):
     """Qwen2-VL and Qwen2.5-VL."""
+
+    tower_layer = 0.25
+
+    def tower_depth(self, hf_config: Any) -> int:
+        return int(hf_config.vision_config.depth)
+
+    def grids(self, hf_config: Any, layout: Layout) -> Grids:
+        """Return the grid of each frame."""
+        rows = layout.num_patches // layout.num_frames // layout.columns
+        return Grids(layout.num_frames, rows, layout.columns)
 
     def example(self, hf_config: Any) -> tuple[str, Layout]:
         """Return an image within the processor's limits of pixels."""
@@ -169,6 +182,22 @@ class QwenInfo(CountedInfo):
     }
 
 
+class QwenModel(MRopePrunedModel):
+    """A pruned model with a vision tower built as Qwen's, which drops patches where it is to."""
+
+    probes = {"get_encoder_cudagraph_config": (), **ATTENTION}
+
+    def encode(
+        self, modality: str, fields: dict[str, Any], thinning: Thinning | None = None
+    ) -> EncodedImage:
+        if thinning is None:
+            return super().encode(modality, fields)
+        (pixels,) = (value for name, value in fields.items() if name.startswith("pixel"))
+        (grid,) = fields[f"{modality}_grid_thw"].tolist()
+        rows = thinned_rows(self.visual, pixels, grid, thinning)  # type: ignore[attr-defined]
+        return EncodedImage.without_states(rows, thinning.layout)
+
+
 class ScriptQwen2VLInfo(QwenInfo, Qwen2VLProcessingInfo):
     pass
 
@@ -182,9 +211,8 @@ class ScriptQwen2VLProcessor(MRopeProcessor, Qwen2VLMultiModalProcessor):
     info=ScriptQwen2VLInfo,
     dummy_inputs=Qwen2VLDummyInputsBuilder,
 )
-class ScriptQwen2VLForConditionalGeneration(MRopePrunedModel, Qwen2VLForConditionalGeneration):
+class ScriptQwen2VLForConditionalGeneration(QwenModel, Qwen2VLForConditionalGeneration):
     family = ScriptQwen2VLProcessor.family
-    probes = {"get_encoder_cudagraph_config": ()}
 
 
 class ScriptQwen2_5_VLInfo(QwenInfo, Qwen2_5_VLProcessingInfo):
@@ -200,11 +228,9 @@ class ScriptQwen2_5_VLProcessor(MRopeProcessor, Qwen2_5_VLMultiModalProcessor):
     info=ScriptQwen2_5_VLInfo,
     dummy_inputs=Qwen2_5_VLDummyInputsBuilder,
 )
-class ScriptQwen2_5_VLForConditionalGeneration(
-    MRopePrunedModel, Qwen2_5_VLForConditionalGeneration
-):
+class ScriptQwen2_5_VLForConditionalGeneration(QwenModel, Qwen2_5_VLForConditionalGeneration):
     family = ScriptQwen2_5_VLProcessor.family
-    probes = {"get_encoder_cudagraph_config": (), **STOCK_PRUNING}
+    probes = {**STOCK_PRUNING, **WINDOWS}
 
 
 class ScriptQwen3VLInfo(QwenInfo, Qwen3VLProcessingInfo):
@@ -215,11 +241,10 @@ class ScriptQwen3VLProcessor(MRopeProcessor, Qwen3VLMultiModalProcessor):
     family = Qwen3Family()
 
 
-class PrunedQwen3(MRopePrunedModel):
+class PrunedQwen3(QwenModel):
     """A pruned Qwen3-VL or later, whose language model asks how far positions go."""
 
     probes = {
-        "get_encoder_cudagraph_config": (),
         "_mark_language_model": ("vllm_config", "targets"),
         **STOCK_PRUNING,
     }

@@ -52,6 +52,11 @@ class ScriptMetrics:
             "script_visual_tokens_kept",
             "Visual tokens that were kept of the pruned images and videos.",
         )
+        self.tower_dropped = Counter(
+            "script_tower_tokens_dropped",
+            "Visual tokens that a thinned vision tower (--script-tower-keep) dropped after an "
+            "early layer, of the images and videos that it encoded.",
+        )
         self.keep_ratio = Histogram(
             "script_keep_ratio",
             "Part of its visual tokens that each pruned image or video kept.",
@@ -150,6 +155,7 @@ class ScriptMetrics:
         self.cache_hits.labels("features").inc(observed["cache_hits"])
         self.cache_misses.labels("features").inc(observed["cache_misses"])
         self.cache_bytes.labels("features").set(observed["cache_bytes"])
+        self.tower_dropped.inc(observed["tower_dropped"])
 
 
 _making = threading.Lock()

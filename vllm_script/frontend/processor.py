@@ -82,14 +82,14 @@ class PruningProcessor(BaseMultiModalProcessor):
         self.item_limit = ItemLimit(self._script_config, self.family, info)
 
     def get_dummy_inputs(self, *args: Any, **kwargs: Any) -> ProcessorInputs:
-        """Return stock's dummies, each with the most visual tokens that a request may keep.
+        """Return stock's dummies, each with the most that a request may keep, of the whole tower.
 
         vLLM profiles memory and sizes its encoder cache with them. They are kept out of our caches,
         so that every one of a profiled batch is encoded. Where the operator chose a limit on items,
         videos have as many tokens; images cannot be made larger than stock's.
         """
         inputs = super().get_dummy_inputs(*args, **kwargs)
-        settings = replace(at_most(self._script_config), cache_gb=0)
+        settings = replace(at_most(self._script_config), cache_gb=0, tower_keep=1.0)
         inputs, settings = self.item_limit.dummies(inputs, settings)
         request = ScriptRequest(
             queries="What is shown in the image?", config=settings, counted=False
@@ -326,6 +326,9 @@ class PruningProcessor(BaseMultiModalProcessor):
             check_item("a video", layout.num_placeholders, carried.limits["video"])
             # Frames may be taken by what the file says of its speed, which is not in its shape.
             key = key and image_key(key.hex(), layout.num_frames, layout.num_placeholders)
+        left = self.family.thinned(self.info.get_hf_config(), layout, item.plan)
+        if left is not None and item.plan.tower is not None:
+            key = key and image_key(key.hex(), *item.plan.tower)
         self.counter.remember(item, layout)
         carried.layouts[item.identifier] = layout
         kept, total = item.plan.num_kept(*layout.counts), layout.num_placeholders

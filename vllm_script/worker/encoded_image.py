@@ -6,12 +6,16 @@ from dataclasses import dataclass
 
 import torch
 
+from ..kernels import to_device
 from ..layout import Layout
 
 
 @dataclass(frozen=True)
 class EncodedImage:
-    """One image or video before pruning: every patch of every tile, in encoder order."""
+    """One image or video before selection: the patches of every tile, in encoder order.
+
+    They are all of them, or where the tower was thinned those that its layout names `survivors`.
+    """
 
     states: torch.Tensor
     """[tiles * patches, H] what CLIP scores of the tower; H is 0 where the tower is not CLIP's."""
@@ -23,3 +27,18 @@ class EncodedImage:
     def without_states(cls, features: torch.Tensor, layout: Layout) -> EncodedImage:
         """Return an image whose tower is not CLIP's, so that no states are kept of it."""
         return cls(features.new_empty(len(features), 0), features, layout)
+
+    def rows_of(self, patches: torch.Tensor) -> torch.Tensor:
+        """Return the rows of states and features that are these patches.
+
+        Args:
+            patches: [K] int64 on the CPU or the features' device, as `Layout.rows` numbers them;
+                of a thinned tower they are survivors.
+
+        Returns:
+            rows [K] int64, on the device of `patches`.
+        """
+        left = self.layout.survivors
+        if left is None:
+            return patches
+        return torch.searchsorted(to_device(left.flatten(), patches.device), patches)

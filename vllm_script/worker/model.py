@@ -21,6 +21,7 @@ from vllm.distributed import get_pp_group, get_tp_group, tensor_model_parallel_a
 from ..config import ScriptConfig
 from ..family import Family
 from ..kernels import gather_rows
+from ..layout import Layout
 from ..patches.encoder_cache import on_encoder_cache_reset
 from ..patches.probing import Probes
 from ..plan import Plan, make_plan
@@ -37,6 +38,7 @@ from .first_layer import first_layer
 from .ranks import check_ranks_agree
 from .selector import Selection, Selector
 from .timers import Timers
+from .tower import Thinning, layer_of
 from .warm_up import are_compiled, compile_kernels
 
 logger = logging.getLogger("vllm.script")
@@ -64,6 +66,7 @@ class PrunedModel:
         device = vllm_config.device_config.device
         self._step_tokens = step_tokens(vllm_config)
         self._timers = Timers(device)
+        self._tower_dropped = 0
         self._encodes = get_pp_group().is_first_rank  # of a pipeline only the first stage does
         cache_gb = config.cache_gb if self._encodes else 0
         if cache_gb is None:
@@ -117,6 +120,7 @@ class PrunedModel:
             seconds: of every "encoder" run and every "selection", lists of floats by name.
             cache_hits, cache_misses: items looked up in the feature cache.
             cache_bytes: what of it is in use now.
+            tower_dropped: visual tokens that thinned vision towers did not compute to their end.
         """
         cache = self.feature_cache
         observed = {
@@ -124,19 +128,31 @@ class PrunedModel:
             "cache_hits": cache.hits,
             "cache_misses": cache.misses,
             "cache_bytes": cache.num_bytes,
+            "tower_dropped": self._tower_dropped,
         }
-        cache.hits = cache.misses = 0
+        cache.hits = cache.misses = self._tower_dropped = 0
         return observed
 
-    def encode(self, modality: str, fields: dict[str, Any]) -> EncodedImage:
-        """Encode one item before pruning. Families with a CLIP tower override it.
+    def encode(
+        self, modality: str, fields: dict[str, Any], thinning: Thinning | None = None
+    ) -> EncodedImage:
+        """Encode one item before selection.
+
+        Families with a CLIP tower override it, and those whose tower can be thinned.
 
         Args:
             fields: what the Hugging Face processor made of the item, as vLLM batches a single one.
+            thinning: how its vision tower is thinned; None for the whole tower.
         """
+        assert thinning is None, "a family whose tower can be thinned does it"
         (rows,) = PrunedModel.embed_whole(self, modality, fields)
-        layout = self.family.item_layout(self._hf_config, modality, fields)
-        return EncodedImage.without_states(rows, layout)
+        return EncodedImage.without_states(rows, self.layout_of(modality, fields, None))
+
+    def layout_of(self, modality: str, fields: dict[str, Any], thinning: Thinning | None) -> Layout:
+        """Return the layout of one item as it is encoded."""
+        if thinning is not None:
+            return thinning.layout
+        return self.family.item_layout(self._hf_config, modality, fields)
 
     def split(self, fields: dict[str, Any], num_items: int) -> Iterator[dict[str, Any]]:
         """Yield the fields of a batch item by item; families with shared tensors override it."""
@@ -152,7 +168,7 @@ class PrunedModel:
         self, modality: str, fields: dict[str, Any], image: EncodedImage, kept: torch.Tensor
     ) -> torch.Tensor:
         """Return the rows of one item that is pruned, a copy: a view would pin all features."""
-        return gather_rows(image.features, kept, self._script_config.kernels)
+        return gather_rows(image.features, image.rows_of(kept), self._script_config.kernels)
 
     def get_encoder_cudagraph_config(self) -> Any:
         """Return stock's configuration without modalities, so that no CUDA graph is captured.
@@ -209,7 +225,7 @@ class PrunedModel:
         """The rows that stay of each item of a portion that is pruned."""
         if not planned:
             return []
-        images = [self._encoded(modality, fields, item.key) for fields, item in planned]
+        images = [self._encoded(modality, fields, item) for fields, item in planned]
         with self._timers.measure("selection", len(planned)):
             selections = self.selector.select(images, [item.plan for _, item in planned])
             rows = []
@@ -221,15 +237,29 @@ class PrunedModel:
             check_ranks_agree(torch.cat([selection.kept for selection in selections]))
         return rows
 
-    def _encoded(self, modality: str, fields: dict[str, Any], key: bytes) -> EncodedImage:
+    def _encoded(self, modality: str, fields: dict[str, Any], item: PackedItem) -> EncodedImage:
         """The item as `encode` encodes it, from the cache where it is known there."""
-        image = self.feature_cache.get(key) if key else None
+        image = self.feature_cache.get(item.key) if item.key else None
         if image is None:
+            thinning = self._thinning(modality, fields, item.plan)
             with self._timers.measure("encoder"):
-                image = self.encode(modality, fields)
-            if key:
-                self.feature_cache.put(key, image)
+                image = self.encode(modality, fields, thinning)
+            if thinning is not None:
+                layout = self.family.item_layout(self._hf_config, modality, fields)
+                self._tower_dropped += layout.num_patches - thinning.layout.num_patches
+            if item.key:
+                self.feature_cache.put(item.key, image)
         return image
+
+    def _thinning(self, modality: str, fields: dict[str, Any], plan: Plan) -> Thinning | None:
+        """How the vision tower is thinned for an item under a plan; None where it is not."""
+        if plan.tower is None:
+            return None
+        layout = self.family.item_layout(self._hf_config, modality, fields)
+        left = self.family.thinned(self._hf_config, layout, plan)
+        if left is None:
+            return None
+        return Thinning(left, layer_of(plan.tower.layer, self.family.tower_depth(self._hf_config)))
 
     def _show(self, selection: Selection, plan: Plan) -> None:
         """Show the watcher the selection of an item that is explained."""
@@ -283,12 +313,13 @@ class PrunedModel:
         Returns:
             the rows that the model should make of each.
         """
-        image = self.encode(modality, next(self.split(fields, 1)))
-        self.feature_cache.check(image)
-        layout = image.layout
-        if (fewest := int(layout.rows.max()) + 1) > len(image.features):
-            raise self._unknown(len(image.features), fewest)
+        item = next(self.split(fields, 1))
         plan = make_plan(self._script_config, query=(((0, 1),),))
+        if (thinning := self._thinning(modality, item, plan)) is not None:
+            self._check_rows(self.encode(modality, item, thinning))
+        image = self.encode(modality, item)
+        self._check_rows(image)
+        layout = image.layout
         count = plan.num_kept(*layout.counts)
         if count is not None:
             images = self._as_in_a_step(image)
@@ -297,6 +328,13 @@ class PrunedModel:
                 _check_count(selection, count)
             check_ranks_agree(torch.cat([selection.kept for selection in selections]))
         return layout.num_placeholders
+
+    def _check_rows(self, image: EncodedImage) -> None:
+        """Raise RuntimeError where an encoded image is not what its layout or the cache expects."""
+        self.feature_cache.check(image)
+        fewest = int(image.rows_of(image.layout.candidates).max()) + 1
+        if fewest > len(image.features):
+            raise self._unknown(len(image.features), fewest)
 
     def _as_in_a_step(self, image: EncodedImage) -> list[EncodedImage]:
         """The largest item, and as many copies of it as a step may have besides.

@@ -25,7 +25,7 @@ class Selection:
     """The visual tokens of one image or video that stay."""
 
     kept: torch.Tensor
-    """[K] int64: rows of the item's features, which are its patches, ascending."""
+    """[K] int64: patches of the item, as `Layout.rows` numbers them, ascending where those are."""
     relevance: torch.Tensor | None
     """[P] of the layout's candidates, high = keep; None where the selection reads none."""
 
@@ -66,19 +66,20 @@ class Selector:
         candidates = [_candidates(image) for image in images]
         tasks = list(map(self._task, images, plans, candidates))
         return [
-            Selection(kept if rows is None else rows[kept], task.relevance)
-            for kept, rows, task in zip(run_modes(tasks), candidates, tasks, strict=True)
+            Selection(kept if patches is None else patches[kept], task.relevance)
+            for kept, patches, task in zip(run_modes(tasks), candidates, tasks, strict=True)
         ]
 
-    def _task(self, image: EncodedImage, plan: Plan, candidates: torch.Tensor | None) -> Task:
+    def _task(self, image: EncodedImage, plan: Plan, patches: torch.Tensor | None) -> Task:
         """What the plan's mode is asked of one image.
 
         Args:
-            candidates: as `_candidates` returns them.
+            patches: those that can be kept, as `_candidates` returns them.
         """
         layout = image.layout
         budget = plan.num_kept(*layout.counts)
         assert budget is not None, "an item with a plan is pruned"
+        candidates = None if patches is None else image.rows_of(patches)
         visual_tokens = _rows(image.features[:, : self._hidden_size], candidates)  # [P, D]
         relevance = None
         if plan.relevance == "clip":
@@ -114,9 +115,9 @@ class Selector:
 
 
 def _candidates(image: EncodedImage) -> torch.Tensor | None:
-    """Rows of the features that can be kept, on their device, in reading order.
+    """Patches that can be kept, on the features' device, in reading order.
 
-    None where they are all rows in their order: no copy is needed.
+    None where they are the rows of the features in their order: no copy is needed.
     """
     rows, num_features = image.layout.candidates, len(image.features)
     if len(rows) == num_features and torch.equal(rows, torch.arange(num_features)):
@@ -125,5 +126,5 @@ def _candidates(image: EncodedImage) -> torch.Tensor | None:
 
 
 def _rows(x: torch.Tensor, candidates: torch.Tensor | None) -> torch.Tensor:
-    """The candidates' rows of x, in reading order."""
+    """These rows of x, in reading order; None: all of them."""
     return x if candidates is None else x.index_select(0, candidates)

@@ -6,6 +6,7 @@ from vllm_script.benchmarks import family_bench, serve_bench
 from vllm_script.benchmarks.serving.cells import (
     SCRIPT,
     STOCK,
+    TOWER,
     UNUSED,
     Arm,
     block_size,
@@ -64,6 +65,12 @@ def test_families_in_an_order_that_changes_servers_least():
     ]  # fmt: skip
     assert all(cell.arms[0] == A and len(cell.servers) == 2 for cell in cells)
     assert [cell.arms[1].asked for cell in cells] == [0.25, 0.25, None, None]
+    cells = family_cells("a", [PICTURE, VIDEO], ("image", "video"), ("evs",), 0.25, 3, 2, (TOWER,))
+    assert [str(cell) for cell in cells] == [
+        "a, 672x672, tower 0.25", "a, 16x336x336, tower 0.25", "a, 16x336x336, evs 0.25",
+    ]  # fmt: skip
+    assert cells[0].arms == (A, Arm(SCRIPT, 0.25), Arm(TOWER, 0.25)) and len(cells[2].arms) == 2
+    assert [arm.asked for arm in cells[0].arms] == [None, 0.25, 0.25]
     (cell,) = family_cells("a", [PICTURE, VIDEO], ("image",), ("evs",), 0.25, 3, 2)
     assert cell.picture == "672x672" and cell.arms == (A, Arm(SCRIPT, 0.25))
     assert (cell.concurrency, cell.requests, cell.repetitions) == (1, 3, 2)

@@ -47,14 +47,22 @@ def test_command(family_checkpoint, tmp_path, monkeypatch):
     monkeypatch.setattr(family_bench, "accelerator", lambda: None)
     monkeypatch.setattr(family_bench, "written", lambda model: str(family_checkpoint("qwen3-vl")))
     sizes = ("--sizes", "192x128", "4x192x128", "--requests", "2", "--repetitions", "1")
-    own = ("family_bench.py", "--families", "qwen3-vl", "--out", str(tmp_path))
+    own = (
+        "family_bench.py",
+        "--families",
+        "qwen3-vl",
+        "--out",
+        str(tmp_path),
+        "--tower-keep",
+        "0.5",
+    )
     monkeypatch.setattr("sys.argv", [*own, *sizes])
     family_bench.main()
     lines = [json.loads(line) for line in (tmp_path / "results.jsonl").open()]
     found = [(line["picture"], line["server"], line["visual_kv_tokens"]) for line in lines]
     assert found == [
-        ("192x128", "stock", 24), ("192x128", "script", 6),
-        ("4x192x128", "stock", 48), ("4x192x128", "script", 12),
+        ("192x128", "stock", 24), ("192x128", "script", 6), ("192x128", "tower", 6),
+        ("4x192x128", "stock", 48), ("4x192x128", "script", 12), ("4x192x128", "tower", 12),
         ("4x192x128", "stock", 48), ("4x192x128", "evs", 24),
         ("4x192x128", "stock", 48), ("4x192x128", "vidcom2", 12),
     ]  # fmt: skip

@@ -51,3 +51,15 @@ def test_drafts_from_text_are_not_refused(mrope_checkpoints, options):
 )
 def test_what_no_family_allows(family_checkpoint, family, changes, words):
     refuse(family_checkpoint(family), changes, words)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("llava-onevision", "llava-next-video", "mistral3", "gemma3", "gemma4"),
+        "granite-vision",  # whose tower is read at several layers
+    ],
+)
+def test_a_tower_that_cannot_be_thinned(family_checkpoint, name):
+    thin = {"additional_config": {"script": {"tower_keep": 0.5}}}
+    refuse(family_checkpoint(name), thin, "--script-tower-keep .*; leave it out")

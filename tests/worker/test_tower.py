@@ -1,0 +1,83 @@
+"""A tower whose later blocks see survivors alone: its weights are shared, it stays as it is."""
+
+import torch
+from torch import nn
+
+from vllm_script.layout import Grids, Layout
+from vllm_script.worker.encoded_image import EncodedImage
+from vllm_script.worker.tower import layer_of, take_of_tiles, thinned_tower
+
+
+class Block(nn.Module):
+    """Adds its weight times the mean of all states, and what it is told besides."""
+
+    def __init__(self, weight):
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor(weight))
+
+    def forward(self, states, *, more):
+        return states + self.weight * states.mean(1, keepdim=True) + more
+
+
+class Tower(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.encoder = nn.Module()
+        self.encoder.blocks = nn.ModuleList([Block(1.0), Block(2.0), Block(3.0)])
+        self.seen = []
+
+    def forward(self, states, more):
+        for block in self.encoder.blocks:
+            states = block(states, more=more)
+            self.seen.append(states.shape[1])
+        return states
+
+
+@torch.no_grad()
+def test_later_blocks_see_the_survivors_alone():
+    tower = Tower()
+    states, left = torch.rand(1, 6, 2), [0, 3, 4]
+    thin = thinned_tower(
+        tower,
+        "encoder.blocks",
+        1,
+        lambda states: states[:, left],
+        lambda number, kwargs: {"more": kwargs["more"] * number},
+    )
+    first, second, third = tower.encoder.blocks
+    expected = first(states, more=10.0)[:, left]
+    expected = third(second(expected, more=10.0), more=20.0)
+    assert torch.equal(thin(states, 10.0), expected)
+    assert tower.seen == [6, 3, 3]
+    assert list(tower.encoder.blocks) == [first, second, third]
+    second.weight.fill_(7.0)  # as a reload of weights does
+    assert not torch.equal(thin(states, 10.0), expected)
+
+
+def test_survivors_of_tiles():
+    """Three tiles of a class token and two by two visual tokens, each of one patch or of two."""
+    left = torch.tensor([[0, 3], [5, 6], [8, 11], [13, 14]])  # of four tiles at most
+    one_by_one = take_of_tiles(left, torch.arange(4)[:, None], first=1)
+    states = torch.arange(3 * 5.0).view(3, 5, 1)
+    assert one_by_one(states).flatten(1).tolist() == [[0, 1, 4], [5, 7, 8], [10, 11, 14]]
+    pairs = take_of_tiles(left, torch.tensor([[0, 4], [1, 5], [2, 6], [3, 7]]), first=0)
+    states = torch.arange(3 * 8.0).view(3, 8, 1)
+    assert pairs(states).flatten(1).tolist() == [[0, 4, 3, 7], [9, 13, 10, 14], [16, 20, 19, 23]]
+
+
+def test_layer_of():
+    assert [layer_of(share, 24) for share in (0.01, 0.25, 1 / 6, 0.5, 1.0)] == [1, 6, 4, 12, 23]
+    assert layer_of(0.25, 2) == 1
+
+
+def test_rows_of_survivors():
+    """Of two tiles of three patches; a newline and what was dropped are no rows of the features."""
+    layout = Layout(torch.tensor([4, 5, -1, 0, 1, 2, -1]))
+    thinned = layout.thinned(Grids(3, 1, 3), 0.67)
+    assert thinned.survivors.tolist() == [[0, 2], [3, 4], [6, 8]]
+    assert thinned.rows.tolist() == [4, -1, -1, 0, -1, 2, -1]
+    assert (thinned.num_placeholders, thinned.num_patches) == (7, 3)
+    image = EncodedImage.without_states(torch.arange(4.0)[:, None], thinned)
+    assert image.rows_of(thinned.candidates).tolist() == [3, 0, 1]
+    whole = EncodedImage.without_states(torch.arange(6.0)[:, None], layout)
+    assert whole.rows_of(layout.candidates).tolist() == [4, 5, 0, 1, 2]
