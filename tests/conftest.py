@@ -128,14 +128,14 @@ def server_environment():
 
 @pytest.fixture(scope="session")
 def vllm_server(checkpoint):
-    """vllm_server(family, *flags, **env) -> a server, to be run by a `with` statement."""
+    """vllm_server(family, *flags, port, **env) -> a server, to be run by a `with` statement."""
     from vllm_script.server.launch import VllmServer
 
-    def server(family, *flags, **env):
+    def server(family, *flags, port=None, **env):
         env = {"TRITON_INTERPRET": "0", **env}  # a server is started as users start it
         folder = checkpoint(family)
         with mock.patch.dict(os.environ, ENVIRONMENT, clear=True):
-            return VllmServer(folder, *ENGINE_FLAGS, *flags, env=env)
+            return VllmServer(folder, *ENGINE_FLAGS, *flags, env=env, port=port)
 
     return server
 

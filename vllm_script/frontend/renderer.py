@@ -17,6 +17,7 @@ from vllm.renderers.params import ChatParams
 
 from ..config import ScriptConfig
 from ..setting import SettingError
+from .peers import Peers
 from .phrases import ANSWER_PHRASES, AnswerPhrases
 from .queries import (
     MARKS,
@@ -46,6 +47,7 @@ class ScriptRenderer(HfRenderer):
     def __init__(self, config: Any, tokenizer: Any) -> None:
         super().__init__(config, tokenizer)
         settings = self._script_config = ScriptConfig.of(config.model_config)
+        self._peers = Peers(config)
         phrases = settings.answer_phrases
         self._reader = Reader(
             AnswerPhrases(ANSWER_PHRASES if phrases is None else phrases), settings.system_prompt
@@ -95,6 +97,7 @@ class ScriptRenderer(HfRenderer):
         except SettingError as error:
             raise refusal(error.setting, str(error)) from None
         if prompt.get("multi_modal_data"):
+            self._peers.check()
             queries = query or (noted.queries if noted else self._raw_queries(prompt))
             size = self.config.scheduler_config.encoder_cache_size
             kwargs[REQUEST_KEY] = replace(

@@ -30,6 +30,7 @@ FRONT_END: Probes = {
     **overrides.RENDERER,
     **overrides.PROCESSING,
     **overrides.SCHEDULING,
+    **overrides.ROW_STORE,
 }
 """Names that are used once somebody has asked for pruning, but for those of the workers."""
 
