@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from . import __version__
@@ -61,3 +62,12 @@ def difference(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str | None
     """Return in which terms two servers differ, in words; None where they agree."""
     names = [name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)]
     return "; ".join(f"{n} is {ours.get(n)} here and {theirs.get(n)} there" for n in names) or None
+
+
+def shared_folder(transfer: Any) -> Path:
+    """Return the folder that servers share by one of vLLM's example connectors.
+
+    Args:
+        transfer: vLLM's `ECTransferConfig` or `KVTransferConfig`.
+    """
+    return Path(transfer.get_from_extra_config("shared_storage_path", "/tmp"))  # as vLLM has it

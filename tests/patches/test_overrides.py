@@ -86,7 +86,7 @@ def test_overrides_of_the_row_store_are_probed():
 
 
 def test_there_are_no_other_subclasses():
-    """A class of ours below one of vLLM's is of a family, the renderer, the scheduler, a connector."""
+    """A class of ours below one of vLLM's is of a family, or the renderer, scheduler, connector."""
     known = {ScriptRenderer, ScriptEncoderCacheManager, RowStore}
     for architecture in FAMILIES:
         model = model_class(pruned_name(architecture))

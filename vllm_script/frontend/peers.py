@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..agreement import difference, terms
+from ..agreement import difference, shared_folder, terms
 
 FILE = "script-terms.json"
 """Name of the file, in the folder that servers share."""
@@ -73,7 +73,7 @@ def _shared_folders(vllm_config: Any) -> Iterator[tuple[Path, bool]]:
     found += [] if kv is None else [(kv, kv.kv_connector, kv.is_kv_producer)]
     for config, connector, writes in found:
         if connector in SHARED_FOLDERS:
-            yield Path(config.get_from_extra_config("shared_storage_path", "/tmp")), writes
+            yield shared_folder(config), writes
 
 
 def _write(path: Path, text: str) -> None:

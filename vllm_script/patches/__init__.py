@@ -9,6 +9,7 @@ name what must be there for it to work.
 |---|---|---|---|
 | engine_args | `EngineArgs`: flags, model configuration | all | settings reach every process |
 | chat_params | `build_chat_params` of three request classes | API | `script` reaches the renderer |
+| anthropic_messages | Anthropic's request classes | API | `script` reaches the chat request |
 | renderer_registry | `RENDERER_REGISTRY.renderers` | API | questions are noted per image |
 | app | `init_entrypoints_middleware` | API | /metrics and explain exist |
 | chat_handler | `OpenAIServingChat` (called, not changed) | API | our routes render chats |

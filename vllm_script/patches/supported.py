@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from . import (
+    anthropic_messages,
     app,
     chat_handler,
     chat_params,
@@ -23,6 +24,7 @@ START_UP: Probes = {
 
 FRONT_END: Probes = {
     **chat_params.PROBES,
+    **anthropic_messages.PROBES,
     **config_handlers.PROBES,
     **renderer_registry.PROBES,
     **app.PROBES,

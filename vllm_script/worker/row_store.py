@@ -20,7 +20,7 @@ from typing import Any
 from safetensors.torch import save_file
 from vllm.distributed.ec_transfer.ec_connector.example_connector import ECExampleConnector
 
-from ..agreement import digest, model_terms
+from ..agreement import digest, model_terms, shared_folder
 
 logger = logging.getLogger("vllm.script")
 
@@ -38,7 +38,7 @@ class RowStore(ECExampleConnector):
     def __init__(self, vllm_config: Any, role: Any) -> None:
         super().__init__(vllm_config, role)
         of_model = digest(model_terms(vllm_config.model_config))
-        self._folder = Path(self._storage_path) / of_model
+        self._folder = shared_folder(vllm_config.ec_transfer_config) / of_model
         self._folder.mkdir(parents=True, exist_ok=True)
         self._checked: set[str] = set()
         """Names of the requests whose rows were counted."""
