@@ -18,6 +18,7 @@ from vllm_script.families import FAMILIES, model_class, pruned_name
 from vllm_script.frontend.renderer import ScriptRenderer
 from vllm_script.patches import overrides, supported
 from vllm_script.patches.probing import misfits, require
+from vllm_script.wire import PruningField
 from vllm_script.worker.encoder_work import ScriptEncoderCacheManager
 from vllm_script.worker.row_store import RowStore
 
@@ -87,7 +88,7 @@ def test_overrides_of_the_row_store_are_probed():
 
 def test_there_are_no_other_subclasses():
     """A class of ours below one of vLLM's is of a family, or the renderer, scheduler, connector."""
-    known = {ScriptRenderer, ScriptEncoderCacheManager, RowStore}
+    known = {ScriptRenderer, ScriptEncoderCacheManager, RowStore, PruningField}
     for architecture in FAMILIES:
         model = model_class(pruned_name(architecture))
         factories = vars(model)[REGISTERED]

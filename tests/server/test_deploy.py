@@ -24,12 +24,17 @@ DEPLOY = ROOT / "server" / "deploy"
 
 
 @pytest.fixture(scope="module")
-def engine_args():
-    """engine_args(arguments of `vllm serve`) -> what vLLM makes of them."""
+def engine_args(checkpoint):
+    """engine_args(arguments of `vllm serve`, the model first) -> what vLLM makes of them."""
     register()
     parser = FlexibleArgumentParser()
-    make_arg_parser(parser.add_subparsers().add_parser("serve"))
-    return lambda words: AsyncEngineArgs.from_cli_args(parser.parse_args(["serve", *words]))
+    serve = make_arg_parser(parser.add_subparsers().add_parser("serve"))
+    serve.set_defaults(model=str(checkpoint("llava-next")))  # no hub is asked
+
+    def parsed(words):
+        return AsyncEngineArgs.from_cli_args(parser.parse_args(["serve", *words[1:]]))
+
+    return parsed
 
 
 def documents(name):

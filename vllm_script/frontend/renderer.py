@@ -16,7 +16,9 @@ from vllm.renderers.hf import ChatTemplateResolutionError, HfRenderer
 from vllm.renderers.params import ChatParams
 
 from ..config import ScriptConfig
+from ..patches.field_types import register_field
 from ..setting import SettingError
+from ..wire import PRUNING_FIELD, PruningField
 from .peers import Peers
 from .phrases import ANSWER_PHRASES, AnswerPhrases
 from .queries import (
@@ -48,6 +50,7 @@ class ScriptRenderer(HfRenderer):
         super().__init__(config, tokenizer)
         settings = self._script_config = ScriptConfig.of(config.model_config)
         self._peers = Peers(config)
+        register_field(PruningField, PRUNING_FIELD)
         phrases = settings.answer_phrases
         self._reader = Reader(
             AnswerPhrases(ANSWER_PHRASES if phrases is None else phrases), settings.system_prompt

@@ -5,8 +5,8 @@ request to /v1/messages, its render and its count of tokens, does not even reach
 unknown fields let in, it is put into the chat request, from where it goes on as any other's.
 
 Upstream: nothing is known that would let them in. The patched lines:
-https://github.com/vllm-project/vllm/blob/v0.33.0/vllm/entrypoints/anthropic/protocol.py
-https://github.com/vllm-project/vllm/blob/v0.33.0/vllm/entrypoints/anthropic/serving.py
+https://github.com/vllm-project/vllm/blob/v0.33.0/vllm/entrypoints/anthropic/protocol.py#L240
+https://github.com/vllm-project/vllm/blob/v0.33.0/vllm/entrypoints/anthropic/serving.py#L627
 
 Remove when: these classes accept unknown fields and hand them on.
 """
@@ -26,6 +26,8 @@ _REQUESTS = ("AnthropicMessagesRequest", "AnthropicCountTokensRequest")
 
 PROBES: Probes = {
     **{f"{_PROTOCOL}:{name}.model_rebuild": EXISTS for name in _REQUESTS},
+    **{f"{_PROTOCOL}:{name}.model_config": EXISTS for name in _REQUESTS},
+    "vllm.entrypoints.openai.chat_completion.protocol:ChatCompletionRequest.model_extra": EXISTS,
     f"{_SERVING}._build_base_request": ("anthropic_request", "openai_messages"),
 }
 

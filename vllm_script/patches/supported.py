@@ -10,6 +10,7 @@ from . import (
     config_handlers,
     encoder_cache,
     engine_args,
+    field_types,
     overrides,
     position_channels,
     renderer_registry,
@@ -25,6 +26,7 @@ START_UP: Probes = {
 FRONT_END: Probes = {
     **chat_params.PROBES,
     **anthropic_messages.PROBES,
+    **field_types.PROBES,
     **config_handlers.PROBES,
     **renderer_registry.PROBES,
     **app.PROBES,

@@ -149,6 +149,17 @@ def test_rendered_then_generated(picture, ask, post, pruning_server, script):
     assert tuple(reply["choices"][0]["token_ids"]) == expected.token_ids
 
 
+def test_what_is_rendered_pruned_is_an_error_elsewhere(stock_server, picture, post, ask):
+    """A server without this plugin would encode the whole image, for a prompt of fewer tokens."""
+    parts, more = [picture(168, 168, seed=610), QUESTION], {"max_tokens": 4, "temperature": 0}
+    _, rendered = post("/v1/chat/completions/render", chat_body(parts, **more))
+    generate = stock_server.url.removesuffix("/v1") + "/inference/v1/generate"
+    reply = httpx.post(generate, json=rendered, timeout=60)
+    assert reply.status_code >= 400
+    assert "field_for_the_script_plugin" in reply.text
+    ask(stock_server, parts)  # its engine is well
+
+
 def with_uuid(image, uuid, data=True):
     return {**image, "uuid": uuid, "image_url": image["image_url"] if data else None}
 
