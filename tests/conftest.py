@@ -143,7 +143,7 @@ def vllm_server(checkpoint):
 @pytest.fixture(scope="session")
 def stock_server(vllm_server):
     """vLLM as it is: the plugin is not even loaded."""
-    with vllm_server("llava-next", VLLM_PLUGINS="none") as server:
+    with vllm_server("llava-next", "--enable-scale-out", VLLM_PLUGINS="none") as server:
         yield server
 
 
@@ -151,7 +151,7 @@ def stock_server(vllm_server):
 def pruning_server(vllm_server):
     """The command line of the README, all caches on, and explain."""
     flags = ("--plugin", "script", "--keep-ratio", "0.11", "--enable-mm-embeds")
-    flags += ("--script-explain",)
+    flags += ("--script-explain", "--enable-scale-out")
     with vllm_server("llava-next", *flags) as server:
         yield server
 

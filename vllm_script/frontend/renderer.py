@@ -16,9 +16,7 @@ from vllm.renderers.hf import ChatTemplateResolutionError, HfRenderer
 from vllm.renderers.params import ChatParams
 
 from ..config import ScriptConfig
-from ..patches.field_types import register_field
 from ..setting import SettingError
-from ..wire import PRUNING_FIELD, PruningField
 from .peers import Peers
 from .phrases import ANSWER_PHRASES, AnswerPhrases
 from .queries import (
@@ -50,7 +48,6 @@ class ScriptRenderer(HfRenderer):
         super().__init__(config, tokenizer)
         settings = self._script_config = ScriptConfig.of(config.model_config)
         self._peers = Peers(config)
-        register_field(PruningField, PRUNING_FIELD)
         phrases = settings.answer_phrases
         self._reader = Reader(
             AnswerPhrases(ANSWER_PHRASES if phrases is None else phrases), settings.system_prompt
@@ -101,10 +98,13 @@ class ScriptRenderer(HfRenderer):
             raise refusal(error.setting, str(error)) from None
         if prompt.get("multi_modal_data"):
             self._peers.check()
-            queries = query or (noted.queries if noted else self._raw_queries(prompt))
-            size = self.config.scheduler_config.encoder_cache_size
+            found = noted.queries if noted else self._raw_queries(prompt)
             kwargs[REQUEST_KEY] = replace(
-                request, config=config, queries=queries, encoder_cache_size=size
+                request,
+                config=config,
+                queries=query or found,
+                num_placeholders={modality: len(each) for modality, each in found.items()},
+                encoder_cache_size=self.config.scheduler_config.encoder_cache_size,
             )
             prompt["mm_processor_kwargs"] = kwargs
         return prompt

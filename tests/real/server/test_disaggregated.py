@@ -21,6 +21,8 @@ from PIL import Image
 
 from vllm_script.server.launch import _free_port
 
+pytestmark = pytest.mark.slow
+
 QUESTIONS = ["What is shown?", "How many people are there?", "Read the sign.", "Where is the car?"]
 PRUNING = ("--plugin", "script", "--keep-ratio", "0.11", "--script-explain")
 
@@ -137,7 +139,6 @@ def test_it_answers_as_one_server(pair, pruning_server, picture, ask, metric):
     assert metric(pair.encoder, "script_encoder_seconds_count") > 0
 
 
-@pytest.mark.slow
 def test_200_requests(pair, pruning_server, picture, ask, metric):
     rng = random.Random(4)
     requests = [random_request(rng, picture) for _ in range(200)]
@@ -210,7 +211,6 @@ def test_other_settings_are_found_out_at_the_first_request(pair, picture):
     assert reply.status_code == 200
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("side", ["encoder", "model"])
 def test_either_side_is_killed_in_the_middle_of_requests(pair, pruning_server, picture, ask, side):
     role = {"encoder": "ec_producer", "model": "ec_consumer"}[side]
@@ -258,7 +258,6 @@ def video(seed):
     return {"type": "video_url", "video_url": {"url": f"data:video/jpeg;base64,{','.join(frames)}"}}
 
 
-@pytest.mark.slow
 def test_videos_and_their_positions(vllm_server, picture, ask, metric, tmp_path):
     """Rows of Qwen2.5-VL carry positions, which the language model's side reads."""
     flags = (*PRUNING, "--max-model-len", "2048", "--script-cache-gb", "0.1")
