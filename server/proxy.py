@@ -103,7 +103,7 @@ class Proxy:
         if isinstance(reply, Response):
             return reply
         try:
-            content = await reply.aread()
+            content = b"".join([chunk async for chunk in reply.aiter_raw()])
         except httpx.TransportError as error:
             return _unavailable("encoder", {str(reply.url): error})
         finally:
