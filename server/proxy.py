@@ -82,9 +82,9 @@ class Proxy:
         try:
             fields = json.loads(body)
             items = list(_items(fields["messages"]))
+            about = json.dumps(items[:1] or fields["messages"][:1]).encode()
         except (ValueError, KeyError, TypeError, AttributeError):
             return await self._forward(request, body, b"")  # vLLM says what is wrong with it
-        about = json.dumps(items[:1] or fields["messages"][:1]).encode()
         if items:
             planned = {name: fields[name] for name in PLANNED_BY if name in fields}
             planned |= {"max_completion_tokens": 1, "stream": False}
@@ -94,7 +94,10 @@ class Proxy:
         return await self._forward(request, body, about)
 
     async def anything(self, request: Request) -> Response:
-        """Any other request: a language model answers it."""
+        """Any other request: a language model answers it, always the same one.
+
+        So a response finds the one before it.
+        """
         return await self._forward(request, await request.body(), b"")
 
     async def _encode(self, request: Request, body: bytes, about: bytes) -> Response | None:

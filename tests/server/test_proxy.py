@@ -79,7 +79,11 @@ def test_images_are_encoded_before_the_answer(item):
 
 @pytest.mark.parametrize(
     "body",
-    [chat(TEXT), {"messages": [{"role": "user", "content": "Hi"}]}, {"messages": 3}, {}, [1]],
+    [chat(TEXT), {"messages": [{"role": "user", "content": "Hi"}]}, {"messages": 3}, {}, [1]]
+    + [
+        {"messages": wrong}
+        for wrong in ({}, [3], [{"content": ["x"]}], [{"content": [{"type": 3}]}])
+    ],
 )
 def test_what_has_no_images_goes_to_a_language_model(body):
     both = Instances()

@@ -19,6 +19,7 @@ from typing import Any
 
 from safetensors.torch import save_file
 from vllm.distributed.ec_transfer.ec_connector.example_connector import ECExampleConnector
+from vllm.utils.gpu_sync_debug import gpu_sync_allowed
 
 from ..agreement import digest, model_terms, shared_folder
 
@@ -54,7 +55,8 @@ class RowStore(ECExampleConnector):
         if not self.is_producer:
             return
         path = self._path(mm_hash)
-        rows = encoder_cache[mm_hash].detach().cpu().contiguous()
+        with gpu_sync_allowed():
+            rows = encoder_cache[mm_hash].detach().cpu().contiguous()
         partial = path.with_name(f".{uuid.uuid4().hex}")
         save_file({ROWS: rows}, partial)
         os.replace(partial, path)
@@ -68,10 +70,8 @@ class RowStore(ECExampleConnector):
         if name in self._checked or not self.is_consumer:
             return True
         for index, feature in enumerate(request.mm_features):
-            found, expected = (
-                self._num_rows(feature.identifier),
-                request.get_num_encoder_embeds(index),
-            )
+            found = self._num_rows(feature.identifier)
+            expected = request.get_num_encoder_embeds(index)
             if found not in (None, expected):
                 logger.error(
                     "request %s ends: image %d has %s rows in %s, its prompt has places for %s; a "
