@@ -111,6 +111,12 @@ SCHEDULING: Probes = {
     ),
 }
 
+ENGINES: Probes = {
+    "vllm.v1.engine.core_client:AsyncMPClient.call_utility_all_async": ("method", "args"),
+    "vllm.v1.engine.core:EngineCore.collective_rpc": ("method", "timeout", "args", "kwargs"),
+}
+"""What is called of each data-parallel engine."""
+
 ROW_STORE: Probes = {
     **members(
         "vllm.distributed.ec_transfer.ec_connector.example_connector:ECExampleConnector",

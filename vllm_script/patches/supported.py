@@ -35,6 +35,7 @@ FRONT_END: Probes = {
     **overrides.PROCESSING,
     **overrides.SCHEDULING,
     **overrides.ROW_STORE,
+    **overrides.ENGINES,
 }
 """Names that are used once somebody has asked for pruning, but for those of the workers."""
 

@@ -53,3 +53,9 @@ def test_both_engines_answer_as_one_server(two_nodes, pruning_server, picture, a
         assert answer.logprobs[0] == pytest.approx(expected.logprobs[0], abs=1e-3)
     for engine in "01":
         assert metric(two_nodes, "vllm:request_success_total", engine=engine) > 0
+    # An engine looks up what its own encoder cache lacks, and both engines' look-ups are counted.
+    looked_up = [
+        metric(two_nodes, f"script_cache_{kind}_total", cache="features")
+        for kind in ("hits", "misses")
+    ]
+    assert sum(looked_up) == len(requests)
