@@ -78,7 +78,7 @@ def test_data_parallel_engines_are_added_up():
             "cache_bytes": in_use,
         }
 
-    ours = metrics()
+    ours = metrics.metrics()
     hits, misses, in_use = (
         getattr(ours, f"cache_{name}").labels("features")._value
         for name in ("hits", "misses", "bytes")
