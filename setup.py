@@ -63,7 +63,7 @@ setup(
         "vllm_script.kernels.greedy_map.cluster": ["*.cu", "*.cuh"],
         "vllm_script.server": ["grafana.json", "page/*"],
     },
-    install_requires=["vllm>=0.32,<0.34", "torch", "triton", "transformers", "fastapi"],
+    install_requires=["vllm>=0.32,<0.34", "torch", "triton", "transformers", "fastapi", "httpx"],
     extras_require={
         # What the benchmarks need beside what comes with vLLM.
         "bench": BENCH,

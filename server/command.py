@@ -15,6 +15,7 @@ COMMANDS = {
     "doctor": ("doctor", "say whether this installation can prune, for a bug report"),
     "tune": ("tune_command", "find the keep ratio, mode and relevance for a loss that you accept"),
     "playground": ("playground_command", "see what is kept of your own picture, in a browser"),
+    "proxy": ("proxy_command", "serve encoder instances and language models at one address"),
     "explain": ("explain_command", "draw what is kept of a picture for a question"),
 }
 """Subcommand -> its module, with `add_arguments(parser)` and `run(args)`, which returns the exit

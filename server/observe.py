@@ -41,11 +41,13 @@ class RefreshMetrics:
 
 
 async def refresh(engine_client: EngineClient) -> None:
-    """Add what the workers have observed to the metrics of this process."""
+    """Add what the workers of all data-parallel engines have observed to this process's metrics."""
     try:
-        answers = await engine_client.collective_rpc("script_take_observations")
+        engines = await engine_client.engine_core.call_utility_all_async(
+            "collective_rpc", "script_take_observations", None, (), None
+        )
     except Exception:  # a scrape must not fail because an engine does
         logger.exception("the workers' metrics could not be fetched")
         return
     # Tensor-parallel ranks do the same things; later pipeline stages encode nothing.
-    metrics().add_worker_observations(answers[0])
+    metrics().add_worker_observations([first_rank for first_rank, *_ in engines])

@@ -128,14 +128,14 @@ def server_environment():
 
 @pytest.fixture(scope="session")
 def vllm_server(checkpoint):
-    """vllm_server(family, *flags, **env) -> a server, to be run by a `with` statement."""
+    """vllm_server(family, *flags, port, **env) -> a server, to be run by a `with` statement."""
     from vllm_script.server.launch import VllmServer
 
-    def server(family, *flags, **env):
+    def server(family, *flags, port=None, **env):
         env = {"TRITON_INTERPRET": "0", **env}  # a server is started as users start it
         folder = checkpoint(family)
         with mock.patch.dict(os.environ, ENVIRONMENT, clear=True):
-            return VllmServer(folder, *ENGINE_FLAGS, *flags, env=env)
+            return VllmServer(folder, *ENGINE_FLAGS, *flags, env=env, port=port)
 
     return server
 
@@ -143,7 +143,7 @@ def vllm_server(checkpoint):
 @pytest.fixture(scope="session")
 def stock_server(vllm_server):
     """vLLM as it is: the plugin is not even loaded."""
-    with vllm_server("llava-next", VLLM_PLUGINS="none") as server:
+    with vllm_server("llava-next", "--enable-scale-out", VLLM_PLUGINS="none") as server:
         yield server
 
 
@@ -151,7 +151,7 @@ def stock_server(vllm_server):
 def pruning_server(vllm_server):
     """The command line of the README, all caches on, and explain."""
     flags = ("--plugin", "script", "--keep-ratio", "0.11", "--enable-mm-embeds")
-    flags += ("--script-explain",)
+    flags += ("--script-explain", "--enable-scale-out")
     with vllm_server("llava-next", *flags) as server:
         yield server
 

@@ -21,6 +21,7 @@ PAGES = sorted(
         *(ROOT / ".github").rglob("*.yml"),
         *(ROOT / name / "README.md" for name in ("vllm_script", "kernels", "server", "tests")),
         ROOT / "vllm_script" / "families" / "README.md",
+        ROOT / "server" / "deploy" / "README.md",
         *(
             ROOT / "benchmarks" / name / "README.md"
             for name in ("", "demo_model", "lmms_eval", "photo_model")

@@ -21,7 +21,7 @@ FOLDERS = {
 }
 CONTRACT = {
     *("setting", "config", "plan", "budget", "layout", "family", "positions", "wire"),
-    "vllm_types",
+    *("agreement", "vllm_types"),
 }
 ROOFS = {"plugin", "extension"}
 API_PROCESS, ENGINE_PROCESS = {"frontend", "server"}, {"worker"}
@@ -48,6 +48,7 @@ NEVER = {
 
 KNOW_NO_VLLM = (
     *("kernels", "pruning", "setting", "config", "plan", "budget", "layout", "family", "positions"),
+    "agreement",
 )
 """Rooms that work without vLLM."""
 

@@ -2,13 +2,25 @@
 
 import pytest
 import torch
-from vllm.multimodal.inputs import MultiModalFieldElem
+from vllm.entrypoints.scale_out.token_in_token_out.mm_serde import (
+    decode_mm_kwargs_item,
+    encode_mm_kwargs_item,
+)
+from vllm.multimodal.inputs import (
+    MultiModalFieldConfig,
+    MultiModalFieldElem,
+    MultiModalKwargsItem,
+)
+from vllm.v1 import serial_utils
 
 from vllm_script.config import ScriptConfig
+from vllm_script.patches.field_types import register_field
 from vllm_script.plan import make_plan
 from vllm_script.wire import (
     MORE_THAN_ANY_STEP,
+    PRUNING_FIELD,
     PackedItem,
+    PruningField,
     field_configs,
     mark_dummies,
     pack,
@@ -68,3 +80,21 @@ def test_dummies_are_told_apart(modality):
     batch = {"pixel_values": None, **mark_dummies(3, modality)}
     assert take_mark(batch, modality) and batch == {"pixel_values": None}
     assert not take_mark(batch, modality)
+
+
+def test_other_servers_refuse_our_fields(monkeypatch):
+    """What a pruning server renders is read by another one, and by none without this plugin."""
+    rendered = {
+        name: MultiModalFieldElem(data=value, field=field_configs(["image"])[name].field)
+        for name, value in pack(ITEM, "image").items()
+    }
+    monkeypatch.setattr(serial_utils, "MMF_CLASS_TO_FACTORY", {**serial_utils.MMF_CLASS_TO_FACTORY})
+    monkeypatch.setattr(MultiModalFieldConfig, PRUNING_FIELD, None, raising=False)
+    register_field(PruningField, PRUNING_FIELD)
+    text = encode_mm_kwargs_item(MultiModalKwargsItem(rendered))
+    read = decode_mm_kwargs_item(text)
+    assert packed_count(read, "image") == ITEM.count
+    assert {type(element.field) for element in read.values()} == {PruningField}
+    monkeypatch.delattr(MultiModalFieldConfig, PRUNING_FIELD)
+    with pytest.raises(AttributeError, match="no attribute 'field_for_the_script_plugin'"):
+        decode_mm_kwargs_item(text)

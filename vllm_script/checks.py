@@ -30,6 +30,7 @@ OURS: Probes = {
     "vllm_script.server.script_field:install": EXISTS,
     "vllm_script.server.shadow:install": EXISTS,
     "vllm_script.worker.encoder_work:ScriptEncoderCacheManager": EXISTS,
+    "vllm_script.worker.row_store:RowStore": EXISTS,
 }
 """Our own modules of the front end and the scheduler: importing them shows whether vLLM has what
 they import."""
@@ -37,6 +38,11 @@ they import."""
 
 KEYED_BY_TOKENS = frozenset({"LMCacheMPConnector", "HF3FSKVConnector", "FlexKVConnectorV1"})
 """KV connectors, by the name of their class, that find what they stored by token ids alone."""
+
+
+SENDS_ROWS = "ECExampleConnector"
+"""The connector of vLLM's that takes rows from an encoder instance to a language model, of those
+that were tried. worker/row_store.py takes its place."""
 
 
 def check_vllm() -> None:
@@ -108,11 +114,6 @@ def check_supported(engine_args: EngineArgs, model_config: ModelConfig) -> None:
             "the script plugin cannot prune behind LoRA adapters of the vision tower; remove "
             "--enable-tower-connector-lora (adapters of the language model work)"
         )
-    if engine_args.mm_encoder_only or engine_args.ec_transfer_config is not None:
-        raise ValueError(
-            "the script plugin cannot prune in an encoder of its own (--mm-encoder-only, "
-            "--ec-transfer-config): relevance reads the language model's embeddings"
-        )
     if engine_args.ec_manager_config.encoder_cache_manager_cls is not None:
         raise ValueError(
             "the script plugin counts encoder work in an encoder cache manager of its own; remove "
@@ -157,6 +158,25 @@ def check_tower(engine_args: EngineArgs, config: ScriptConfig, hf_config: Any) -
         raise ValueError(
             f"--script-tower-keep drops patches between the layers of the vision tower, of which "
             f"this model has {depth}; leave it out"
+        )
+
+
+def check_encoder(engine_args: EngineArgs, config: ScriptConfig) -> None:
+    """Raise ValueError for an encoder of its own that could not prune, or not send what it kept."""
+    transfer = engine_args.ec_transfer_config
+    values = transfer if isinstance(transfer, Mapping) else vars(transfer) if transfer else {}
+    connector = values.get("ec_connector")
+    if connector not in (None, SENDS_ROWS):
+        raise ValueError(
+            f"the script plugin sends what it keeps of an image through {SENDS_ROWS} alone, and "
+            f"--ec-transfer-config names {connector}; choose the other one"
+        )
+    alone = engine_args.mm_encoder_only or values.get("ec_role") == "ec_producer"
+    if alone and config.relevance == "lm-attention":
+        raise ValueError(
+            "--script-relevance lm-attention reads the language model's first layer, which an "
+            "encoder instance does not load; use clip, embedding or none, here and on the language "
+            "model's side"
         )
 
 

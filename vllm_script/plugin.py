@@ -14,6 +14,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from .checks import (
+    SENDS_ROWS,
+    check_encoder,
     check_kernels,
     check_routes,
     check_supported,
@@ -36,6 +38,10 @@ logger = logging.getLogger("vllm.script")
 
 ENCODER_CACHE_MANAGER = "vllm_script.worker.encoder_work.ScriptEncoderCacheManager"
 """What the scheduler asks whether an item may be encoded in a step, as vLLM imports it."""
+
+ROW_STORE = ("vllm_script.worker.row_store", "RowStore")
+"""What stands in for vLLM's example connector between an encoder and a language model: module and
+class."""
 
 
 def register() -> None:
@@ -86,6 +92,7 @@ def _create_model_config(original: Callable[..., Any]) -> Callable[..., Any]:
         with reporting():
             check_supported(self, model_config)
             check_kernels(config)
+            check_encoder(self, config)
             check_tower(self, config, model_config.hf_config)
             if config.tower_keep < 1 and config.tower_layer is None:
                 family = family_of(model_config.hf_config.architectures[0])
@@ -119,6 +126,8 @@ def _create_engine_config(original: Callable[..., Any]) -> Callable[..., Any]:
             vllm_config.ec_manager_config = replace(
                 vllm_config.ec_manager_config, encoder_cache_manager_cls=ENCODER_CACHE_MANAGER
             )
+            if (transfer := vllm_config.ec_transfer_config) and transfer.ec_connector == SENDS_ROWS:
+                transfer.ec_connector_module_path, transfer.ec_connector = ROW_STORE
             # The model's configuration has the settings. Here they would be part of the key that
             # vLLM caches the compiled language model by, and it does not depend on them.
             options = {k: v for k, v in vllm_config.additional_config.items() if k != "script"}

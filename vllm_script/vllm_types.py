@@ -92,6 +92,8 @@ class EngineClient(Protocol):
     """The API process's end of the engine: `vllm.engine.protocol.EngineClient`."""
 
     model_config: ModelConfig
+    engine_core: Any
+    """What speaks to the data-parallel engines: vLLM's `AsyncMPClient`."""
 
     def generate(
         self, prompt: Any, sampling_params: Any, request_id: str, **options: Any

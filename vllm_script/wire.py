@@ -12,7 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from vllm.multimodal.inputs import MultiModalFieldConfig, MultiModalFieldElem
+from vllm.multimodal.inputs import (
+    MultiModalBatchedField,
+    MultiModalFieldConfig,
+    MultiModalFieldElem,
+)
 
 from .plan import Plan
 
@@ -35,6 +39,15 @@ MORE_THAN_ANY_STEP = 2**31
 """Stands for a number of visual tokens that is not known."""
 
 FIELDS = (PLAN, COUNT, TOTAL, KEY)
+
+
+PRUNING_FIELD = "field_for_the_script_plugin"
+"""What vLLM calls `PruningField` between processes. A server without this plugin does not know the
+name: what was rendered for a pruning server is an error there."""
+
+
+class PruningField(MultiModalBatchedField):
+    """The type of all these fields, with an element for each item."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +146,9 @@ def total_alone(total: int | None, modality: str) -> dict[str, MultiModalFieldEl
 def field_configs(modalities: Sequence[str]) -> dict[str, MultiModalFieldConfig]:
     """Return how vLLM is to batch our fields, by field name."""
     return {
-        _name(field, modality): MultiModalFieldConfig.batched(modality, keep_on_cpu=True)
+        _name(field, modality): MultiModalFieldConfig(
+            field=PruningField(keep_on_cpu=True), modality=modality
+        )
         for field in (*FIELDS, DUMMY)
         for modality in modalities
     }

@@ -66,3 +66,25 @@ def test_the_least_recently_used_is_forgotten(monkeypatch):
     assert counter.known(items[0]) == 3
     counter.remember(items[2], layout(4))
     assert [counter.known(item) for item in items] == [3, None, 4]
+
+
+def test_data_parallel_engines_are_added_up():
+    def observed(hits, in_use):
+        seconds = {"encoder": [0.5], "selection": []}
+        return {
+            "seconds": seconds,
+            "cache_hits": hits,
+            "cache_misses": 1,
+            "cache_bytes": in_use,
+        }
+
+    ours = metrics.metrics()
+    hits, misses, in_use = (
+        getattr(ours, f"cache_{name}").labels("features")._value
+        for name in ("hits", "misses", "bytes")
+    )
+    before = hits.get(), misses.get()
+    for _ in range(2):
+        ours.add_worker_observations([observed(2, 100), observed(3, 20)])
+    assert (hits.get() - before[0], misses.get() - before[1]) == (10, 4)
+    assert in_use.get() == 120

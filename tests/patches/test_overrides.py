@@ -18,7 +18,9 @@ from vllm_script.families import FAMILIES, model_class, pruned_name
 from vllm_script.frontend.renderer import ScriptRenderer
 from vllm_script.patches import overrides, supported
 from vllm_script.patches.probing import misfits, require
+from vllm_script.wire import PruningField
 from vllm_script.worker.encoder_work import ScriptEncoderCacheManager
+from vllm_script.worker.row_store import RowStore
 
 ROOMS = ("families", "frontend", "worker", "explain", "relevance", "pruning")
 MADE_BY_PYTHON = {"__module__", "__doc__", "__dict__", "__weakref__", "__subclasshook__"}
@@ -80,9 +82,13 @@ def test_overrides_of_the_scheduler_are_probed():
     assert needed <= overrides.SCHEDULING.keys()
 
 
+def test_overrides_of_the_row_store_are_probed():
+    assert {path(*o) for o in overridden(RowStore)} <= overrides.ROW_STORE.keys()
+
+
 def test_there_are_no_other_subclasses():
-    """A class of ours below one of vLLM's is a part of a family, the renderer, or the scheduler."""
-    known = {ScriptRenderer, ScriptEncoderCacheManager}
+    """A class of ours below one of vLLM's is of a family, or the renderer, scheduler, connector."""
+    known = {ScriptRenderer, ScriptEncoderCacheManager, RowStore, PruningField}
     for architecture in FAMILIES:
         model = model_class(pruned_name(architecture))
         factories = vars(model)[REGISTERED]

@@ -266,7 +266,17 @@ def set_two(hf_config):
             ["LoRA", "--enable-tower-connector-lora"],
         ),
         ({"additional_config": {"script": {"keep_ratio": 2}}}, ["keep_ratio", "got 2"]),
-        ({"mm_encoder_only": True}, ["--mm-encoder-only"]),
+        (
+            {"ec_transfer_config": {"ec_connector": "ECMooncakeConnector", "ec_role": "ec_both"}},
+            ["ECExampleConnector alone", "ECMooncakeConnector"],
+        ),
+        (
+            {
+                "mm_encoder_only": True,
+                "additional_config": {"script": {"relevance": "lm-attention"}},
+            },
+            ["lm-attention", "does not load"],
+        ),
         (
             {"ec_manager_config": {"encoder_cache_manager_cls": "a.B"}},
             ["encoder work", "a.B", "--ec-manager-config"],

@@ -232,6 +232,7 @@ def model_of(architecture, config, machine, **settings):
     vllm_config = SimpleNamespace(
         put=machine.put,
         use_v2_model_runner=True,
+        is_mm_encoder_only=False,
         model_config=SimpleNamespace(
             hf_config=config,
             vllm_script=config.vllm_script | settings,

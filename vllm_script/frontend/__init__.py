@@ -43,6 +43,10 @@ hf_processor_mm_kwargs                Carried        processor.py -> processor.p
 script_plan, script_count,            tensors        wire.py -> wire.py
   script_key, script_total                           fields beside the pixels reach the worker and,
   (and ..._video)                                    the last one, the scheduler
+field_for_the_script_plugin           field type     wire.py -> wire.py
+                                                     a server without us refuses what was rendered
+script-terms.json in a shared folder  file           peers.py -> peers.py of another server
+                                                     servers that share images need the same flags
 script_dummy (and ..._video)          tensor         wire.py -> wire.py
                                                      the worker tests itself on vLLM's dummies
 last 8 channels of a row              bytes          families/mrope.py -> families/mrope.py

@@ -147,15 +147,17 @@ class ScriptMetrics:
         self.tokens_kept.inc(kept)
         self.keep_ratio.observe(kept / total)
 
-    def add_worker_observations(self, observed: dict[str, Any]) -> None:
-        """Add what `PrunedModel.take_observations` returned."""
-        for name, seconds in observed["seconds"].items():
-            for value in seconds:
-                self.worker_seconds[name].observe(value)
-        self.cache_hits.labels("features").inc(observed["cache_hits"])
-        self.cache_misses.labels("features").inc(observed["cache_misses"])
-        self.cache_bytes.labels("features").set(observed["cache_bytes"])
-        self.tower_dropped.inc(observed["tower_dropped"])
+    def add_worker_observations(self, engines: Sequence[dict[str, Any]]) -> None:
+        """Add what `PrunedModel.take_observations` returned in each data-parallel engine."""
+        for observed in engines:
+            for name, seconds in observed["seconds"].items():
+                for value in seconds:
+                    self.worker_seconds[name].observe(value)
+            self.cache_hits.labels("features").inc(observed["cache_hits"])
+            self.cache_misses.labels("features").inc(observed["cache_misses"])
+            self.tower_dropped.inc(observed["tower_dropped"])
+        in_use = sum(observed["cache_bytes"] for observed in engines)
+        self.cache_bytes.labels("features").set(in_use)
 
 
 _making = threading.Lock()

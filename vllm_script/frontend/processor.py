@@ -22,10 +22,13 @@ from vllm.multimodal.processing import BaseMultiModalProcessor, ProcessorInputs
 from ..config import DEFAULT_CACHE_GB, ScriptConfig
 from ..family import Family
 from ..layout import Layout
+from ..patches.field_types import register_field
 from ..plan import Plan, image_key
 from ..vllm_types import Items, PlaceholderRange
 from ..wire import (
+    PRUNING_FIELD,
     PackedItem,
+    PruningField,
     field_configs,
     mark_dummies,
     pack,
@@ -75,6 +78,7 @@ class PruningProcessor(BaseMultiModalProcessor):
 
     def __init__(self, info: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(info, *args, **kwargs)
+        register_field(PruningField, PRUNING_FIELD)
         self._script_config = ScriptConfig.of(info.ctx.model_config)
         cache_gb = self._script_config.cache_gb
         self.pixel_cache = PixelCache(DEFAULT_CACHE_GB if cache_gb is None else cache_gb)
@@ -243,10 +247,10 @@ class PruningProcessor(BaseMultiModalProcessor):
                 )
             return [None] * len(items)
         queries = request.queries_of(modality, len(items))
-        if len(queries) != len(items):
+        if (places := request.num_placeholders.get(modality, len(queries))) != len(items):
             raise VLLMValidationError(
-                f"the prompt has {len(queries)} {modality} placeholders for {len(items)} "
-                f"{modality}s"
+                f"the prompt has {places} {modality} placeholders for {len(items)} {modality}s; "
+                "give one for each, which vLLM repeats by itself"
             )
         tokenizer = self.info.get_tokenizer()
         vocab_size = self.info.get_hf_config().get_text_config().vocab_size

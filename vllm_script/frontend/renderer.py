@@ -17,6 +17,7 @@ from vllm.renderers.params import ChatParams
 
 from ..config import ScriptConfig
 from ..setting import SettingError
+from .peers import Peers
 from .phrases import ANSWER_PHRASES, AnswerPhrases
 from .queries import (
     MARKS,
@@ -46,6 +47,7 @@ class ScriptRenderer(HfRenderer):
     def __init__(self, config: Any, tokenizer: Any) -> None:
         super().__init__(config, tokenizer)
         settings = self._script_config = ScriptConfig.of(config.model_config)
+        self._peers = Peers(config)
         phrases = settings.answer_phrases
         self._reader = Reader(
             AnswerPhrases(ANSWER_PHRASES if phrases is None else phrases), settings.system_prompt
@@ -95,10 +97,14 @@ class ScriptRenderer(HfRenderer):
         except SettingError as error:
             raise refusal(error.setting, str(error)) from None
         if prompt.get("multi_modal_data"):
-            queries = query or (noted.queries if noted else self._raw_queries(prompt))
-            size = self.config.scheduler_config.encoder_cache_size
+            self._peers.check()
+            found = noted.queries if noted else self._raw_queries(prompt)
             kwargs[REQUEST_KEY] = replace(
-                request, config=config, queries=queries, encoder_cache_size=size
+                request,
+                config=config,
+                queries=query or found,
+                num_placeholders={modality: len(each) for modality, each in found.items()},
+                encoder_cache_size=self.config.scheduler_config.encoder_cache_size,
             )
             prompt["mm_processor_kwargs"] = kwargs
         return prompt

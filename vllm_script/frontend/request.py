@@ -67,6 +67,9 @@ class ScriptRequest:
     """Questions of each item in prompt order, by modality, as `item_queries` returns them; or one
     text for all items, that the client chose."""
 
+    num_placeholders: Mapping[str, int] = field(default_factory=dict)
+    """How many items the prompt has places for, by modality, as it came."""
+
     config: ScriptConfig | None = None
     """Settings in force, the server's with the request's overrides; None until they are merged."""
 

@@ -9,10 +9,12 @@ name what must be there for it to work.
 |---|---|---|---|
 | engine_args | `EngineArgs`: flags, model configuration | all | settings reach every process |
 | chat_params | `build_chat_params` of three request classes | API | `script` reaches the renderer |
+| anthropic_messages | `AnthropicMessagesRequest` | API | `script` reaches the chat request |
 | renderer_registry | `RENDERER_REGISTRY.renderers` | API | questions are noted per image |
 | app | `init_entrypoints_middleware` | API | /metrics and explain exist |
 | chat_handler | `OpenAIServingChat` (called, not changed) | API | our routes render chats |
 | config_handlers | `MODELS_CONFIG_MAP` | API | a pruned model is configured as the stock one |
+| field_types | `MMF_CLASS_TO_FACTORY` | API, engine | servers without us refuse our fields |
 | encoder_cache | `GPUModelRunner.reset_encoder_cache` | worker | the model forgets images too |
 | position_channels | `MultiModalConfig`, runners' positions | worker | kept rows keep positions |
 

@@ -111,6 +111,36 @@ SCHEDULING: Probes = {
     ),
 }
 
+ENGINES: Probes = {
+    "vllm.v1.engine.core_client:AsyncMPClient.call_utility_all_async": ("method", "args"),
+    "vllm.v1.engine.core:EngineCore.collective_rpc": ("method", "timeout", "args", "kwargs"),
+}
+"""What is called of each data-parallel engine."""
+
+ROW_STORE: Probes = {
+    **members(
+        "vllm.distributed.ec_transfer.ec_connector.example_connector:ECExampleConnector",
+        {
+            "__init__": ("vllm_config", "role"),
+            "has_cache_item": ("identifier",),
+            "save_caches": ("encoder_cache", "mm_hash", "kwargs"),
+            "start_load_caches": ("encoder_cache", "kwargs"),
+            "update_state_after_alloc": ("request", "index"),
+            "build_connector_meta": ("scheduler_output",),
+            "ensure_cache_available": ("request", "num_computed_tokens"),
+            "take_unavailable_requests": (),
+            "request_finished": ("request",),
+            "_generate_filename_debug": frozenset({"mm_hash"}),
+        },
+    ),
+    **members(
+        "vllm.config.ec_transfer:ECTransferConfig",
+        dict.fromkeys(("ec_connector", "ec_connector_module_path", "ec_role"), EXISTS),
+    ),
+    "vllm.config.vllm:VllmConfig.is_mm_encoder_only": EXISTS,
+}
+"""What our store of an encoder's rows overrides and calls."""
+
 _PROCESSOR: dict[str, Expected] = {
     "__init__": frozenset({"info", "dummy_inputs"}),
     "apply": ("inputs", "timing_ctx"),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from . import (
+    anthropic_messages,
     app,
     chat_handler,
     chat_params,
     config_handlers,
     encoder_cache,
     engine_args,
+    field_types,
     overrides,
     position_channels,
     renderer_registry,
@@ -23,6 +25,8 @@ START_UP: Probes = {
 
 FRONT_END: Probes = {
     **chat_params.PROBES,
+    **anthropic_messages.PROBES,
+    **field_types.PROBES,
     **config_handlers.PROBES,
     **renderer_registry.PROBES,
     **app.PROBES,
@@ -30,6 +34,8 @@ FRONT_END: Probes = {
     **overrides.RENDERER,
     **overrides.PROCESSING,
     **overrides.SCHEDULING,
+    **overrides.ROW_STORE,
+    **overrides.ENGINES,
 }
 """Names that are used once somebody has asked for pruning, but for those of the workers."""
 

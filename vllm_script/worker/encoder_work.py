@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 
 from vllm.v1.core.encoder_cache_manager import EncoderCacheManager
 
-from ..wire import packed_total
+from ..patches.field_types import register_field
+from ..wire import PRUNING_FIELD, PruningField, packed_total
 
 
 def step_tokens(vllm_config: Any) -> int:
@@ -63,6 +64,7 @@ class ScriptEncoderCacheManager(EncoderCacheManager):
 
     @classmethod
     def create_manager(cls, *, cache_size: int, vllm_config: Any) -> ScriptEncoderCacheManager:
+        register_field(PruningField, PRUNING_FIELD)  # before the engine reads any request
         return cls(cache_size, step_tokens(vllm_config))
 
     def __init__(self, cache_size: int, step_tokens: int) -> None:

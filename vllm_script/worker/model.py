@@ -35,6 +35,7 @@ from .encoded_image import EncodedImage
 from .encoder_work import step_tokens
 from .feature_cache import FeatureCache, default_capacity_gb
 from .first_layer import first_layer
+from .input_table import read_input_table
 from .ranks import check_ranks_agree
 from .selector import Selection, Selector
 from .timers import Timers
@@ -82,7 +83,9 @@ class PrunedModel:
         self.script_clip = _clip(vllm_config, config) if self._encodes else None
         self._clip_checked = self._polarity_checked = False
         hidden_size = hf_config.get_text_config().hidden_size
-        embed = partial(input_embeddings, self)
+        embed: Callable[[torch.Tensor], torch.Tensor] = partial(input_embeddings, self)
+        if vllm_config.is_mm_encoder_only:
+            embed = read_input_table(vllm_config.model_config, device)
         lm_attention = None
         if self._encodes and config.relevance == "lm-attention":
             layer = first_layer(self.get_language_model())  # type: ignore[attr-defined]

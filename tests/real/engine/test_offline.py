@@ -42,6 +42,14 @@ def test_too_few_placeholders(engine):
         engine.generate(prompt(engine, "USER: What? ASSISTANT:"))
 
 
+@pytest.mark.parametrize("script", [{}, {"query": "What is shown here?"}, {"keep_ratio": 1.0}])
+def test_placeholders_that_were_repeated_before(engine, script):
+    """vLLM would repeat the first of them once more, and leave the others in the prompt."""
+    text = PROMPT.replace("<image>", "<image>" * 180)
+    with pytest.raises(VLLMValidationError, match="180 image placeholders for 1 images; give one"):
+        engine.generate(prompt(engine, text, **script))
+
+
 def test_chat_with_overrides(engine):
     engine.forget()
     script = {"visual_token_budget": 7, "mode": "uniform"}

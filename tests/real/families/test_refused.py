@@ -45,7 +45,10 @@ def test_drafts_from_text_are_not_refused(mrope_checkpoints, options):
     "changes, words",
     [
         ({"video_pruning_rate": 0.5}, "--video-pruning-rate"),
-        ({"ec_transfer_config": {"ec_role": "ec_both"}}, "--ec-transfer-config"),
+        (
+            {"ec_transfer_config": {"ec_connector": "ECCPUConnector", "ec_role": "ec_both"}},
+            "--ec-transfer-config",
+        ),
         ({"additional_config": {"script": {"relevance": "clip"}}}, "relevance clip needs"),
     ],
 )

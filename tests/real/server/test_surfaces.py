@@ -89,6 +89,77 @@ def test_tokenize(pruning_server, picture, ask, post, script):
     assert reply["count"] == ask(pruning_server, parts, script, max_tokens=1).prompt_tokens
 
 
+def anthropic_body(image, script, **more):
+    """The same picture and question as Anthropic's clients send them."""
+    _, _, data = image["image_url"]["url"].partition("base64,")
+    source = {"type": "base64", "media_type": "image/png", "data": data}
+    content = [{"type": "image", "source": source}, QUESTION]
+    body = {"model": "tiny", "messages": [{"role": "user", "content": content}]} | more
+    return body if script is None else body | {"script": script}
+
+
+@pytest.mark.parametrize("script", SETTINGS)
+def test_anthropic_messages(picture, ask, post, pruning_server, script):
+    image = picture(168, 168, seed=606)
+    whole = ask(pruning_server, [image, QUESTION], script, max_tokens=1)
+    status, reply = post("/v1/messages", anthropic_body(image, script, max_tokens=1))
+    assert status == 200, reply
+    usage = reply["usage"]
+    tokens = usage["input_tokens"] + (usage.get("cache_read_input_tokens") or 0)
+    assert tokens == whole.prompt_tokens
+    status, reply = post("/v1/messages/count_tokens", anthropic_body(image, script))
+    assert (status, reply["input_tokens"]) == (200, whole.prompt_tokens)
+
+
+def test_a_mistake_in_anthropic_messages_is_a_400(picture, post):
+    body = anthropic_body(picture(100, 60), {"keep_ratio": 7}, max_tokens=1)
+    status, reply = post("/v1/messages", body)
+    assert status == 400
+    assert "keep_ratio" in json.dumps(reply)
+
+
+@pytest.mark.parametrize("script", SETTINGS)
+def test_batch_route(picture, ask, post, pruning_server, script):
+    parts = [[picture(168, 168, seed=seed), QUESTION] for seed in (607, 608)]
+    body = {"model": "tiny", "max_tokens": 6, "temperature": 0, "ignore_eos": True}
+    body |= {"messages": [[{"role": "user", "content": each}] for each in parts]}
+    body |= {"logprobs": True, "return_token_ids": True}
+    body |= {} if script is None else {"script": script}
+    status, reply = post("/v1/chat/completions/batch", body)
+    assert status == 200, reply
+    expected = [ask(pruning_server, each, script) for each in parts]
+    assert reply["usage"]["prompt_tokens"] == sum(each.prompt_tokens for each in expected)
+    for choice, one in zip(reply["choices"], expected, strict=True):
+        logprobs = [token["logprob"] for token in choice["logprobs"]["content"]]
+        assert logprobs == pytest.approx(one.logprobs, abs=1e-3)
+
+
+@pytest.mark.parametrize("script", SETTINGS)
+def test_rendered_then_generated(picture, ask, post, pruning_server, script):
+    """/v1/chat/completions/render makes the prompt, /inference/v1/generate answers it."""
+    parts = [picture(168, 168, seed=609), QUESTION]
+    more = {"max_tokens": 6, "temperature": 0, "ignore_eos": True, "logprobs": True}
+    status, rendered = post("/v1/chat/completions/render", chat_body(parts, script, **more))
+    assert status == 200, rendered
+    assert "/" not in json.dumps(rendered["features"]["mm_hashes"]), "no path of the server"
+    expected = ask(pruning_server, parts, script)
+    assert len(rendered["token_ids"]) == expected.prompt_tokens
+    status, reply = post("/inference/v1/generate", rendered)
+    assert status == 200, reply
+    assert tuple(reply["choices"][0]["token_ids"]) == expected.token_ids
+
+
+def test_what_is_rendered_pruned_is_an_error_elsewhere(stock_server, picture, post, ask):
+    """A server without this plugin would encode the whole image, for a prompt of fewer tokens."""
+    parts, more = [picture(168, 168, seed=610), QUESTION], {"max_tokens": 4, "temperature": 0}
+    _, rendered = post("/v1/chat/completions/render", chat_body(parts, **more))
+    generate = stock_server.url.removesuffix("/v1") + "/inference/v1/generate"
+    reply = httpx.post(generate, json=rendered, timeout=60)
+    assert reply.status_code >= 400
+    assert "field_for_the_script_plugin" in reply.text
+    ask(stock_server, parts)  # its engine is well
+
+
 def with_uuid(image, uuid, data=True):
     return {**image, "uuid": uuid, "image_url": image["image_url"] if data else None}
 

@@ -1,0 +1,208 @@
+"""What stands before encoder instances and language models: first the images, then the answer.
+
+A chat request with images goes to an encoder, which puts what it keeps of them into the folder that
+all share, and then to a language model, which finds it there. Both get the messages as they are:
+what is kept depends on the question, and both must make the same plan. (vLLM's example of such a
+proxy takes the text out of what the encoder gets.) Everything else goes to a language model alone,
+which has the vision tower too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+logger = logging.getLogger("uvicorn.error")
+
+CHAT = "/v1/chat/completions"
+
+PLANNED_BY = (
+    *("model", "messages", "script", "mm_processor_kwargs", "media_io_kwargs"),
+    *("chat_template", "chat_template_kwargs", "tools", "documents"),
+)
+"""Fields of a chat request that the encoder's part depends on, or the rendering of its prompt."""
+
+PATIENCE = 600
+"""Seconds in which a server must send something: one that is gone without a word is given up."""
+
+HOP_BY_HOP = ("connection", "keep-alive", "transfer-encoding", "host", "content-length")
+"""Headers of one connection, which are not passed on."""
+
+
+class Proxy:
+    """Sends requests to encoders and language models.
+
+    Args:
+        encoders, servers: addresses of the instances, at least one of each.
+        patience: seconds in which a server must send something.
+    """
+
+    def __init__(
+        self, encoders: Sequence[str], servers: Sequence[str], patience: float = PATIENCE
+    ) -> None:
+        self._encoders, self._servers = encoders, servers
+        timeout = httpx.Timeout(patience, connect=5, pool=None)
+        self._client = httpx.AsyncClient(timeout=timeout, limits=httpx.Limits())
+
+    @property
+    def app(self) -> Starlette:
+        """The application, which closes its connections when it ends."""
+
+        @asynccontextmanager
+        async def lifespan(app: Starlette) -> AsyncIterator[None]:
+            async with self._client:
+                yield
+
+        methods = ["GET", "POST", "DELETE"]
+        routes = [
+            Route("/health", self.health),
+            Route(CHAT, self.chat, methods=["POST"]),
+            Route("/{path:path}", self.anything, methods=methods),
+        ]
+        return Starlette(routes=routes, lifespan=lifespan)
+
+    async def health(self, request: Request) -> Response:
+        """200 where an encoder and a language model answer, else 503."""
+        up = [await self._first_up(urls) for urls in (self._encoders, self._servers)]
+        return Response(status_code=200 if all(up) else 503)
+
+    async def chat(self, request: Request) -> Response:
+        """A chat request: its images are encoded, then it is answered."""
+        body = await request.body()
+        try:
+            fields = json.loads(body)
+            items = list(_items(fields["messages"]))
+            about = json.dumps(items[:1] or fields["messages"][:1]).encode()
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return await self._forward(request, body, b"")  # vLLM says what is wrong with it
+        if items:
+            planned = {name: fields[name] for name in PLANNED_BY if name in fields}
+            planned |= {"max_completion_tokens": 1, "stream": False}
+            refusal = await self._encode(request, json.dumps(planned).encode(), about)
+            if refusal is not None:
+                return refusal
+        return await self._forward(request, body, about)
+
+    async def anything(self, request: Request) -> Response:
+        """Any other request: a language model answers it, always the same one.
+
+        So a response finds the one before it.
+        """
+        return await self._forward(request, await request.body(), b"")
+
+    async def _encode(self, request: Request, body: bytes, about: bytes) -> Response | None:
+        """Have an encoder encode a request's images; the response where it does not."""
+        reply = await self._send(self._encoders, "encoder", request, body, about)
+        if isinstance(reply, Response):
+            return reply
+        try:
+            content = b"".join([chunk async for chunk in reply.aiter_raw()])
+        except httpx.TransportError as error:
+            return _unavailable("encoder", {str(reply.url): error})
+        finally:
+            await reply.aclose()
+        if reply.status_code == 200:
+            return None
+        return Response(content, reply.status_code, _passed_on(reply.headers))
+
+    async def _forward(self, request: Request, body: bytes, about: bytes) -> Response:
+        """The answer of a language model, passed on as it comes."""
+        reply = await self._send(self._servers, "language model", request, body, about)
+        if isinstance(reply, Response):
+            return reply
+
+        async def content() -> AsyncIterator[bytes]:
+            try:
+                async for chunk in reply.aiter_raw():
+                    yield chunk
+            finally:
+                await reply.aclose()
+
+        return StreamingResponse(content(), reply.status_code, _passed_on(reply.headers))
+
+    async def _send(
+        self, urls: Sequence[str], what: str, request: Request, body: bytes, about: bytes
+    ) -> httpx.Response | Response:
+        """A request's reply, of which the body is still to come.
+
+        Args:
+            urls: instances, of which one that refuses connections is passed over.
+            what: they are, for the message of an error.
+            about: the first image, or the first message: requests about the same go to the same
+                instance, whose caches know it.
+
+        Returns:
+            httpx's response; one for the client, a 503, where none answers.
+        """
+        problems: dict[str, Exception] = {}
+        for url in _by_affinity(urls, about):
+            target = httpx.URL(url).copy_with(
+                path=request.url.path, query=request.url.query.encode() or None
+            )
+            sent = self._client.build_request(
+                request.method, target, content=body, headers=_passed_on(request.headers)
+            )
+            try:
+                return await self._client.send(sent, stream=True)
+            except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+                problems[url] = error
+            except httpx.TransportError as error:  # it may have begun, so nobody else does
+                return _unavailable(what, {url: error})
+        return _unavailable(what, problems)
+
+    async def _first_up(self, urls: Sequence[str]) -> bool:
+        """Whether one of these instances says that it is well."""
+        for url in urls:
+            try:
+                if (await self._client.get(url + "/health", timeout=5)).status_code == 200:
+                    return True
+            except httpx.TransportError:
+                continue
+        return False
+
+
+def _items(messages: Any) -> Iterator[dict[str, Any]]:
+    """The images and videos of chat messages."""
+    for message in messages:
+        parts = message.get("content")
+        for part in parts if isinstance(parts, list) else ():
+            if any(name.startswith(("image", "video")) for name in (part.get("type") or "", *part)):
+                yield part
+
+
+def _by_affinity(urls: Sequence[str], about: bytes) -> list[str]:
+    """Instances in the order in which a request about that is sent to them.
+
+    Highest random weight first: when instances come or go, only their own share moves.
+    """
+    return sorted(urls, key=lambda url: hashlib.blake2b(url.encode() + b" " + about).digest())
+
+
+def _passed_on(headers: Any) -> dict[str, str]:
+    """The headers that are passed on."""
+    return {name: value for name, value in headers.items() if name.lower() not in HOP_BY_HOP}
+
+
+def _unavailable(what: str, problems: Mapping[str, Exception]) -> Response:
+    """The response where no instance answers: the client may ask again.
+
+    It does not name the instances, which are nobody's business outside; the log does.
+
+    Args:
+        what: the instances are.
+        problems: what happened, by their addresses.
+    """
+    logger.warning("no %s answers: %s", what, dict(problems))
+    error = {"type": "ServiceUnavailable", "param": None, "code": 503}
+    error["message"] = f"no {what} answers at the moment; try again"
+    return JSONResponse({"error": error}, 503, {"Retry-After": "1"})

@@ -1,0 +1,165 @@
+"""What the proxy sends to whom, and what its clients get where a server is gone."""
+
+import asyncio
+import json
+
+import httpx
+import pytest
+
+from vllm_script.server.proxy import CHAT, Proxy, _by_affinity
+
+IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA"}}
+VIDEO = {"type": "video_url", "video_url": {"url": "https://host/v.mp4"}}
+TEXT = {"type": "text", "text": "What is shown?"}
+
+
+def chat(*parts, **fields):
+    return {"model": "tiny", "messages": [{"role": "user", "content": list(parts)}], **fields}
+
+
+class Chunks(httpx.AsyncByteStream):
+    """A body that comes byte by byte, and breaks off after the first where it is told to."""
+
+    def __init__(self, content, breaks):
+        self._content, self._breaks = content, breaks
+
+    async def __aiter__(self):
+        for byte in self._content:
+            yield bytes([byte])
+            if self._breaks:
+                raise httpx.ReadError("closed")
+
+
+class Instances:
+    """Encoders and language models that say who they are; addresses are http://NAME."""
+
+    def __init__(self, encoders=("http://e",), servers=("http://l",)):
+        self.asked, self.gone, self.dying, self.refusing = [], set(), set(), {}
+        self.breaking = False
+        self.proxy = Proxy(encoders, servers)
+        self.proxy._client = httpx.AsyncClient(transport=httpx.MockTransport(self._answer))
+
+    def _answer(self, request):
+        name = request.url.host
+        if name in self.gone:
+            raise httpx.ConnectError("refused", request=request)
+        body = json.loads(request.content) if request.content else None
+        self.asked.append((name, request.method, request.url.path, body))
+        if name in self.dying:
+            raise httpx.RemoteProtocolError("closed", request=request)
+        status = self.refusing.get(name, 200)
+        content = Chunks(json.dumps({"from": name}).encode(), self.breaking)
+        return httpx.Response(status, stream=content, headers={"x-own": name})
+
+    def send(self, path=CHAT, body=None, method="POST"):
+        async def send():
+            transport = httpx.ASGITransport(self.proxy.app)
+            async with httpx.AsyncClient(transport=transport, base_url="http://p") as client:
+                headers = {"Authorization": "Bearer key"}
+                return await client.request(method, path, json=body, headers=headers)
+
+        return asyncio.run(send())
+
+    def names(self):
+        return [name for name, *_ in self.asked]
+
+
+@pytest.mark.parametrize("item", [IMAGE, VIDEO, {"image_url": "https://host/a.png"}])
+def test_images_are_encoded_before_the_answer(item):
+    both = Instances()
+    script = {"keep_ratio": 0.3}
+    asked = chat(item, TEXT, script=script, stream=True, logprobs=True, max_tokens=90)
+    reply = both.send(body=asked)
+    assert (reply.json(), reply.headers["x-own"]) == ({"from": "l"}, "l")
+    (name, _, path, encoded), (_, _, _, answered) = both.asked
+    assert (name, path) == ("e", CHAT)
+    assert encoded == chat(item, TEXT, script=script, max_completion_tokens=1, stream=False)
+    assert answered == asked
+
+
+@pytest.mark.parametrize(
+    "body",
+    [chat(TEXT), {"messages": [{"role": "user", "content": "Hi"}]}, {"messages": 3}, {}, [1]]
+    + [
+        {"messages": wrong}
+        for wrong in ({}, [3], [{"content": ["x"]}], [{"content": [{"type": 3}]}])
+    ],
+)
+def test_what_has_no_images_goes_to_a_language_model(body):
+    both = Instances()
+    assert both.send(body=body).json() == {"from": "l"}
+    assert both.names() == ["l"]
+
+
+def test_other_routes_go_to_a_language_model():
+    both = Instances()
+    assert both.send("/v1/models", method="GET").json() == {"from": "l"}
+    assert both.send("/v1/responses", {"input": [IMAGE]}).json() == {"from": "l"}
+    assert [path for _, _, path, _ in both.asked] == ["/v1/models", "/v1/responses"]
+
+
+def test_an_encoders_refusal_is_the_answer():
+    both = Instances()
+    both.refusing["e"] = 400
+    reply = both.send(body=chat(IMAGE, TEXT))
+    assert (reply.status_code, reply.json()) == (400, {"from": "e"})
+    assert both.names() == ["e"]
+
+
+@pytest.mark.parametrize(("lost", "words"), [("e", "encoder"), ("l", "language model")])
+@pytest.mark.parametrize("how", ["gone", "dying"])
+def test_who_is_gone_is_an_error_to_retry(lost, words, how):
+    both = Instances()
+    getattr(both, how).add(lost)
+    reply = both.send(body=chat(IMAGE, TEXT))
+    assert (reply.status_code, reply.headers["retry-after"]) == (503, "1")
+    assert f"no {words} answers at the moment; try again" in reply.json()["error"]["message"]
+    assert "http" not in reply.text, "addresses inside are nobody's business"
+
+
+def test_health_needs_both_sides():
+    for gone, status in [((), 200), (("e",), 503), (("l",), 503)]:
+        both = Instances()
+        both.gone.update(gone)
+        assert both.send("/health", method="GET").status_code == status
+
+
+def test_one_that_refuses_connections_is_passed_over():
+    many = Instances(["http://e1", "http://e2"], ["http://l1", "http://l2"])
+    many.send(body=chat(IMAGE, TEXT))
+    (encoder, server) = many.names()
+    many.gone.update((encoder, server))
+    assert many.send(body=chat(IMAGE, TEXT)).status_code == 200
+    assert set(many.names()[2:]) == {"e1", "e2", "l1", "l2"} - {encoder, server}
+
+
+def test_the_same_image_goes_to_the_same_encoder():
+    many = Instances([f"http://e{n}" for n in range(4)], ["http://l"])
+    for question in range(5):
+        text = {"type": "text", "text": f"question {question}"}
+        many.send(body=chat(IMAGE, text))
+    assert len(set(many.names()) - {"l"}) == 1
+
+
+def test_images_spread_and_few_move_when_an_encoder_comes():
+    urls = [f"http://e{n}" for n in range(4)]
+    images = [str(number).encode() for number in range(1000)]
+    before = [_by_affinity(urls, image)[0] for image in images]
+    assert all(150 < before.count(url) < 350 for url in urls)
+    after = [_by_affinity([*urls, "http://new"], image)[0] for image in images]
+    moved = [new for old, new in zip(before, after, strict=True) if old != new]
+    assert 100 < len(moved) < 300
+    assert set(moved) == {"http://new"}
+
+
+def test_a_stream_that_breaks_off_is_no_complete_answer():
+    both = Instances()
+    both.breaking = True
+    with pytest.raises(httpx.ReadError):
+        both.send(body=chat(TEXT, stream=True))
+
+
+def test_an_address_is_checked(vllm_script):
+    status, _, words = vllm_script("proxy", "--encoder", "e:8000", "--server", "http://l")
+    assert status == 2
+    assert "e:8000 is no address; give one such as http://host:8000" in words

@@ -1,0 +1,118 @@
+"""A folder where an encoder puts the rows of images, and a language model finds them.
+
+vLLM's example connector does this in a way that is meant for debugging: it writes files under their
+final name, reads them without a look at how many rows there are, and makes a folder of whatever a
+client calls its image. A file over which an encoder was killed would end the language model's
+engine, and so would rows that are not as many as the prompt has places for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import uuid
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+from vllm.distributed.ec_transfer.ec_connector.example_connector import ECExampleConnector
+from vllm.utils.gpu_sync_debug import gpu_sync_allowed
+
+from ..agreement import digest, model_terms, shared_folder
+
+logger = logging.getLogger("vllm.script")
+
+ROWS = "ec_cache"
+"""Name of the rows in a file, as the example connector reads it."""
+
+
+class RowStore(ECExampleConnector):
+    """vLLM's `ECExampleConnector`, whose files are whole, of this model, and counted before use.
+
+    Rows lie below the folder in one of the model's own: an image's identifier does not say which
+    model encoded it.
+    """
+
+    def __init__(self, vllm_config: Any, role: Any) -> None:
+        super().__init__(vllm_config, role)
+        of_model = digest(model_terms(vllm_config.model_config))
+        self._folder = shared_folder(vllm_config.ec_transfer_config) / of_model
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._checked: set[str] = set()
+        """Names of the requests whose rows were counted."""
+        self._refused: set[str] = set()
+        """Names of the requests that the scheduler is to end."""
+
+    def has_cache_item(self, identifier: str) -> bool:
+        """Whether the rows of that image are there."""
+        return self._num_rows(identifier) is not None
+
+    def save_caches(self, encoder_cache: Any, mm_hash: str, **kwargs: Any) -> None:
+        """Write the rows of an image: under another name first, so that no file is ever partial."""
+        if not self.is_producer:
+            return
+        path = self._path(mm_hash)
+        with gpu_sync_allowed():
+            rows = encoder_cache[mm_hash].detach().cpu().contiguous()
+        partial = path.with_name(f".{uuid.uuid4().hex}")
+        save_file({ROWS: rows}, partial)
+        os.replace(partial, path)
+
+    def ensure_cache_available(self, request: Any, num_computed_tokens: int) -> bool:
+        """Whether a request may run: False ends it where an image has other rows than its prompt.
+
+        That happens where a client gives one uuid to pictures of several sizes.
+        """
+        name = request.request_id
+        if name in self._checked or not self.is_consumer:
+            return True
+        for index, feature in enumerate(request.mm_features):
+            found = self._num_rows(feature.identifier)
+            expected = request.get_num_encoder_embeds(index)
+            if found not in (None, expected):
+                logger.error(
+                    "request %s ends: image %d has %s rows in %s, its prompt has places for %s; a "
+                    "uuid must stand for one picture alone",
+                    *(name, index, found, self._folder, expected),
+                )
+                self._refused.add(name)
+                return False
+        self._checked.add(name)
+        return True
+
+    def take_unavailable_requests(self) -> set[str]:
+        """Return the requests that end with an error, once."""
+        refused, self._refused = self._refused, set()
+        return refused
+
+    def request_finished(self, request: Any) -> tuple[bool, dict[str, Any] | None]:
+        """Forget a request. Nothing goes to the client.
+
+        The example connector returns the grid of each image, by which a language model may size a
+        prompt without the picture: that would be the size before pruning.
+        """
+        self._checked.discard(request.request_id)
+        return False, None
+
+    def _generate_filename_debug(self, mm_hash: str, create_folder: bool = True) -> str:
+        """The file of an image, where the example connector reads it."""
+        return str(self._path(mm_hash))
+
+    def _path(self, identifier: str) -> Path:
+        """The file of an image. A client's uuid may be any text, so its digest names the file."""
+        data = identifier.encode("utf-8", "surrogatepass")
+        return self._folder / f"{hashlib.blake2b(data, digest_size=32).hexdigest()}.safetensors"
+
+    def _num_rows(self, identifier: str) -> int | None:
+        """How many rows there are of an image; None where it is not there, or not whole."""
+        with contextlib.suppress(FileNotFoundError), self._path(identifier).open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            length = int.from_bytes(file.read(8), "little")
+            if 8 + length <= size:
+                tensor = json.loads(file.read(length))[ROWS]
+                if 8 + length + tensor["data_offsets"][1] == size:
+                    return int(tensor["shape"][0])
+        return None
