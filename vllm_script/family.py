@@ -26,6 +26,9 @@ class Family(Protocol):
     modalities: tuple[str, ...] = ("image",)
     """What is pruned of `image` and `video`; vLLM handles the rest as ever."""
 
+    tokenizer_mode: str = "hf"
+    """vLLM's `--tokenizer-mode` for the model: who lays out prompts, and so which renderer."""
+
     def check(self, engine_args: EngineArgs, hf_config: Any) -> None:
         """Raise ValueError, before weights load, for what pruning would get wrong.
 

@@ -36,6 +36,8 @@ WRITERS: dict[str, Callable[[Path, int, Sizes], None]] = {
     "internvl3.5": partial(internvl.write_internvl, language="qwen3"),
     "internvl3.5-chat": partial(internvl.write_internvl_chat, language="qwen3"),
     "mistral3": mistral.write_mistral3,
+    "ministral3": mistral.write_ministral3,
+    "pixtral": mistral.write_pixtral,
     "llava-next-video": llava.write_llava_next_video,
     "granite-vision": llava.write_granite_vision,
     "gemma3": gemma.write_gemma3,
@@ -94,7 +96,7 @@ SIZES = {family: {"tiny": TINY, "cpu-20m": CPU_20M} for family in WRITERS} | {
     # Every image is one tile: of 36 visual tokens, and of as many as in the published checkpoints.
     "gemma3": {"tiny": replace(TINY, tile=168), "cpu-20m": replace(CPU_20M, tile=448)},
     # No timings: they count a prompt's text, of which a pruned image has less (no breaks of rows).
-    "mistral3": {"tiny": TINY},
+    **dict.fromkeys(("mistral3", "ministral3", "pixtral"), {"tiny": TINY}),
     # Internvl in another format, or with a language model of the same sizes: no other timings.
     **dict.fromkeys(("internvl-chat", "internvl3.5", "internvl3.5-chat"), {"tiny": TINY}),
     # vLLM on CPUs, where timings are made, has linear attention in bfloat16 alone.

@@ -29,6 +29,7 @@ FAMILIES = {
     "InternVLForConditionalGeneration": "internvl",
     "InternVLChatModel": "internvl",
     "Mistral3ForConditionalGeneration": "mistral3",
+    "PixtralForConditionalGeneration": "pixtral",
     "LlavaNextVideoForConditionalGeneration": "llava_next_video",
     "Gemma3ForConditionalGeneration": "gemma3",
     "Gemma4ForConditionalGeneration": "gemma4",

@@ -17,6 +17,7 @@ from PIL import Image
 from vllm_script.benchmarks.checkpoints import WRITERS
 from vllm_script.families.mrope import MRopeFamily
 
+from ... import mistral
 from .reference import reference_of
 
 ELSEWHERE = {"llava-next", "llava-1.5"}
@@ -131,10 +132,15 @@ class Engine:
             if self.name.endswith("-chat"):  # whose chat template is for texts
                 content = "".join(part.get("text", f"<{part['type']}>\n") for part in content)
             messages.append({"role": "assistant" if index % 2 else "user", "content": content})
-        text = self.llm.get_tokenizer().apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=True
-        )
-        prompt = {"prompt": text, "multi_modal_data": data}
+        tokenizer = self.llm.get_tokenizer()
+        if self.name in mistral.FAMILIES:
+            prompt = {"prompt_token_ids": mistral.token_ids(tokenizer, *turns)}
+        else:
+            text = tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=True
+            )
+            prompt = {"prompt": text}
+        prompt |= {"multi_modal_data": data}
         return prompt | ({"mm_processor_kwargs": {"script": script}} if script else {})
 
     def ask(self, *prompts, max_tokens=3):
