@@ -88,7 +88,7 @@ REQUESTS = {
 }
 AS_ANOTHER = {
     *("qwen2-vl", "qwen3-vl-moe", "qwen3.5", "qwen3.5-moe", "glm4.6v"),
-    *("internvl-chat", "internvl3.5", "internvl3.5-chat"),
+    *("internvl-chat", "internvl3.5", "internvl3.5-chat", "interns1"),
 }
 """Families with the layouts of qwen2.5-vl, of qwen3-vl, of glm4.1v and of internvl."""
 FAMILIES = [name for name in WRITERS if name not in AS_ANOTHER]

@@ -26,6 +26,8 @@ FAMILIES = [name for name in WRITERS if name not in ELSEWHERE]
 STATES = {"qwen3.5", "qwen3.5-moe"}
 """Families with states, which vLLM keeps at the ends of blocks. It puts a whole block of a prompt,
 32 tokens, into a step or none, and what others generate in this step has to have room beside it."""
+GROUPS = {"llama4": 2}
+"""Families whose layers are of several kinds, each of which takes blocks of its own."""
 THOROUGH = "qwen2.5-vl"
 """`make test` runs all tests for this one; those for the others are slow, but for a smoke."""
 SMOKE = "test_answers_are_those_of_transformers"
@@ -218,7 +220,7 @@ def started(family, folder, **settings):
         block_size=32,
         max_model_len=1024,
         max_num_seqs=4,
-        num_gpu_blocks_override=64,
+        num_gpu_blocks_override=64 * GROUPS.get(family, 1),
         seed=0,
         **settings,
     )

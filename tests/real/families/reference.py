@@ -11,10 +11,11 @@ import torch
 SAME_WEIGHTS = {
     "internvl-chat": "internvl",
     "internvl3.5-chat": "internvl3.5",
+    "interns1": "internvl3.5",
     "pixtral": "ministral3",
 }
 """Families without code in transformers, and the one there with the same weights and tokens."""
-TILES_ARE_IMAGES = ("internvl", "glm", "gemma")
+TILES_ARE_IMAGES = ("intern", "glm", "gemma", "llama4")
 """How the names of families begin to which transformers gives tiles of all items in one tensor, or
 frames of videos as images."""
 ROW_BREAKS = ("mistral3", "ministral3", "pixtral")
@@ -49,7 +50,7 @@ def reference_of(family, family_checkpoint, masks=None):
                 kwargs["attention_mask"] = masks(config, embeds, is_visual)
             return args, kwargs
 
-        language_model = model.model.language_model
+        language_model = getattr(model, "model", model).language_model
         handle = language_model.register_forward_pre_hook(prune, with_kwargs=True)
         logits = model(**inputs).logits[0, -len(answer) - 1 : -1]
         handle.remove()
