@@ -48,7 +48,8 @@ def write_llama4(folder: Path, seed: int, sizes: parts.Sizes) -> None:
     tile = _tile(sizes)
     config = Llama4Config(
         text_config=dict(
-            **parts.text_sizes(vocabulary, sizes),
+            **parts.text_sizes(vocabulary, sizes)
+            | {"intermediate_size": sizes.language.mlp // EXPERTS},  # of one expert
             intermediate_size_mlp=sizes.language.mlp,
             head_dim=2 * sizes.half_head,
             num_local_experts=EXPERTS,
