@@ -25,13 +25,24 @@ from vllm.transformers_utils.processors.pixtral import MistralCommonImageProcess
 
 from ..layout import Layout
 from ..patches.probing import EXISTS, Probes
-from ..vllm_types import ProcessingInfo
+from ..vllm_types import EngineArgs, ProcessingInfo
 from ..worker.model import PrunedModel
 from .mistral3 import Mistral3Family, RowsProcessor, grid_layout
+from .mrope import DRAFTS_FROM_TEXT, drafting_method
 
 
 class PixtralFamily(Mistral3Family):
     tokenizer_mode = "mistral"
+
+    def check(self, engine_args: EngineArgs, hf_config: Any) -> None:
+        """Raise ValueError for models that draft: vLLM knows those of Pixtral's own class alone."""
+        drafts = drafting_method(engine_args)
+        if drafts not in (None, *DRAFTS_FROM_TEXT):
+            raise ValueError(
+                f"the script plugin cannot prune this model with speculative decoding by {drafts}, "
+                "for which vLLM looks at the name of the model's class; give --speculative-config "
+                f"another method ({', '.join(DRAFTS_FROM_TEXT)}), or remove it"
+            )
 
     def example(self, hf_config: Any) -> tuple[str, Layout]:
         """Return an image that is scaled down to what the tokenizer takes at most."""
