@@ -130,7 +130,7 @@ def test_rows_that_are_not_the_images_are_refused(renderer, change):
     token_ids = laid_out(renderer, [picture(84, 84), "What?"])
     start, stop = token_ids.index(IMG), token_ids.index(END) + 1
     token_ids[start:stop] = change(token_ids[start:stop])
-    with pytest.raises(VLLMValidationError, match="image 0 has no place .* 3 rows of 3 tokens"):
+    with pytest.raises(VLLMValidationError, match="image 0 has no place"):
         rendered(renderer, token_ids, [picture(84, 84)])
 
 

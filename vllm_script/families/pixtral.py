@@ -125,28 +125,35 @@ class ScriptPixtralProcessor(RowsProcessor, PixtralMultiModalProcessor):
         Raises:
             VLLMValidationError: an image has other rows than Mistral's tokenizer gives it.
         """
-        tokens, prompt, short = self._tokens(), list(inputs.prompt), []
+        tokens, prompt, short, end = self._tokens(), list(inputs.prompt), [], 0
         images = inputs.mm_data_items.get("image", ())
-        end = 0
         for index in range(len(images)):
-            start = prompt.index(tokens.img, end) if tokens.img in prompt[end:] else len(prompt)
+            start = _place(tokens.img, prompt, end)
             short += [*prompt[end:start], tokens.img]
+            end = _place(tokens.img_end, prompt, start) + 1
+            found = prompt[start:end]
             layout = self._image_layout(images, index, inputs.hf_processor_mm_kwargs)
-            if layout is None:  # sent as its uuid alone: vLLM's cache knows its size
-                end = prompt.index(tokens.img_end, start) + 1
-                continue
-            rows = layout.num_patches // layout.columns
-            expected = ([tokens.img] * layout.columns + [tokens.img_break]) * rows
-            expected[-1] = tokens.img_end
-            end = start + len(expected)
-            if prompt[start:end] != expected:
+            # An image that came as its uuid alone has a size that vLLM's cache knows.
+            expected = found if layout is None else _rows(layout, tokens)
+            if not found or found != expected:
                 raise VLLMValidationError(
-                    f"image {index} has no place in the prompt: Mistral's tokenizer gives it "
-                    f"{rows} rows of {layout.columns} tokens; send messages, or token ids of such "
-                    "a prompt",
+                    f"image {index} has no place in the prompt, or not the rows that Mistral's "
+                    "tokenizer gives an image of its size; send messages, or token ids of such a "
+                    "prompt",
                     parameter="prompt",
                 )
         return short + prompt[end:]
+
+
+def _place(token: int, prompt: list[int], start: int) -> int:
+    """Where a token is first, from a place on; the length of the prompt where it is not."""
+    return next((i for i in range(start, len(prompt)) if prompt[i] == token), len(prompt))
+
+
+def _rows(layout: Layout, tokens: SpecialImageIDs) -> list[int]:
+    """What an image has in a prompt: rows with breaks between them, and the end."""
+    row = [*[tokens.img] * layout.columns, tokens.img_break]
+    return [*(row * (layout.num_patches // layout.columns))[:-1], tokens.img_end]
 
 
 @MULTIMODAL_REGISTRY.register_processor(
