@@ -69,19 +69,14 @@ class Llama4Family(Family):
         it, but never up to more than one tile.
         """
         tile, side = hf_config.vision_config.image_size, _tile_side(hf_config.vision_config)
-        whole = {ONE_TILE: whole_boxes(side, side, height, width)}
-        if layout.num_frames == 1:
-            down = across = 1
-        else:
-            across = layout.columns // side
-            down = (layout.num_frames - 1) // across
-        room = (
-            min(max(height, tile), down * tile),
-            min(max(width, tile), across * tile),
-        )
+        across = layout.columns // side
+        down = max(1, (layout.num_frames - 1) // across)
+        room = (min(max(height, tile), down * tile), min(max(width, tile), across * tile))
         fit = get_max_res_without_distortion((height, width), room)
         tiles = canvas_boxes(side, tile // side, (down, across), (0, 0), fit, height, width)
-        return {TILES: tiles} if layout.num_frames == 1 else {TILES: tiles, **whole}
+        if layout.num_frames == 1:
+            return {TILES: tiles}
+        return {TILES: tiles, ONE_TILE: whole_boxes(side, side, height, width)}
 
 
 def _tile_side(vision_config: Any) -> int:
