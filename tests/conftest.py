@@ -4,7 +4,6 @@ A server takes half a minute to start and 2 GB, so those that several modules as
 session, and the others stop with their module.
 """
 
-import json
 import os
 import pathlib
 import sys
@@ -113,9 +112,10 @@ def known_family(family_checkpoint):
     """known_family(name of a checkpoint) -> what the plugin knows of it: its `Family`."""
     from vllm_script.families import family_of, pruned_name
 
+    from .mistral import architecture
+
     def known(name):
-        config = json.loads((family_checkpoint(name) / "config.json").read_text())
-        return family_of(pruned_name(config["architectures"][0]))
+        return family_of(pruned_name(architecture(family_checkpoint(name))))
 
     return known
 

@@ -129,13 +129,6 @@ def test_rocm_is_refused_before_anything_else(monkeypatch):
     assert "\n" not in str(e.value)
 
 
-def test_mistrals_own_format_is_refused_with_the_flags_for_the_other():
-    config = SimpleNamespace(architectures=["PixtralForConditionalGeneration"])
-    with pytest.raises(ValueError, match="--config-format hf --tokenizer-mode hf --load-") as e:
-        check_supported(None, SimpleNamespace(hf_config=config))
-    assert "\n" not in str(e.value)
-
-
 @pytest.mark.parametrize("kernels", ["auto", "torch", "triton"])
 @pytest.mark.parametrize(
     ("platform", "has_triton", "interpreted", "problem"),

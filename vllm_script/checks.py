@@ -24,7 +24,8 @@ from .plan import make_plan
 from .vllm_types import EngineArgs, ModelConfig
 
 OURS: Probes = {
-    "vllm_script.frontend.renderer:build_renderer": EXISTS,
+    "vllm_script.frontend.renderer:build_hf_renderer": EXISTS,
+    "vllm_script.frontend.renderer:build_mistral_renderer": EXISTS,
     "vllm_script.server.explain:install": EXISTS,
     "vllm_script.server.observe:install": EXISTS,
     "vllm_script.server.script_field:install": EXISTS,
@@ -95,12 +96,6 @@ def check_supported(engine_args: EngineArgs, model_config: ModelConfig) -> None:
     """Raise ValueError, before weights load, for what pruning would get wrong."""
     check_device()
     hf_config = model_config.hf_config
-    if hf_config.architectures[0] == "PixtralForConditionalGeneration":
-        raise ValueError(
-            "the script plugin prunes Mistral's models in transformers' format alone; where the "
-            "checkpoint has config.json and tokenizer.json too, start with --config-format hf "
-            "--tokenizer-mode hf --load-format hf"
-        )
     if hf_config.architectures[0] not in [name for name, _ in registrations()]:
         raise ValueError(
             f"the script plugin does not know {hf_config.architectures[0]}; remove --plugin script "
@@ -132,7 +127,7 @@ def check_supported(engine_args: EngineArgs, model_config: ModelConfig) -> None:
             "--mm-encoder-fp8-scale-save-path, without this plugin), or remove it"
         )
     check_connectors(engine_args)
-    check_front_end(model_config)
+    check_front_end(model_config, family.tokenizer_mode)
 
 
 def check_tower(engine_args: EngineArgs, config: ScriptConfig, hf_config: Any) -> None:

@@ -27,6 +27,9 @@ class Family(Protocol):
     modalities: tuple[str, ...] = ("image",)
     """What is pruned of `image` and `video`; vLLM handles the rest as ever."""
 
+    tokenizer_mode: str = "hf"
+    """vLLM's `--tokenizer-mode` for the model: who lays out prompts, and so which renderer."""
+
     tower_layer: float | None = None
     """Share of the vision tower's blocks after which patches are dropped where the operator says no
     other; None where the tower cannot be thinned."""

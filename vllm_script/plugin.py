@@ -29,7 +29,7 @@ from .families import FAMILIES, family_of, pruned_name, registrations
 from .patches import supported
 from .patches.config_handlers import handle_as
 from .patches.engine_args import is_asked, wrap_configs
-from .patches.renderer_registry import use_renderer
+from .patches.renderer_registry import use_renderers
 from .relevance.checkpoint import clip_digest
 from .relevance.source import resolve
 from .vllm_types import EngineArgs
@@ -104,7 +104,7 @@ def _create_model_config(original: Callable[..., Any]) -> Callable[..., Any]:
         model_config.vllm_script = config.to_dict()
         from .server import explain, observe, script_field, shadow
 
-        use_renderer("vllm_script.frontend.renderer", "build_renderer")
+        use_renderers("vllm_script.frontend.renderer")
         script_field.install()
         observe.install()
         if config.explain:

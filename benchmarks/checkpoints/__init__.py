@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from . import gemma, glm, internvl, llava, mistral, qwen_vl
+from . import gemma, glm, internvl, llama4, llava, mistral, qwen_vl
 from .parts import Clip, Sizes, Stack
 
 WRITERS: dict[str, Callable[[Path, int, Sizes], None]] = {
@@ -35,11 +35,15 @@ WRITERS: dict[str, Callable[[Path, int, Sizes], None]] = {
     "internvl-chat": internvl.write_internvl_chat,
     "internvl3.5": partial(internvl.write_internvl, language="qwen3"),
     "internvl3.5-chat": partial(internvl.write_internvl_chat, language="qwen3"),
+    "interns1": internvl.write_interns1,
     "mistral3": mistral.write_mistral3,
+    "ministral3": mistral.write_ministral3,
+    "pixtral": mistral.write_pixtral,
     "llava-next-video": llava.write_llava_next_video,
     "granite-vision": llava.write_granite_vision,
     "gemma3": gemma.write_gemma3,
     "gemma4": gemma.write_gemma4,
+    "llama4": llama4.write_llama4,
 }
 TINY = Sizes(Stack(64, 128, 2, 2), Stack(64, 128, 2, 2), tile=84)
 """Sizes for tests."""
@@ -94,9 +98,11 @@ SIZES = {family: {"tiny": TINY, "cpu-20m": CPU_20M} for family in WRITERS} | {
     # Every image is one tile: of 36 visual tokens, and of as many as in the published checkpoints.
     "gemma3": {"tiny": replace(TINY, tile=168), "cpu-20m": replace(CPU_20M, tile=448)},
     # No timings: they count a prompt's text, of which a pruned image has less (no breaks of rows).
-    "mistral3": {"tiny": TINY},
+    **dict.fromkeys(("mistral3", "ministral3", "pixtral"), {"tiny": TINY}),
     # Internvl in another format, or with a language model of the same sizes: no other timings.
-    **dict.fromkeys(("internvl-chat", "internvl3.5", "internvl3.5-chat"), {"tiny": TINY}),
+    **dict.fromkeys(
+        ("internvl-chat", "internvl3.5", "internvl3.5-chat", "interns1"), {"tiny": TINY}
+    ),
     # vLLM on CPUs, where timings are made, has linear attention in bfloat16 alone.
     **dict.fromkeys(("qwen3.5", "qwen3.5-moe"), {"tiny": TINY}),
 }

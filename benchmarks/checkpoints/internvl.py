@@ -7,6 +7,7 @@ of a writer is the type of the language model: qwen2 in InternVL 2.5 and 3, qwen
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -91,6 +92,17 @@ def write_internvl(folder: Path, seed: int, sizes: parts.Sizes, language: str = 
         videos="InternVLVideoProcessor",
         processor={"image_seq_length": _tile_tokens(sizes)},
     )
+
+
+def write_interns1(folder: Path, seed: int, sizes: parts.Sizes) -> None:
+    """Write an InternVL 3.5 under the name that vLLM's class has of Intern-S1, which is dense here.
+
+    Intern-S1's own processor is code that comes with its checkpoints.
+    """
+    write_internvl(folder, seed, sizes, language="qwen3")
+    path = folder / "config.json"
+    named = {"architectures": ["InternS1ForConditionalGeneration"]}
+    parts.write_json(path, json.loads(path.read_text()) | named)
 
 
 def write_internvl_chat(

@@ -15,7 +15,11 @@ import pytest
 import vllm_script
 from vllm_script.checks import check_vllm, family_probes
 from vllm_script.families import FAMILIES, model_class, pruned_name
-from vllm_script.frontend.renderer import ScriptRenderer
+from vllm_script.frontend.renderer import (
+    PruningRenderer,
+    ScriptMistralRenderer,
+    ScriptRenderer,
+)
 from vllm_script.patches import overrides, supported
 from vllm_script.patches.probing import misfits, require
 from vllm_script.wire import PruningField
@@ -73,8 +77,9 @@ def test_overrides_of_a_family_are_probed(architecture):
     assert needed, "the classes were not found"
 
 
-def test_overrides_of_the_renderer_are_probed():
-    assert {path(*o) for o in overridden(ScriptRenderer)} <= overrides.RENDERER.keys()
+@pytest.mark.parametrize("renderer", [ScriptRenderer, ScriptMistralRenderer])
+def test_overrides_of_the_renderers_are_probed(renderer):
+    assert {path(*o) for o in overridden(renderer)} <= overrides.RENDERER.keys()
 
 
 def test_overrides_of_the_scheduler_are_probed():
@@ -87,8 +92,9 @@ def test_overrides_of_the_row_store_are_probed():
 
 
 def test_there_are_no_other_subclasses():
-    """A class of ours below one of vLLM's is of a family, or the renderer, scheduler, connector."""
-    known = {ScriptRenderer, ScriptEncoderCacheManager, RowStore, PruningField}
+    """A class of ours below one of vLLM's is of a family, or a renderer, scheduler, connector."""
+    known = {PruningRenderer, ScriptRenderer, ScriptMistralRenderer, ScriptEncoderCacheManager}
+    known |= {RowStore, PruningField}
     for architecture in FAMILIES:
         model = model_class(pruned_name(architecture))
         factories = vars(model)[REGISTERED]

@@ -28,10 +28,13 @@ FAMILIES = {
     "Glm4vMoeForConditionalGeneration": "glm4v",
     "InternVLForConditionalGeneration": "internvl",
     "InternVLChatModel": "internvl",
+    "InternS1ForConditionalGeneration": "internvl",
     "Mistral3ForConditionalGeneration": "mistral3",
+    "PixtralForConditionalGeneration": "pixtral",
     "LlavaNextVideoForConditionalGeneration": "llava_next_video",
     "Gemma3ForConditionalGeneration": "gemma3",
     "Gemma4ForConditionalGeneration": "gemma4",
+    "Llama4ForConditionalGeneration": "llama4",
 }
 """vLLM's architecture name -> module of this package, which holds the class `Script<name>`."""
 

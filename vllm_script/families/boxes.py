@@ -78,10 +78,33 @@ def anyres_boxes(
     fit = get_patch_output_size(
         torch.empty(3, height, width, device="meta"), full, "channels_first"
     )
-    down, across = full[0] // tile, full[1] // tile
-    cells = _cells(down * grid, across * grid) * patch  # on the padded canvas
-    top, left = (full[0] - fit[0]) // 2, (full[1] - fit[1]) // 2
-    boxes = cells - torch.tensor([left, top, left, top])
+    tiles = (full[0] // tile, full[1] // tile)
+    corner = ((full[0] - fit[0]) // 2, (full[1] - fit[1]) // 2)
+    return canvas_boxes(grid, patch, tiles, corner, fit, height, width)
+
+
+def canvas_boxes(
+    grid: int,
+    patch: int,
+    tiles: tuple[int, int],
+    corner: tuple[int, int],
+    fit: tuple[int, int],
+    height: int,
+    width: int,
+) -> torch.Tensor:
+    """Boxes [tiles * grid * grid, 4] where the image lies on a canvas that is cut into tiles.
+
+    Args:
+        grid: patches on a side of a tile.
+        patch: side of a patch in pixels of the canvas.
+        tiles: tiles in a column and in a row of the canvas.
+        corner: pixels of the canvas above and to the left of the image.
+        fit: height and width of the image on the canvas, in pixels.
+        height, width: of the image itself, in pixels.
+    """
+    down, across = tiles
+    top, left = corner
+    boxes = _cells(down * grid, across * grid) * patch - torch.tensor([left, top, left, top])
     boxes = boxes * (torch.tensor([width, height] * 2) / torch.tensor([fit[1], fit[0]] * 2))
     limits = torch.tensor([width, height, width, height])
     return _by_tile(torch.minimum(boxes.clamp(min=0), limits), grid, down, across)

@@ -1,4 +1,4 @@
-"""InternVL 2.5, 3 and 3.5, in transformers' format (vLLM runs it as Intern-S1) and in their own.
+"""InternVL 2.5, 3 and 3.5, in transformers' format, which is Intern-S1's too, and in their own.
 
 An image is cut into tiles, and a thumbnail of it comes behind them, in one run of placeholders. A
 frame of a video is one tile, and a run of its own. All tiles have the same number of tokens.
@@ -220,6 +220,17 @@ class ScriptInternVLProcessor(PruningProcessor, InternS1MultiModalProcessor):
 class ScriptInternVLForConditionalGeneration(TilesModel, InternS1ForConditionalGeneration):
     family = ScriptInternVLProcessor.family
     tower_name, blocks, projector_name = "vision_tower", "encoder.layer", "multi_modal_projector"
+
+
+@MULTIMODAL_REGISTRY.register_processor(
+    ScriptInternVLProcessor,
+    info=InternS1ProcessingInfo,
+    dummy_inputs=InternS1DummyInputsBuilder,
+)
+class ScriptInternS1ForConditionalGeneration(TilesModel, InternS1ForConditionalGeneration):
+    """Intern-S1, by another name the same class of vLLM's; its processor comes with checkpoints."""
+
+    family = ScriptInternVLProcessor.family
 
 
 class ScriptInternVLChatProcessor(PruningProcessor, InternVLMultiModalProcessor):

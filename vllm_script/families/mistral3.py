@@ -1,4 +1,4 @@
-"""Mistral Small 3.1 and 3.2, in transformers' format: an image keeps its own shape.
+"""Mistral Small 3.1 and 3.2 and Ministral 3, in transformers' format: an image has its own shape.
 
 Stock vLLM lays an image out row by row: patches, and the text token [IMG_BREAK] behind each row but
 the last, which [IMG_END] follows. A pruned image is one run of the patches that stay, in reading
@@ -32,27 +32,25 @@ from .boxes import ONE_TILE, whole_boxes
 
 
 class Mistral3Family(Family):
-    """Mistral Small 3.1 and 3.2; Ministral 3 has the same classes and is not tested."""
-
     def example(self, hf_config: Any) -> tuple[str, Layout]:
         """Return an image that is scaled down to the size of the tower's table of positions."""
         encoder = Mistral3HFEncoderInfo(hf_config, hf_config.vision_config.image_size)
         columns, rows = encoder.get_patch_grid_size(image_width=1280, image_height=720)
-        return "1280x720", _layout(rows, columns)
+        return "1280x720", grid_layout(rows, columns)
 
     def image_layout(
         self, info: Any, height: int, width: int, kwargs: Mapping[str, object]
     ) -> Layout:
         encoder = info.get_vision_encoder_info(kwargs)
         columns, rows = encoder.get_patch_grid_size(image_width=width, image_height=height)
-        return _layout(rows, columns)
+        return grid_layout(rows, columns)
 
     def item_layout(self, hf_config: Any, modality: str, fields: Mapping[str, Any]) -> Layout:
         """Return the layout by the pixels of the item, [3, height, width] or a batch of that."""
         side = hf_config.vision_config.patch_size * hf_config.spatial_merge_size
         pixels = fields["pixel_values"]
         height, width = (pixels[0] if isinstance(pixels, list) else pixels).shape[-2:]
-        return _layout(height // side, width // side)
+        return grid_layout(height // side, width // side)
 
     def largest_item(self, info: Any, modality: str, max_model_len: int) -> int:
         size = info.get_image_size_with_most_features()
@@ -65,7 +63,7 @@ class Mistral3Family(Family):
 
 
 @lru_cache(maxsize=64)
-def _layout(rows: int, columns: int) -> Layout:
+def grid_layout(rows: int, columns: int) -> Layout:
     """Layout of an image of that many visual tokens."""
     return Layout(torch.arange(rows * columns), columns=columns)
 
@@ -81,12 +79,16 @@ class ScriptMistral3Info(Mistral3ProcessingInfo):
     }
 
 
-class ScriptMistral3Processor(PruningProcessor, Mistral3MultiModalProcessor):
-    family = Mistral3Family()
+class RowsProcessor(PruningProcessor):
+    """A processor of images whose rows have breaks between them, in either of Mistral's formats."""
 
     def _shortened(self, stock: Any, count: int) -> Any:
         """Return one run of the image's token, and [IMG_END]."""
         return replace(stock, full=[stock.full[0]] * count + [stock.full[-1]])
+
+
+class ScriptMistral3Processor(RowsProcessor, Mistral3MultiModalProcessor):
+    family = Mistral3Family()
 
 
 @MULTIMODAL_REGISTRY.register_processor(

@@ -6,13 +6,17 @@ Runs in every process that turns requests into prompts, so it covers chat comple
 
 from __future__ import annotations
 
+import re
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
 from vllm.exceptions import VLLMValidationError
+from vllm.renderers.base import BaseRenderer
 from vllm.renderers.hf import ChatTemplateResolutionError, HfRenderer
+from vllm.renderers.mistral import MistralRenderer
 from vllm.renderers.params import ChatParams
 
 from ..config import ScriptConfig
@@ -35,14 +39,26 @@ NOTE_KEY = "_script"
 processed; its settings are not merged yet."""
 
 
-def build_renderer(config: Any, tokenizer: Any) -> HfRenderer:
+def build_hf_renderer(config: Any, tokenizer: Any) -> HfRenderer:
     """vLLM's own renderer, or ours where the engine's configuration asks for pruning."""
-    pruning = getattr(config.model_config, "vllm_script", None) is not None
-    return (ScriptRenderer if pruning else HfRenderer)(config, tokenizer)
+    return (ScriptRenderer if _asked(config) else HfRenderer)(config, tokenizer)
 
 
-class ScriptRenderer(HfRenderer):
-    """`HfRenderer` that hands each image's conditioning text to the multimodal processor."""
+def build_mistral_renderer(config: Any, tokenizer: Any) -> MistralRenderer:
+    """The same for models whose prompts Mistral's tokenizer lays out."""
+    return (ScriptMistralRenderer if _asked(config) else MistralRenderer)(config, tokenizer)
+
+
+def _asked(config: Any) -> bool:
+    """Whether an engine's configuration asks for pruning."""
+    return getattr(config.model_config, "vllm_script", None) is not None
+
+
+class PruningRenderer(BaseRenderer):
+    """Hands each image's conditioning text to the multimodal processor.
+
+    It goes before one of vLLM's renderers in the bases of a subclass.
+    """
 
     def __init__(self, config: Any, tokenizer: Any) -> None:
         super().__init__(config, tokenizer)
@@ -130,6 +146,15 @@ class ScriptRenderer(HfRenderer):
             text = text.replace(processor.family.placeholder(processor.info, modality), token)
         return text
 
+    @property
+    @abstractmethod
+    def _scaffolding(self) -> Scaffolding:
+        """The words that open turns in a prompt."""
+
+
+class ScriptRenderer(PruningRenderer, HfRenderer):
+    """`HfRenderer` that notes questions: the chat template tells where turns begin."""
+
     @cached_property
     def _scaffolding(self) -> Scaffolding:
         """The default chat template's words around turns; none where it has no template."""
@@ -147,6 +172,18 @@ class ScriptRenderer(HfRenderer):
         except (ChatTemplateResolutionError, VLLMValidationError):
             return Scaffolding("", "")
         return learn_scaffolding(self._bare(prompt["prompt"]), token)
+
+
+class ScriptMistralRenderer(PruningRenderer, MistralRenderer):
+    """`MistralRenderer` that notes questions: its tokenizer has the marks of turns built in."""
+
+    @property
+    def _scaffolding(self) -> Scaffolding:
+        return Scaffolding("[INST]", "[/INST]")
+
+    def _bare(self, text: str) -> str:
+        """The prompt with one token an image, which has rows of them here."""
+        return re.sub(r"(\[IMG\]|\[IMG_BREAK\])+\[IMG_END\]", "[IMG]", text)
 
 
 def _take_request(messages: Any, params: Any, reader: Reader) -> tuple[Any, Any, ScriptRequest]:

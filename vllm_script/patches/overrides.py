@@ -13,22 +13,23 @@ from typing import Any
 from ..family import Family
 from .probing import EXISTS, Expected, Probes, members
 
+_RENDERER: Probes = {
+    "__init__": ("config", "tokenizer"),
+    "render_messages": ("messages", "params"),
+    "render_messages_async": ("messages", "params"),
+    "clear_mm_cache": (),
+    "_process_mm_uuids": ("mm_data", "mm_data_items", "mm_uuid_items", "mm_req_id"),
+    "_validate_mm_uuids": ("mm_data", "mm_data_items", "mm_uuid_items"),
+    "_process_tokens": ("prompt", "skip_mm_cache"),
+    "_process_tokens_async": ("prompt", "skip_mm_cache"),
+    "get_mm_processor": (),
+    "get_tokenizer": (),
+}
+"""Of either renderer."""
+
 RENDERER: Probes = {
-    **members(
-        "vllm.renderers.hf:HfRenderer",
-        {
-            "__init__": ("config", "tokenizer"),
-            "render_messages": ("messages", "params"),
-            "render_messages_async": ("messages", "params"),
-            "clear_mm_cache": (),
-            "_process_mm_uuids": ("mm_data", "mm_data_items", "mm_uuid_items", "mm_req_id"),
-            "_validate_mm_uuids": ("mm_data", "mm_data_items", "mm_uuid_items"),
-            "_process_tokens": ("prompt", "skip_mm_cache"),
-            "_process_tokens_async": ("prompt", "skip_mm_cache"),
-            "get_mm_processor": (),
-            "get_tokenizer": (),
-        },
-    ),
+    **members("vllm.renderers.hf:HfRenderer", _RENDERER),
+    **members("vllm.renderers.mistral:MistralRenderer", _RENDERER),
     "vllm.renderers.params:ChatParams": frozenset({"chat_template_kwargs"}),
 }
 

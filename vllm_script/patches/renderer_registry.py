@@ -1,7 +1,7 @@
-"""`RENDERER_REGISTRY.renderers["hf"]`: what makes prompts of messages.
+"""`RENDERER_REGISTRY.renderers`: what makes prompts of messages, for each of two tokenizers.
 
 Why: which text asks about which image is known while messages are still messages, and that is in
-the renderer. Ours is a subclass of vLLM's, in every process that turns requests into prompts.
+the renderer. Ours are subclasses of vLLM's, in every process that turns requests into prompts.
 
 Upstream: the registry came with https://github.com/vllm-project/vllm/pull/30200; its `register`
 does what this patch does, and warns at every start that a renderer is overwritten. The patched
@@ -26,23 +26,28 @@ PROBES: Probes = {
 }
 
 
-def use_renderer(module: str, factory: str) -> None:
-    """Have vLLM build its Hugging Face renderers with `module.factory(config, tokenizer)`."""
+def use_renderers(module: str) -> None:
+    """Have vLLM build renderers with `module.build_<mode>_renderer(config, tokenizer)`."""
     from vllm.renderers.registry import RENDERER_REGISTRY
 
-    RENDERER_REGISTRY.renderers["hf"] = (module, factory)
+    for mode in ("hf", "mistral"):
+        RENDERER_REGISTRY.renderers[mode] = (module, f"build_{mode}_renderer")
 
 
-def check_front_end(model_config: Any) -> None:
-    """Raise ValueError where prompts would not pass through the Hugging Face renderer."""
+def check_front_end(model_config: Any, needed: str) -> None:
+    """Raise ValueError where prompts would not pass through the model's renderer.
+
+    Args:
+        needed: vLLM's tokenizer mode for the model.
+    """
     from vllm import envs
     from vllm.tokenizers.registry import tokenizer_args_from_config
 
     mode = tokenizer_args_from_config(model_config)[0]
-    if mode != "hf":
+    if mode != needed:
         raise ValueError(
-            f"the script plugin needs Hugging Face's tokenizer and chat template, this model has "
-            f"{mode!r}; start with --tokenizer-mode hf"
+            f"the script plugin prunes this model with --tokenizer-mode {needed}, and vLLM would "
+            f"run it with {mode!r}; start with --tokenizer-mode {needed}"
         )
     if envs.VLLM_USE_RUST_FRONTEND:
         raise ValueError(

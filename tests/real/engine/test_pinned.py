@@ -21,6 +21,8 @@ from vllm.renderers.params import ChatParams
 from vllm_script.benchmarks.checkpoints import WRITERS
 from vllm_script.plan import Plan, identifier
 
+from ...mistral import data_url
+
 PINNED = Path(__file__).with_name("pinned.json")
 CLIP = "the digest of CLIP"  # which depends on versions: transformers writes its own into files
 
@@ -28,7 +30,8 @@ CLIP = "the digest of CLIP"  # which depends on versions: transformers writes it
 def picture(name, width=168, height=168):
     """A part of a message: an image, known to vLLM's caches by a name of its own."""
     pixels = np.random.default_rng(len(name)).integers(0, 255, (height, width, 3), dtype=np.uint8)
-    return {"type": "image_pil", "image_pil": Image.fromarray(pixels), "uuid": name}
+    url = data_url(Image.fromarray(pixels))
+    return {"type": "image_url", "image_url": {"url": url}, "uuid": name}
 
 
 def user(*parts):
@@ -85,7 +88,7 @@ REQUESTS = {
 }
 AS_ANOTHER = {
     *("qwen2-vl", "qwen3-vl-moe", "qwen3.5", "qwen3.5-moe", "glm4.6v"),
-    *("internvl-chat", "internvl3.5", "internvl3.5-chat"),
+    *("internvl-chat", "internvl3.5", "internvl3.5-chat", "interns1"),
 }
 """Families with the layouts of qwen2.5-vl, of qwen3-vl, of glm4.1v and of internvl."""
 FAMILIES = [name for name in WRITERS if name not in AS_ANOTHER]

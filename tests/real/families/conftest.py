@@ -17,6 +17,7 @@ from PIL import Image
 from vllm_script.benchmarks.checkpoints import WRITERS
 from vllm_script.families.mrope import MRopeFamily
 
+from ... import mistral
 from .reference import reference_of
 
 ELSEWHERE = {"llava-next", "llava-1.5"}
@@ -25,6 +26,8 @@ FAMILIES = [name for name in WRITERS if name not in ELSEWHERE]
 STATES = {"qwen3.5", "qwen3.5-moe"}
 """Families with states, which vLLM keeps at the ends of blocks. It puts a whole block of a prompt,
 32 tokens, into a step or none, and what others generate in this step has to have room beside it."""
+GROUPS = {"llama4": 2}
+"""Families whose layers are of several kinds, each of which takes blocks of its own."""
 THOROUGH = "qwen2.5-vl"
 """`make test` runs all tests for this one; those for the others are slow, but for a smoke."""
 SMOKE = "test_answers_are_those_of_transformers"
@@ -131,10 +134,15 @@ class Engine:
             if self.name.endswith("-chat"):  # whose chat template is for texts
                 content = "".join(part.get("text", f"<{part['type']}>\n") for part in content)
             messages.append({"role": "assistant" if index % 2 else "user", "content": content})
-        text = self.llm.get_tokenizer().apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=True
-        )
-        prompt = {"prompt": text, "multi_modal_data": data}
+        tokenizer = self.llm.get_tokenizer()
+        if self.name in mistral.FAMILIES:
+            prompt = {"prompt_token_ids": mistral.token_ids(tokenizer, *turns)}
+        else:
+            text = tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=True
+            )
+            prompt = {"prompt": text}
+        prompt |= {"multi_modal_data": data}
         return prompt | ({"mm_processor_kwargs": {"script": script}} if script else {})
 
     def ask(self, *prompts, max_tokens=3):
@@ -212,7 +220,7 @@ def started(family, folder, **settings):
         block_size=32,
         max_model_len=1024,
         max_num_seqs=4,
-        num_gpu_blocks_override=64,
+        num_gpu_blocks_override=64 * GROUPS.get(family, 1),
         seed=0,
         **settings,
     )

@@ -8,11 +8,18 @@ from collections import defaultdict
 
 import torch
 
-SAME_WEIGHTS = {"internvl-chat": "internvl", "internvl3.5-chat": "internvl3.5"}
+SAME_WEIGHTS = {
+    "internvl-chat": "internvl",
+    "internvl3.5-chat": "internvl3.5",
+    "interns1": "internvl3.5",
+    "pixtral": "ministral3",
+}
 """Families without code in transformers, and the one there with the same weights and tokens."""
-TILES_ARE_IMAGES = ("internvl", "glm", "gemma")
+TILES_ARE_IMAGES = ("intern", "glm", "gemma", "llama4")
 """How the names of families begin to which transformers gives tiles of all items in one tensor, or
 frames of videos as images."""
+ROW_BREAKS = ("mistral3", "ministral3", "pixtral")
+"""Families whose images have breaks between their rows, and any size."""
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 """Of the colours, in those of benchmarks/checkpoints that leave normalising to the model."""
 
@@ -43,7 +50,7 @@ def reference_of(family, family_checkpoint, masks=None):
                 kwargs["attention_mask"] = masks(config, embeds, is_visual)
             return args, kwargs
 
-        language_model = model.model.language_model
+        language_model = getattr(model, "model", model).language_model
         handle = language_model.register_forward_pre_hook(prune, with_kwargs=True)
         logits = model(**inputs).logits[0, -len(answer) - 1 : -1]
         handle.remove()
@@ -69,7 +76,7 @@ def _inputs(family, prompt, answer, kept):
         rows = torch.cat([torch.arange(first, last + 1) for first, last in runs])
         types[0, rows] = 1 if modality == "image" else 2
         own = next(kept, torch.arange(len(rows)))
-        if family == "mistral3" and len(own) < len(rows):
+        if family in ROW_BREAKS and len(own) < len(rows):
             stays[rows[0] : rows[-1]] = False  # with what stands between the rows of patches
         stays[rows] = False
         stays[rows[own]] = True
@@ -77,7 +84,7 @@ def _inputs(family, prompt, answer, kept):
         for name in items[0]:
             values = [item[name].data for item in items]
             if isinstance(values[0], torch.Tensor) and not name.startswith("script"):
-                any_size = family == "mistral3" and name == "pixel_values"
+                any_size = family in ROW_BREAKS and name in ("pixel_values", "images")
                 inputs |= _padded(values) if any_size else {name: _batched(values)}
     return inputs, stays
 

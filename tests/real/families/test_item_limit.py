@@ -18,6 +18,8 @@ from vllm_script.benchmarks.checkpoints import WRITERS
 from vllm_script.budget import num_kept
 from vllm_script.frontend.request import ScriptRequest
 
+from ... import mistral
+
 QUICK = {"llava-next", "qwen2.5-vl"}
 """`make test` runs these; the other families are slow."""
 CONTEXT = 4096
@@ -75,8 +77,12 @@ def ask(renderer, modality, *items, **script):
     """Render a request with these items; return what they have before pruning and what is left."""
     processor = renderer.get_mm_processor()
     placeholder = processor.family.placeholder(processor.info, modality)
+    text = {"prompt": f"Look: {placeholder * len(items)} What is it?"}
+    if processor.family.tokenizer_mode == "mistral":
+        tokens = mistral.token_ids(renderer.get_tokenizer(), ["Look:", *items, "What is it?"])
+        text = {"prompt_token_ids": tokens}
     prompt = {
-        "prompt": f"Look: {placeholder * len(items)} What is it?",
+        **text,
         "multi_modal_data": {modality: list(items)},
         "mm_processor_kwargs": {"script": script or None},
     }
