@@ -76,6 +76,7 @@ def test_data_parallel_engines_are_added_up():
             "cache_hits": hits,
             "cache_misses": 1,
             "cache_bytes": in_use,
+            "tower_dropped": 7,
         }
 
     ours = metrics.metrics()
@@ -83,8 +84,10 @@ def test_data_parallel_engines_are_added_up():
         getattr(ours, f"cache_{name}").labels("features")._value
         for name in ("hits", "misses", "bytes")
     )
-    before = hits.get(), misses.get()
+    dropped = ours.tower_dropped._value
+    before = hits.get(), misses.get(), dropped.get()
     for _ in range(2):
         ours.add_worker_observations([observed(2, 100), observed(3, 20)])
     assert (hits.get() - before[0], misses.get() - before[1]) == (10, 4)
+    assert dropped.get() - before[2] == 28
     assert in_use.get() == 120
