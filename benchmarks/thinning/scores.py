@@ -16,7 +16,8 @@ import torch
 
 from vllm_script.kernels import inverse_norms, unit_rows
 from vllm_script.pruning import PruningParams, run_mode
-from vllm_script.pruning.novelty import add_novel
+
+from .novelty import add_novel
 
 Score = Callable[[torch.Tensor, int], torch.Tensor]
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from vllm_script.pruning.novelty import add_novel
+from vllm_script.benchmarks.thinning.novelty import add_novel
 
 
 def test_by_hand():

@@ -1,8 +1,7 @@
 """Fill up evenly spaced patches with the ones that these stand for least.
 
 For thinning inside a vision tower, where a question is not known and an even spacing alone would
-lose what is small. One product of matrices and one sort, and no loop over picks. benchmarks/ says
-what this is worth (tower_bench.py and tower_scenes.py), with three quarters of the patches spaced.
+lose what is small. One product of matrices and one sort, and no loop over picks.
 """
 
 from __future__ import annotations
