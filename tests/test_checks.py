@@ -153,7 +153,7 @@ def test_kernels_that_cannot_run(kernels, platform, has_triton, interpreted, pro
         check_kernels(config)
 
 
-def tower_of(architecture, mode="weights", keep=0.5, depth=12, layer=-2, **vision):
+def tower_of(architecture, mode="weights", compiled=False, keep=0.5, depth=12, layer=-2, **vision):
     """Check a thinned tower, of a model of that architecture."""
     config = SimpleNamespace(
         architectures=[f"Script{architecture}"],
@@ -161,7 +161,8 @@ def tower_of(architecture, mode="weights", keep=0.5, depth=12, layer=-2, **visio
         vision_config=SimpleNamespace(depth=depth, num_hidden_layers=depth),
         **vision,
     )
-    arguments = SimpleNamespace(mm_encoder_tp_mode=mode)
+    compilation = SimpleNamespace(compile_mm_encoder=compiled)
+    arguments = SimpleNamespace(mm_encoder_tp_mode=mode, compilation_config=compilation)
     check_tower(arguments, ScriptConfig(relevance="none", tower_keep=keep), config)
 
 
@@ -171,7 +172,12 @@ def tower_of(architecture, mode="weights", keep=0.5, depth=12, layer=-2, **visio
         *("LlavaForConditionalGeneration", "LlavaNextForConditionalGeneration"),
         *("Qwen2VLForConditionalGeneration", "Qwen2_5_VLForConditionalGeneration"),
         *("Qwen3VLForConditionalGeneration", "Qwen3_5ForConditionalGeneration"),
-        *("InternVLForConditionalGeneration", "InternVLChatModel", "Glm4vForConditionalGeneration"),
+        *(
+            "InternVLForConditionalGeneration",
+            "InternVLChatModel",
+            "InternS1ForConditionalGeneration",
+        ),
+        "Glm4vForConditionalGeneration",
     ],
 )
 def test_towers_that_can_be_thinned(architecture):
@@ -184,6 +190,7 @@ def test_towers_that_can_be_thinned(architecture):
         ({"architecture": "Gemma3ForConditionalGeneration"}, "cannot do for Gemma3For.*; leave"),
         ({"architecture": "LlavaOnevisionForConditionalGeneration"}, "cannot do for LlavaOnev"),
         ({"mode": "data"}, "--mm-encoder-tp-mode data .*; leave one of the two out"),
+        ({"compiled": True}, "compile_mm_encoder .* may compile them for one; leave one out"),
         ({"layer": [-5, -2]}, "is read at one layer, and this model reads .-5, -2.; leave it out"),
         ({"depth": 2}, "between the layers of the vision tower, of which this model has 1"),
         ({"architecture": "InternVLChatModel", "ps_version": "v1"}, "ps_version v1.*leave it out"),

@@ -149,6 +149,11 @@ def check_tower(engine_args: EngineArgs, config: ScriptConfig, hf_config: Any) -
             "--script-tower-keep cannot thin a vision tower that --mm-encoder-tp-mode data shares "
             "out among GPUs by images; leave one of the two out"
         )
+    if engine_args.compilation_config.compile_mm_encoder:
+        raise ValueError(
+            "--script-tower-keep gives blocks of the vision tower sequences of two lengths, and "
+            "compile_mm_encoder of --compilation-config may compile them for one; leave one out"
+        )
     if (depth := family.tower_depth(hf_config)) < 2:
         raise ValueError(
             f"--script-tower-keep drops patches between the layers of the vision tower, of which "

@@ -22,6 +22,7 @@ class EngineArgs(Protocol):
     enable_tower_connector_lora: bool
     mm_encoder_only: bool
     mm_encoder_tp_mode: str
+    compilation_config: Any
     ec_transfer_config: Any
     kv_transfer_config: Any
     kv_offloading_size: float | None

@@ -2,8 +2,10 @@
 
 from types import SimpleNamespace
 
+import pytest
 from transformers import InternVLConfig
 
+from vllm_script.families import FAMILIES, model_class, pruned_name
 from vllm_script.families.internvl import InternVLChatFamily, InternVLFamily
 
 
@@ -29,3 +31,16 @@ def test_example_of_their_own_format():
     assert counted(InternVLChatFamily().example(config)) == ("1280x720", 9 * 256, 1)
     config.dynamic_image_size = False
     assert counted(InternVLChatFamily().example(config)) == ("1280x720", 256, 1)
+
+
+@pytest.mark.parametrize("architecture", [name for name in FAMILIES if "Intern" in name])
+def test_a_model_names_what_is_thinned(architecture):
+    model = model_class(pruned_name(architecture))
+    assert all(isinstance(getattr(model, name), str) for name in ("tower_name", "blocks"))
+    assert isinstance(model.projector_name, str)
+
+
+@pytest.mark.parametrize(("read", "depth"), [(-1, 24), (-4, 21), (11, 12)])
+def test_blocks_behind_the_layer_that_is_read_do_not_count(read, depth):
+    config = SimpleNamespace(vision_config=SimpleNamespace(num_hidden_layers=24), select_layer=read)
+    assert InternVLChatFamily().tower_depth(config) == depth

@@ -50,13 +50,17 @@ class TilesFamily(Family):
     tower_layer = 0.25
 
     def tower_depth(self, hf_config: Any) -> int:
-        """Return the blocks of InternViT, of which the last is read."""
+        """Return the blocks of InternViT, those behind the layer that is read left out."""
         if getattr(hf_config, "ps_version", "v2") == "v1":
             raise ValueError(
                 "--script-tower-keep is not for an InternVL with ps_version v1, whose visual "
                 "tokens come column by column; leave it out"
             )
-        return int(hf_config.vision_config.num_hidden_layers)
+        depth, read = (
+            hf_config.vision_config.num_hidden_layers,
+            getattr(hf_config, "select_layer", -1),
+        )
+        return int(depth + 1 + read if read < 0 else read + 1)
 
     def grids(self, hf_config: Any, layout: Layout) -> Grids:
         """Return the grid of each tile."""
@@ -231,6 +235,7 @@ class ScriptInternS1ForConditionalGeneration(TilesModel, InternS1ForConditionalG
     """Intern-S1, by another name the same class of vLLM's; its processor comes with checkpoints."""
 
     family = ScriptInternVLProcessor.family
+    tower_name, blocks, projector_name = "vision_tower", "encoder.layer", "multi_modal_projector"
 
 
 class ScriptInternVLChatProcessor(PruningProcessor, InternVLMultiModalProcessor):

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn.functional import pad
 from vllm.exceptions import VLLMValidationError
 from vllm.sequence import IntermediateTensors
 from vllm.utils.gpu_sync_debug import gpu_sync_allowed
@@ -190,10 +191,11 @@ class MRopePrunedModel(PrunedModel):
         The first stage alone is given the rows, and so their positions; it sends these along.
 
         Args:
-            positions: [3, tokens] int64; of a later stage those of the whole prompt, not read.
+            positions: [3, tokens] int64, the runner's own, which CUDA graphs go on reading; on a
+                later stage it has filled in those of the whole prompt.
         """
         if intermediate_tensors is not None:
-            positions = intermediate_tensors[POSITIONS].T.contiguous()
+            positions.copy_(intermediate_tensors[POSITIONS].T)
         states: torch.Tensor | IntermediateTensors = super().forward(  # type: ignore[misc]
             input_ids, positions, intermediate_tensors, inputs_embeds, **kwargs
         )
@@ -241,21 +243,22 @@ class MRopePrunedModel(PrunedModel):
     ) -> tuple[list[torch.Tensor], torch.Tensor, int | None]:
         """Take the channels off the rows of one step and fill in positions from them.
 
-        Embeddings that a client sent as a part of a prompt are text, and have no channels.
+        Embeddings that a client sent as a part of a prompt are text: they have no channels, and
+        nothing for the deeper layers that rows of an image with deepstack go to.
 
         Returns:
             the rows, the positions, and what to add to the place of a token generated later: None
             where positions are on the GPU, which means that it stays as it is.
         """
-        own_width = self.config.get_text_config().hidden_size
-        items = [rows for rows in multimodal_embeddings if rows.shape[1] > own_width]
+        width = self.family.feature_width(self.config)
+        channels_of = [rows[:, width:] for rows in multimodal_embeddings if rows.shape[1] > width]
         rows = [
-            rows[:, :-NUM_CHANNELS] if rows.shape[1] > own_width else rows
+            rows[:, :width] if rows.shape[1] > width else pad(rows, (0, width - rows.shape[1]))
             for rows in multimodal_embeddings
         ]
         device = mrope_positions.device
-        if items:
-            channels = torch.cat([rows[:, -NUM_CHANNELS:] for rows in items])
+        if channels_of:
+            channels = torch.cat(channels_of)
             with gpu_sync_allowed():  # model runner V1 has positions on the CPU
                 channels = channels.to(device)
             token_ids = torch.as_tensor(input_ids, device=device)

@@ -44,12 +44,13 @@ PROBES = members(
                 *("speculative_config", "spec_method", "spec_model", "spec_tokens"),
                 "logprobs_mode",
                 *("kv_transfer_config", "kv_offloading_size", "kv_offloading_backend"),
-                *("mm_encoder_attn_dtype", "mm_encoder_fp8_scale_path"),
+                *("mm_encoder_attn_dtype", "mm_encoder_fp8_scale_path", "mm_encoder_tp_mode"),
+                "compilation_config",
             ),
             EXISTS,
         ),
     },
-)
+) | {"vllm.config.compilation:CompilationConfig.compile_mm_encoder": EXISTS}
 
 
 def wrap_configs(model_config: Wrapper, engine_config: Wrapper) -> None:

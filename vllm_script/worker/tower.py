@@ -60,6 +60,7 @@ def thinned_tower(
         layer: blocks that see all patches.
     """
     blocks = list(attrgetter(path)(tower))
+    assert layer < len(blocks), "the family knows how many blocks there are"
 
     def run(number: int, states: torch.Tensor, **kwargs: Any) -> Any:
         if number == layer:

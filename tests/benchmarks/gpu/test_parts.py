@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from _pytest.mark.expression import Expression
@@ -147,8 +148,13 @@ def test_a_load_is_measured_again(tmp_path, cell, lines):
 
 
 def test_what_is_missing_is_said(machine, monkeypatch, tmp_path):
+    free = SimpleNamespace(free=14.4 * module.GIB)
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda root: free)
     small = PARTS["serve-llava-next-7b-8"].missing(machine(gib=23.6))
     assert small == "two servers need 44 GiB of GPU memory, this one has 24"
+    full = PARTS["serve-llava-next-7b-8"].missing(machine())
+    assert full == "its weights take 14 GiB of disk, 14 are free"
+    free.free = 100 * module.GIB
     assert PARTS["serve-llava-next-7b-8"].missing(machine()) is None
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("CUDA_HOME", str(tmp_path))

@@ -56,8 +56,13 @@ class Prompt:
 
     @property
     def width(self):
-        """Values of a row, before its channels."""
+        """Values of a text token's embedding."""
         return self.config.get_text_config().hidden_size
+
+    @property
+    def row_width(self):
+        """Values of a row, before its channels."""
+        return self.model.family.feature_width(self.config)
 
     def _text(self, length):
         self._add([TEXT] * length, [TEXT] * length, [0] * length, [True] * length)
@@ -106,7 +111,7 @@ class Prompt:
     def _rows(self, modality, fields, total, kept):
         """Rows of an item as the model returns them, from random features in bfloat16."""
         batch = {name: value[None] for name, value in fields.items()}
-        features = torch.randn(total, self.width, generator=self.generator).bfloat16()
+        features = torch.randn(total, self.row_width, generator=self.generator).bfloat16()
         layout = self.model.family.item_layout(self.model.config, modality, batch)
         image = EncodedImage.without_states(features, layout)
         if len(kept) < total:
@@ -181,9 +186,10 @@ def play_v1(model, prompt):
         (own, *stripped), positions, delta = model.recompute_mrope_positions(
             prompt.tokens, [sent, *rows], positions, start
         )
-        assert delta == prompt.delta and torch.equal(own, sent)
+        assert delta == prompt.delta
+        assert torch.equal(own[:, : prompt.width], sent) and not own[:, prompt.width :].any()
         assert all(
-            torch.equal(a, b[:, : prompt.width]) for a, b in zip(stripped, rows, strict=True)
+            torch.equal(a, b[:, : prompt.row_width]) for a, b in zip(stripped, rows, strict=True)
         )
     hit = steps[0][0]
     assert torch.equal(positions[:, hit:], prompt.truth[:, hit:])
@@ -207,7 +213,7 @@ def play_v2(model, prompt):
     cache = SimpleNamespace(mm_features={"a": prompt.features})
     token_ids = torch.tensor([prompt.tokens], dtype=torch.int32)
     requests = SimpleNamespace(all_token_ids=SimpleNamespace(gpu=token_ids))
-    pruner = MultiModalPruner(model, rope, cache, prompt.width)
+    pruner = MultiModalPruner(model, rope, cache, prompt.row_width)
     steps = prompt.steps()
     for start, end in steps:
         batch = SimpleNamespace(
@@ -220,7 +226,7 @@ def play_v2(model, prompt):
         rows = prompt.rows_between(start, end)
         if rows:
             stripped = pruner.recompute(rows, batch, requests)
-            assert all(x.shape[1] == prompt.width for x in stripped)
+            assert all(x.shape[1] == prompt.row_width for x in stripped)
     hit = steps[0][0]
     assert torch.equal(state["positions"][:, hit:].long(), prompt.truth[:, hit:])
     assert state["delta"] == prompt.delta
