@@ -2,13 +2,17 @@
 
 import asyncio
 import threading
+from contextlib import nullcontext
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
+from vllm.exceptions import VLLMValidationError
 from vllm.renderers.base import BaseRenderer
 
 from vllm_script.config import ScriptConfig
-from vllm_script.frontend.renderer import ScriptRenderer
+from vllm_script.frontend.renderer import NOTE_KEY, ScriptRenderer
+from vllm_script.frontend.request import ScriptRequest
 
 
 def renderer(cache_gb=0, check=lambda: None, **transfers):
@@ -55,3 +59,12 @@ def test_the_event_loop_does_not_wait_for_the_peers(monkeypatch, images):
     prompt = {"prompt_token_ids": [1]} | ({"multi_modal_data": {"image": [0]}} if images else {})
     asyncio.run(made._process_tokens_async(prompt))
     assert [thread is threading.main_thread() for thread in asked] == [False] * images
+
+
+def test_only_settings_that_are_right_are_accepted():
+    accepted = []
+    for ratio in 9, 0.3:
+        note = ScriptRequest({"keep_ratio": ratio}, accepted=partial(accepted.append, ratio))
+        with pytest.raises(VLLMValidationError) if ratio == 9 else nullcontext():
+            renderer()._with_request({"prompt_token_ids": [1], NOTE_KEY: note})
+    assert accepted == [0.3]

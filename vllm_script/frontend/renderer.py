@@ -122,6 +122,8 @@ class PruningRenderer(BaseRenderer):
             config, query = self._script_config.for_request(request.overrides)
         except SettingError as error:
             raise refusal(error.setting, str(error)) from None
+        if request.accepted is not None:
+            request.accepted()
         if prompt.get("multi_modal_data"):
             found = noted.queries if noted else self._raw_queries(prompt)
             kwargs[REQUEST_KEY] = replace(
