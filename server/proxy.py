@@ -37,6 +37,9 @@ PLANNED_BY = (
 PATIENCE = 600
 """Seconds in which a server must send something: one that is gone without a word is given up."""
 
+HEALTH_TIMEOUT = 4
+"""Seconds in which an instance must take a connection, and then say that it is well."""
+
 IDLE = 2
 """Seconds after which an idle connection is closed: before the servers do, which wait for 5."""
 
@@ -180,7 +183,8 @@ class Proxy:
     async def _is_up(self, url: str) -> bool:
         """Whether an instance says that it is well."""
         try:
-            return (await self._client.get(url + "/health", timeout=4)).status_code == 200
+            reply = await self._client.get(url + "/health", timeout=HEALTH_TIMEOUT)
+            return reply.status_code == 200
         except httpx.TransportError:
             return False
 
