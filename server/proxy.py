@@ -9,11 +9,13 @@ which has the vision tower too.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import logging
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
 
 import httpx
@@ -35,7 +37,13 @@ PLANNED_BY = (
 PATIENCE = 600
 """Seconds in which a server must send something: one that is gone without a word is given up."""
 
-HOP_BY_HOP = ("connection", "keep-alive", "transfer-encoding", "host", "content-length")
+HEALTH_TIMEOUT = 4
+"""Seconds in which an instance must take a connection, and then say that it is well."""
+
+IDLE = 2
+"""Seconds after which an idle connection is closed: before the servers do, which wait for 5."""
+
+HOP_BY_HOP = (b"connection", b"keep-alive", b"transfer-encoding", b"host", b"content-length")
 """Headers of one connection, which are not passed on."""
 
 
@@ -52,7 +60,11 @@ class Proxy:
     ) -> None:
         self._encoders, self._servers = encoders, servers
         timeout = httpx.Timeout(patience, connect=5, pool=None)
-        self._client = httpx.AsyncClient(timeout=timeout, limits=httpx.Limits())
+        self._client = httpx.AsyncClient(
+            timeout=timeout,
+            limits=httpx.Limits(keepalive_expiry=IDLE),
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),  # they are the clients'
+        )
 
     @property
     def app(self) -> Starlette:
@@ -66,14 +78,15 @@ class Proxy:
         methods = ["GET", "POST", "DELETE"]
         routes = [
             Route("/health", self.health),
-            Route(CHAT, self.chat, methods=["POST"]),
-            Route("/{path:path}", self.anything, methods=methods),
+            Route(CHAT, _while_wanted(self.chat), methods=["POST"]),
+            Route("/{path:path}", _while_wanted(self.anything), methods=methods),
         ]
         return Starlette(routes=routes, lifespan=lifespan)
 
     async def health(self, request: Request) -> Response:
         """200 where an encoder and a language model answer, else 503."""
-        up = [await self._first_up(urls) for urls in (self._encoders, self._servers)]
+        sides = self._encoders, self._servers
+        up = await asyncio.gather(*(self._any_up(urls) for urls in sides))
         return Response(status_code=200 if all(up) else 503)
 
     async def chat(self, request: Request) -> Response:
@@ -82,12 +95,15 @@ class Proxy:
         try:
             fields = json.loads(body)
             items = list(_items(fields["messages"]))
-            about = json.dumps(items[:1] or fields["messages"][:1]).encode()
+            first = [item.get("uuid") or item for item in items[:1]]
+            about = json.dumps(first or fields["messages"][:2]).encode()
         except (ValueError, KeyError, TypeError, AttributeError):
             return await self._forward(request, body, b"")  # vLLM says what is wrong with it
         if items:
             planned = {name: fields[name] for name in PLANNED_BY if name in fields}
             planned |= {"max_completion_tokens": 1, "stream": False}
+            if "tools" in planned:  # an encoder calls none, and has no flags to do so
+                planned["tool_choice"] = "none"
             refusal = await self._encode(request, json.dumps(planned).encode(), about)
             if refusal is not None:
                 return refusal
@@ -113,7 +129,7 @@ class Proxy:
             await reply.aclose()
         if reply.status_code == 200:
             return None
-        return Response(content, reply.status_code, _passed_on(reply.headers))
+        return _with_headers(Response(content, reply.status_code), reply)
 
     async def _forward(self, request: Request, body: bytes, about: bytes) -> Response:
         """The answer of a language model, passed on as it comes."""
@@ -128,7 +144,7 @@ class Proxy:
             finally:
                 await reply.aclose()
 
-        return StreamingResponse(content(), reply.status_code, _passed_on(reply.headers))
+        return _with_headers(StreamingResponse(content(), reply.status_code), reply)
 
     async def _send(
         self, urls: Sequence[str], what: str, request: Request, body: bytes, about: bytes
@@ -138,8 +154,8 @@ class Proxy:
         Args:
             urls: instances, of which one that refuses connections is passed over.
             what: they are, for the message of an error.
-            about: the first image, or the first message: requests about the same go to the same
-                instance, whose caches know it.
+            about: the first image, or the first two messages where there is none: requests about
+                the same go to the same instance, whose caches know it.
 
         Returns:
             httpx's response; one for the client, a 503, where none answers.
@@ -150,7 +166,7 @@ class Proxy:
                 path=request.url.path, query=request.url.query.encode() or None
             )
             sent = self._client.build_request(
-                request.method, target, content=body, headers=_passed_on(request.headers)
+                request.method, target, content=body, headers=_passed_on(request.headers.raw)
             )
             try:
                 return await self._client.send(sent, stream=True)
@@ -160,15 +176,37 @@ class Proxy:
                 return _unavailable(what, {url: error})
         return _unavailable(what, problems)
 
-    async def _first_up(self, urls: Sequence[str]) -> bool:
+    async def _any_up(self, urls: Sequence[str]) -> bool:
         """Whether one of these instances says that it is well."""
-        for url in urls:
-            try:
-                if (await self._client.get(url + "/health", timeout=5)).status_code == 200:
-                    return True
-            except httpx.TransportError:
-                continue
-        return False
+        return any(await asyncio.gather(*map(self._is_up, urls)))
+
+    async def _is_up(self, url: str) -> bool:
+        """Whether an instance says that it is well."""
+        try:
+            reply = await self._client.get(url + "/health", timeout=HEALTH_TIMEOUT)
+            return reply.status_code == 200
+        except httpx.TransportError:
+            return False
+
+
+def _while_wanted(
+    endpoint: Callable[[Request], Awaitable[Response]],
+) -> Callable[[Request], Awaitable[Response]]:
+    """The endpoint, which stops when its client goes, so that no instance works for nobody."""
+
+    async def stopping(request: Request) -> Response:
+        await request.body()  # all that comes after it is word that the client has gone
+        work = asyncio.ensure_future(endpoint(request))
+        gone = asyncio.ensure_future(request.receive())
+        try:
+            await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
+            return work.result() if work.done() else Response(status_code=499)
+        finally:
+            work.cancel()
+            gone.cancel()
+            await asyncio.gather(work, gone, return_exceptions=True)
+
+    return stopping
 
 
 def _items(messages: Any) -> Iterator[dict[str, Any]]:
@@ -188,9 +226,15 @@ def _by_affinity(urls: Sequence[str], about: bytes) -> list[str]:
     return sorted(urls, key=lambda url: hashlib.blake2b(url.encode() + b" " + about).digest())
 
 
-def _passed_on(headers: Any) -> dict[str, str]:
-    """The headers that are passed on."""
-    return {name: value for name, value in headers.items() if name.lower() not in HOP_BY_HOP}
+def _passed_on(headers: Sequence[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """The headers that are passed on, as they came: one may be there twice, or be no ASCII."""
+    return [(name, value) for name, value in headers if name.lower() not in HOP_BY_HOP]
+
+
+def _with_headers(response: Response, reply: httpx.Response) -> Response:
+    """A response to the client, with the headers of an instance's reply."""
+    response.raw_headers += _passed_on([(name.lower(), value) for name, value in reply.headers.raw])
+    return response
 
 
 def _unavailable(what: str, problems: Mapping[str, Exception]) -> Response:

@@ -7,7 +7,10 @@ vLLM's request classes accept unknown fields but hand none on. Of what they do h
 from __future__ import annotations
 
 from collections import OrderedDict
+from functools import partial
 from typing import Any
+
+from vllm import envs
 
 from vllm_script.frontend.request import REQUEST_KEY, ScriptRequest
 from vllm_script.patches.anthropic_messages import hand_on
@@ -17,7 +20,7 @@ ATTACHED = "_script_request"
 """Attribute of a vLLM request that one of our own routes makes; nothing in a body becomes one."""
 
 CHAINS = 10_000
-"""Responses whose settings are remembered, the newest: a later one may go on from them."""
+"""Stored responses whose settings are remembered, the newest: a later one may go on from them."""
 
 _scripts: OrderedDict[str, Any] = OrderedDict()
 """What was asked for each remembered response, by its id."""
@@ -50,8 +53,14 @@ def _in_its_chain(request: Any, script: Any) -> Any:
     """
     if script is None:
         script = _scripts.get(request.previous_response_id)
-    if script is not None:
-        _scripts[request.request_id] = script
-        if len(_scripts) > CHAINS:
-            _scripts.popitem(last=False)
-    return script
+    stored = request.store and envs.VLLM_ENABLE_RESPONSES_API_STORE
+    if script is None or not stored:
+        return script
+    return ScriptRequest(script, accepted=partial(_remember, request.request_id, script))
+
+
+def _remember(response: str, script: Any) -> None:
+    """Note what was asked for a response, by its id; the oldest goes where there are too many."""
+    _scripts[response] = script
+    if len(_scripts) > CHAINS:
+        _scripts.popitem(last=False)

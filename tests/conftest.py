@@ -7,6 +7,7 @@ session, and the others stop with their module.
 import os
 import pathlib
 import sys
+import threading
 from unittest import mock
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -90,12 +91,13 @@ def checkpoint(tmp_path_factory):
     """checkpoint(family) -> folder of a small model with random weights."""
     from vllm_script.benchmarks.checkpoints import write
 
-    folders = {}
+    folders, writing = {}, threading.Lock()
 
     def written(family):
-        if family not in folders:
-            folders[family] = tmp_path_factory.mktemp("models") / family
-            write(folders[family], family)
+        with writing:  # servers may be started side by side
+            if family not in folders:
+                folders[family] = tmp_path_factory.mktemp("models") / family
+                write(folders[family], family)
         return folders[family]
 
     return written

@@ -8,8 +8,11 @@ from vllm_script.agreement import difference, digest, model_terms, terms
 from vllm_script.config import ScriptConfig
 
 
-def model_config(name="tiny", dtype=torch.bfloat16, kwargs=None, digest=None, **settings):
+def model_config(
+    name="tiny", dtype=torch.bfloat16, kwargs=None, digest=None, path="/models/tiny", **settings
+):
     return SimpleNamespace(
+        model=path,
         served_model_name=name,
         hf_config=SimpleNamespace(architectures=["ScriptLlava"]),
         dtype=dtype,
@@ -34,6 +37,7 @@ def test_what_differs_is_named_with_both_values():
         ({"mode": "gsp"}, "mode is script here and gsp there"),
         ({"digest": "ab"}, "clip_digest is None here and ab there"),
         ({"name": "other"}, "model is tiny here and other there"),
+        ({"path": "/mnt/tiny"}, "model_path is /models/tiny here and /mnt/tiny there"),
         ({"dtype": torch.float16}, "dtype is bfloat16 here and float16 there"),
         ({"kwargs": {"max_pixels": 9}}, 'is {} here and {"max_pixels": 9} there'),
     ]:

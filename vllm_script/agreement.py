@@ -25,8 +25,7 @@ the digest of its content, wherever it is installed."""
 def model_terms(model_config: Any) -> dict[str, Any]:
     """Return what the visual tokens of an image depend on before pruning, as plain values.
 
-    A model goes by the name that it is served under, since its folder may differ from machine to
-    machine.
+    A model goes by the name that it is served under.
 
     Args:
         model_config: vLLM's `ModelConfig`.
@@ -43,13 +42,20 @@ def model_terms(model_config: Any) -> dict[str, Any]:
 def terms(model_config: Any) -> dict[str, Any]:
     """Return all that two servers must agree on, as plain values: those of the model, and settings.
 
+    The model's folder or repository is among them, as it was given to vLLM, whose hash of an image
+    has it.
+
     Args:
         model_config: vLLM's `ModelConfig` of a model that is pruned.
     """
     settings = ScriptConfig.of(model_config).to_dict()
     shared = {name: value for name, value in settings.items() if name not in OWN_AFFAIRS}
-    versions = {"vllm_script": __version__, "algorithm": ALGORITHM_VERSION}
-    return json.loads(json.dumps({**model_terms(model_config), **versions, **shared}))  # type: ignore[no-any-return]
+    others = {
+        "model_path": model_config.model,
+        "vllm_script": __version__,
+        "algorithm": ALGORITHM_VERSION,
+    }
+    return json.loads(json.dumps({**model_terms(model_config), **others, **shared}))  # type: ignore[no-any-return]
 
 
 def digest(values: Mapping[str, Any]) -> str:

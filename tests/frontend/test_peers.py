@@ -48,6 +48,7 @@ def test_other_settings_are_named_with_both_servers(tmp_path, kv, connector):
         assert "model with {} on " in str(error.value)
         assert "model with {'keep_ratio': 0.5} on " in str(error.value)
         assert "keep_ratio is 0.11 here and 0.5 there" in str(error.value)
+        assert "a folder of its own" in str(error.value)
         assert "\n" not in str(error.value)
     Peers(server(tmp_path, connector, kv=kv))
     reader.check()
@@ -60,6 +61,17 @@ def test_terms_are_read_once(tmp_path):
     file, written = tmp_path / FILE, (tmp_path / FILE).stat().st_mtime_ns
     file.write_text("{")
     os.utime(file, ns=(written, written))
+    reader.check()
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "3", '{"server": "a"}', '{"terms": {}}', "\xff"])
+def test_a_file_that_is_broken_is_named(tmp_path, text):
+    reader, file = Peers(server(tmp_path, writes=False)), tmp_path / FILE
+    file.write_bytes(text.encode("latin-1"))
+    with pytest.raises(RuntimeError, match=f"read from {file} .*; delete the file") as error:
+        reader.check()
+    assert "\n" not in str(error.value)
+    Peers(server(tmp_path))
     reader.check()
 
 

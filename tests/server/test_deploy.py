@@ -5,7 +5,11 @@ No container can be built or run here: this is all that is checked of these file
 
 import argparse
 import json
+import os
 import re
+import shlex
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -15,9 +19,11 @@ from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.entrypoints.cli.serve import make_arg_parser
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 
+from vllm_script.frontend.peers import FILE
 from vllm_script.patches.probing import is_supported
 from vllm_script.plugin import register
 from vllm_script.server import proxy_command
+from vllm_script.server.proxy import HEALTH_TIMEOUT
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "server" / "deploy"
@@ -48,6 +54,14 @@ def kubernetes(kind):
 def container(workload):
     (only,) = workload["spec"]["template"]["spec"]["containers"]
     return only
+
+
+def mounted_claim(workload, folder="/rows"):
+    """The claim of the volume that a workload mounts there."""
+    volumes = {v["name"]: v for v in workload["spec"]["template"]["spec"]["volumes"]}
+    mounts = {m["mountPath"]: m["name"] for m in container(workload)["volumeMounts"]}
+    name = volumes[mounts[folder]]["persistentVolumeClaim"]["claimName"]
+    return kubernetes("PersistentVolumeClaim")[name]
 
 
 def test_the_image_is_of_a_vllm_that_is_supported():
@@ -95,12 +109,37 @@ def test_instances_differ_in_their_role_alone(engine_args):
 
 
 def test_instances_share_one_folder_that_many_nodes_can_write():
-    claims = kubernetes("PersistentVolumeClaim")
     for workload in kubernetes("StatefulSet").values():
-        volumes = {v["name"]: v for v in workload["spec"]["template"]["spec"]["volumes"]}
-        mounts = {m["mountPath"]: m["name"] for m in container(workload)["volumeMounts"]}
-        claim = volumes[mounts["/rows"]]["persistentVolumeClaim"]["claimName"]
-        assert claims[claim]["spec"]["accessModes"] == ["ReadWriteMany"]
+        assert mounted_claim(workload)["spec"]["accessModes"] == ["ReadWriteMany"]
+
+
+def test_the_cleaner_removes_what_nobody_asks_for(tmp_path):
+    job = kubernetes("CronJob")["script-cleaner"]["spec"]["jobTemplate"]
+    assert mounted_claim(job) == mounted_claim(kubernetes("StatefulSet")["script-model"])
+    command = container(job)["command"]
+    assert shlex.join(command) in (DEPLOY / "README.md").read_text()
+    (tmp_path / "model").mkdir()
+    now = time.time()
+    for age, name in [
+        *((49, name) for name in ("model/a.safetensors", "model/.b.safetensors", FILE)),
+        (23, "model/c.safetensors"),
+    ]:
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (now, now - age * 3600))
+    subprocess.run([str(tmp_path) if word == "/rows" else word for word in command], check=True)
+    left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")}
+    assert left == {"model", "model/c.safetensors", FILE}
+
+
+def test_the_image_has_nothing_that_git_ignores():
+    ignored = [line.rstrip("/") for line in (ROOT / ".gitignore").read_text().split()]
+    lines = (DEPLOY / "Dockerfile.dockerignore").read_text().splitlines()[1:]
+    assert lines == [".git", *(f"**/{name}" for name in ignored)]
+
+
+def test_the_proxy_is_asked_for_as_long_as_it_asks():
+    probe = container(kubernetes("Deployment")["script-proxy"])["readinessProbe"]
+    assert probe["timeoutSeconds"] > 2 * HEALTH_TIMEOUT
 
 
 def test_the_proxy_knows_every_instance():

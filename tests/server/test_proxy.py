@@ -35,9 +35,10 @@ class Instances:
 
     def __init__(self, encoders=("http://e",), servers=("http://l",)):
         self.asked, self.gone, self.dying, self.refusing = [], set(), set(), {}
+        self.headers, self.own_headers = [], []
         self.breaking = False
         self.proxy = Proxy(encoders, servers)
-        self.proxy._client = httpx.AsyncClient(transport=httpx.MockTransport(self._answer))
+        self.proxy._client._transport = httpx.MockTransport(self._answer)
 
     def _answer(self, request):
         name = request.url.host
@@ -45,17 +46,17 @@ class Instances:
             raise httpx.ConnectError("refused", request=request)
         body = json.loads(request.content) if request.content else None
         self.asked.append((name, request.method, request.url.path, body))
+        self.headers.append(request.headers.raw)
         if name in self.dying:
             raise httpx.RemoteProtocolError("closed", request=request)
         status = self.refusing.get(name, 200)
         content = Chunks(json.dumps({"from": name}).encode(), self.breaking)
-        return httpx.Response(status, stream=content, headers={"x-own": name})
+        return httpx.Response(status, stream=content, headers=[("x-own", name), *self.own_headers])
 
-    def send(self, path=CHAT, body=None, method="POST"):
+    def send(self, path=CHAT, body=None, method="POST", headers=()):
         async def send():
             transport = httpx.ASGITransport(self.proxy.app)
             async with httpx.AsyncClient(transport=transport, base_url="http://p") as client:
-                headers = {"Authorization": "Bearer key"}
                 return await client.request(method, path, json=body, headers=headers)
 
         return asyncio.run(send())
@@ -150,6 +151,109 @@ def test_images_spread_and_few_move_when_an_encoder_comes():
     moved = [new for old, new in zip(before, after, strict=True) if old != new]
     assert 100 < len(moved) < 300
     assert set(moved) == {"http://new"}
+
+
+def test_a_picture_is_known_by_its_uuid():
+    many = Instances([f"http://e{n}" for n in range(8)], ["http://l"])
+    for named in {**IMAGE, "uuid": "a"}, {"type": "image_url", "image_url": None, "uuid": "a"}:
+        many.send(body=chat(named, TEXT))
+    encoders = [name for name in many.names() if name != "l"]
+    assert encoders == encoders[:1] * 2
+
+
+def test_chats_of_one_system_prompt_spread():
+    many = Instances(servers=[f"http://l{n}" for n in range(4)])
+    system = {"role": "system", "content": "Be brief."}
+    for number in range(30):
+        messages = [system, {"role": "user", "content": f"Question {number}"}]
+        many.send(body={"messages": messages})
+        answer = {"role": "assistant", "content": "Yes."}
+        many.send(body={"messages": [*messages, answer, {"role": "user", "content": "Why?"}]})
+    names = many.names()
+    assert names[::2] == names[1::2], "a chat stays where it was"
+    assert len(set(names)) == 4
+
+
+@pytest.mark.parametrize("choice", [{}, {"tool_choice": "required"}])
+def test_an_encoder_calls_no_tools(choice):
+    both, tools = Instances(), [{"type": "function", "function": {"name": "f"}}]
+    both.send(body=chat(IMAGE, TEXT, tools=tools, **choice))
+    (*_, encoded), (*_, answered) = both.asked
+    assert (encoded["tools"], encoded["tool_choice"]) == (tools, "none")
+    assert answered == chat(IMAGE, TEXT, tools=tools, **choice)
+
+
+@pytest.mark.parametrize("status", [200, 400])
+def test_headers_are_passed_on_as_they_are(status):
+    both = Instances()
+    both.refusing["e"] = status
+    two = [(b"x-two", b"1"), (b"x-two", "\xe9".encode())]
+    both.own_headers = [*two, (b"Set-Cookie", b"a=1"), (b"Set-Cookie", b"b=2")]
+    reply = both.send(body=chat(IMAGE, TEXT), headers=[*two, (b"cookie", b"own=1")])
+    kept = [*two, (b"set-cookie", b"a=1"), (b"set-cookie", b"b=2")]
+    assert [pair for pair in reply.headers.raw if pair in kept] == kept
+    for sent in both.headers:
+        assert [pair for pair in sent if pair in two] == two
+        assert [value for name, value in sent if name.lower() == b"cookie"] == [b"own=1"]
+        assert len([name for name, _ in sent if name.lower() == b"content-length"]) == 1
+
+
+def test_cookies_are_kept_for_nobody():
+    both = Instances()
+    both.own_headers = [("set-cookie", "session=secret; Path=/")]
+    for _ in range(2):
+        both.send("/v1/models", method="GET")
+    assert not [name for sent in both.headers for name, _ in sent if name.lower() == b"cookie"]
+
+
+def test_health_asks_all_at_once():
+    async def ask():
+        proxy, together = Proxy(["http://e1", "http://e2"], ["http://l1"]), asyncio.Barrier(3)
+
+        async def answer(request):
+            async with asyncio.timeout(5):
+                await together.wait()
+            return httpx.Response(503 if request.url.host == "e1" else 200)
+
+        proxy._client._transport = httpx.MockTransport(answer)
+        return await proxy.health(None)
+
+    assert asyncio.run(ask()).status_code == 200
+
+
+@pytest.mark.parametrize("slow", ["e", "l"])
+def test_nobody_works_for_a_client_that_has_gone(slow):
+    async def go():
+        proxy = Proxy(["http://e"], ["http://l"])
+        asked, stopped = asyncio.Event(), []
+
+        async def answer(request):
+            if request.url.host == slow:
+                asked.set()
+                try:
+                    await asyncio.sleep(30)
+                finally:
+                    stopped.append(request.url.host)
+            return httpx.Response(200, stream=Chunks(b"{}", False))
+
+        messages = [{"type": "http.request", "body": json.dumps(chat(IMAGE, TEXT)).encode()}]
+
+        async def receive():
+            if messages:
+                return messages.pop()
+            await asked.wait()
+            return {"type": "http.disconnect"}
+
+        async def send(message):
+            pass
+
+        proxy._client._transport = httpx.MockTransport(answer)
+        scope = {"type": "http", "method": "POST", "path": CHAT, "headers": [], "query_string": b""}
+        async with asyncio.timeout(5):
+            await proxy.app({**scope, "server": ("p", 80), "scheme": "http"}, receive, send)
+        return stopped
+
+    assert asyncio.run(go()) == [slow]
 
 
 def test_a_stream_that_breaks_off_is_no_complete_answer():

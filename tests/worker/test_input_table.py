@@ -11,12 +11,16 @@ from vllm_script.worker.input_table import read_input_table
 TABLE = torch.arange(40.0).reshape(10, 4)
 
 
-def config(folder):
+def config(folder, hf_config=None, download_dir=None):
     text = SimpleNamespace(hidden_size=4)
-    hf_config = SimpleNamespace(get_text_config=lambda: text)
-    return SimpleNamespace(
-        model=str(folder), revision=None, hf_config=hf_config, dtype=torch.bfloat16
+    model_config = SimpleNamespace(
+        model=str(folder),
+        revision="r",
+        hf_config=hf_config or SimpleNamespace(get_text_config=lambda: text),
+        dtype=torch.bfloat16,
     )
+    load_config = SimpleNamespace(download_dir=download_dir)
+    return SimpleNamespace(model_config=model_config, load_config=load_config)
 
 
 @pytest.mark.parametrize(
@@ -37,6 +41,29 @@ def test_it_is_found_among_other_weights(tmp_path, name):
     assert torch.equal(rows.float(), TABLE[[9, 0, 9]])
 
 
+@pytest.mark.parametrize("also", [[], ["model-00001-of-00001.safetensors"]])
+def test_weights_in_two_formats_are_read_once(tmp_path, also):
+    for name in ["consolidated.safetensors", *also]:
+        save_file({"tok_embeddings.weight": TABLE + len(name)}, tmp_path / name)
+    embed = read_input_table(config(tmp_path), torch.device("cpu"))
+    expected = (TABLE + len(name)).bfloat16()
+    assert torch.equal(embed(torch.tensor([3])), expected[[3]])
+
+
+def test_a_repository_is_fetched_to_where_vllm_keeps_its_own(tmp_path, monkeypatch):
+    fetched = []
+
+    def snapshot_download(name, **options):
+        fetched.append((name, options))
+        return tmp_path
+
+    save_file({"a.embed_tokens.weight": TABLE}, tmp_path / "model.safetensors")
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    read_input_table(config("some/model", download_dir="/weights"), torch.device("cpu"))
+    options = {"revision": "r", "cache_dir": "/weights", "allow_patterns": ["*.safetensors"]}
+    assert fetched == [("some/model", options)]
+
+
 @pytest.mark.parametrize("names", [[], ["a.embed_tokens.weight", "b.embed_tokens.weight"]])
 def test_none_or_several_are_an_error(tmp_path, names):
     save_file({"x": TABLE} | {n: TABLE.clone() for n in names}, tmp_path / "a.safetensors")
@@ -50,8 +77,5 @@ def test_families_checkpoints_have_one(family_checkpoint, family):
 
     folder = family_checkpoint(family)
     hf_config = AutoConfig.from_pretrained(folder)
-    model_config = SimpleNamespace(
-        model=str(folder), revision=None, hf_config=hf_config, dtype=torch.float32
-    )
-    embed = read_input_table(model_config, torch.device("cpu"))
+    embed = read_input_table(config(folder, hf_config), torch.device("cpu"))
     assert embed(torch.tensor([1])).shape == (1, hf_config.get_text_config().hidden_size)

@@ -1,10 +1,16 @@
 """Rows that an encoder puts into a folder, and what a language model takes out of it."""
 
+import errno
+import logging
+import os
+import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 from vllm.distributed.ec_transfer.ec_connector.base import ECConnectorRole
+from vllm.multimodal.inputs import PlaceholderRange
 
 from vllm_script.worker.row_store import RowStore
 
@@ -26,10 +32,15 @@ def store(folder, role="ec_both", model="tiny"):
 
 
 def request(*images, name="a"):
-    """A request whose images are (identifier, number of rows)."""
+    """A request whose images are (identifier, number of rows), each in ten tokens of the prompt."""
     return SimpleNamespace(
         request_id=name,
-        mm_features=[SimpleNamespace(identifier=identifier) for identifier, _ in images],
+        mm_features=[
+            SimpleNamespace(
+                identifier=identifier, mm_position=PlaceholderRange(offset=10 * index, length=10)
+            )
+            for index, (identifier, _) in enumerate(images)
+        ],
         get_num_encoder_embeds=lambda index: images[index][1],
     )
 
@@ -94,6 +105,8 @@ def test_a_writer_that_is_stopped_leaves_nothing_under_the_name(tmp_path, monkey
     with pytest.raises(KeyboardInterrupt):
         writer.save_caches({"x": torch.ones(3, 4)}, "x")
     assert not writer.has_cache_item("x")
+    (left,) = (path for path in tmp_path.rglob("*") if path.is_file())
+    assert left.match("*.safetensors"), "what removes old rows removes it"
 
 
 def test_other_counts_end_the_request_alone(tmp_path):
@@ -105,13 +118,63 @@ def test_other_counts_end_the_request_alone(tmp_path):
     assert writer.take_unavailable_requests() == set()
 
 
-def test_counts_are_looked_at_once_a_request(tmp_path, monkeypatch):
+def test_counts_are_looked_at_until_an_image_is_computed(tmp_path):
     writer = store(tmp_path)
-    looked = []
-    monkeypatch.setattr(writer, "_num_rows", looked.append)
-    for _ in range(3):
-        assert writer.ensure_cache_available(request(("x", 3)), 0)
-    assert looked == ["x"]
-    assert writer.request_finished(request(("x", 3))) == (False, None)
-    writer.ensure_cache_available(request(("x", 3)), 0)
-    assert looked == ["x", "x"]
+    asked = request(("x", 4), ("y", 3))
+    assert writer.ensure_cache_available(asked, 0), "no file has come yet"
+    writer.save_caches({"x": torch.ones(3, 4)}, "x")
+    assert not writer.ensure_cache_available(asked, 9)
+    assert writer.ensure_cache_available(asked, 10)
+    writer.save_caches({"y": torch.ones(3, 4)}, "y")
+    assert writer.ensure_cache_available(asked, 10)
+    writer.save_caches({"y": torch.ones(5, 4)}, "y")
+    assert not writer.ensure_cache_available(asked, 19)
+    assert writer.ensure_cache_available(asked, 20)
+
+
+def test_a_client_is_told_nothing_of_rows(tmp_path):
+    assert store(tmp_path).request_finished(request(("x", 3))) == (False, None)
+
+
+def test_a_disk_that_is_full_costs_the_rows_alone(tmp_path, monkeypatch, caplog):
+    writer = store(tmp_path)
+
+    def write_bytes(path, data):
+        path.touch()
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch, caplog.at_level(logging.ERROR, "vllm.script"):
+        patch.setattr(Path, "write_bytes", write_bytes)
+        writer.save_caches({"x": torch.ones(3, 4)}, "x")
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+    (record,) = caplog.records
+    assert "No space left on device" in record.getMessage()
+    assert str(tmp_path) in record.getMessage()
+    writer.save_caches({"x": torch.ones(3, 4)}, "x")
+    assert writer.has_cache_item("x")
+
+
+def test_what_is_asked_for_counts_as_new(tmp_path):
+    writer = store(tmp_path)
+    writer.save_caches({"x": torch.ones(3, 4)}, "x")
+    (file,) = tmp_path.rglob("*.safetensors")
+    os.utime(file, (0, 0))
+    assert writer.ensure_cache_available(request(("x", 3)), 0)
+    assert file.stat().st_mtime == 0, "a look is no use"
+    assert writer.has_cache_item("x")
+    assert time.time() - file.stat().st_mtime < 60
+
+
+@pytest.mark.parametrize("header", ["{}", "[]", "3", "{", '{"ec_cache": {}}', '"\xff"'])
+def test_a_file_that_is_broken_is_not_there(tmp_path, header):
+    reader = store(tmp_path)
+    data = header.encode("latin-1")
+    reader._path("x").write_bytes(len(data).to_bytes(8, "little") + data)
+    assert not reader.has_cache_item("x")
+    assert reader.ensure_cache_available(request(("x", 3)), 0)
+
+
+def test_a_file_that_cannot_be_read_is_not_there(tmp_path):
+    reader = store(tmp_path)
+    reader._path("x").mkdir()
+    assert not reader.has_cache_item("x")

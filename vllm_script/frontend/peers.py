@@ -47,7 +47,8 @@ class Peers:
         """Compare the terms, where they were written anew.
 
         Raises:
-            RuntimeError: a peer has others; the message names both servers, and each term.
+            RuntimeError: a peer has others; the message names both servers, and each term. Or the
+                file with its terms cannot be read.
         """
         for file in self._files:
             try:
@@ -55,13 +56,20 @@ class Peers:
                 if self._agreed.get(file) == written:
                     continue
                 theirs = json.loads(file.read_text())
+                server, words = theirs["server"], difference(self._own["terms"], theirs["terms"])
             except FileNotFoundError:
                 continue  # no peer has started yet
-            if words := difference(self._own["terms"], theirs["terms"]):
+            except (OSError, ValueError, LookupError, TypeError) as error:
+                raise RuntimeError(
+                    f"the terms of the server that shares {file.parent} with this one cannot be "
+                    f"read from {file} ({error!r}); delete the file and start that server anew"
+                ) from error
+            if words:
                 raise RuntimeError(
                     f"this server ({self._own['server']}) and the one that shares {file.parent} "
-                    f"with it ({theirs['server']}) would name other images alike or the same image "
-                    f"differently: {words}; start both with the same flags of the script plugin"
+                    f"with it ({server}) would name other images alike or the same image "
+                    f"differently: {words}; start both with the same model and flags, or give each "
+                    "deployment a folder of its own"
                 )
             self._agreed[file] = written
 

@@ -6,6 +6,7 @@ Runs in every process that turns requests into prompts, so it covers chat comple
 
 from __future__ import annotations
 
+import asyncio
 import re
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
@@ -87,17 +88,26 @@ class PruningRenderer(BaseRenderer):
     def _process_mm_uuids(
         self, mm_data: Any, mm_data_items: Any, mm_uuid_items: Any, mm_req_id: str
     ) -> Any:
-        """vLLM numbers images instead of hashing them where it keeps none; our caches do keep."""
-        if self._script_config.cache_gb == 0:
+        """vLLM numbers images instead of hashing them where it keeps none.
+
+        Our caches do keep, and so do other servers. There a number would stand for many images.
+        """
+        shares = self.config.ec_transfer_config or self.config.kv_transfer_config
+        if self._script_config.cache_gb == 0 and shares is None:
             return super()._process_mm_uuids(mm_data, mm_data_items, mm_uuid_items, mm_req_id)
         self._validate_mm_uuids(mm_data, mm_data_items, mm_uuid_items)
         return mm_uuid_items
 
     def _process_tokens(self, prompt: Any, *, skip_mm_cache: bool = False) -> Any:
-        return super()._process_tokens(self._with_request(prompt), skip_mm_cache=skip_mm_cache)
+        prompt = self._with_request(prompt)
+        if prompt.get("multi_modal_data"):
+            self._peers.check()
+        return super()._process_tokens(prompt, skip_mm_cache=skip_mm_cache)
 
     async def _process_tokens_async(self, prompt: Any, *, skip_mm_cache: bool = False) -> Any:
         prompt = self._with_request(prompt)
+        if prompt.get("multi_modal_data"):
+            await asyncio.to_thread(self._peers.check)  # a network folder may take its time
         return await super()._process_tokens_async(prompt, skip_mm_cache=skip_mm_cache)
 
     def _with_request(self, prompt: Any) -> Any:
@@ -112,8 +122,9 @@ class PruningRenderer(BaseRenderer):
             config, query = self._script_config.for_request(request.overrides)
         except SettingError as error:
             raise refusal(error.setting, str(error)) from None
+        if request.accepted is not None:
+            request.accepted()
         if prompt.get("multi_modal_data"):
-            self._peers.check()
             found = noted.queries if noted else self._raw_queries(prompt)
             kwargs[REQUEST_KEY] = replace(
                 request,

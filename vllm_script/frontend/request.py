@@ -8,7 +8,7 @@ processor.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -62,6 +62,9 @@ class ScriptRequest:
 
     overrides: Any = None
     """The request's `script` field as the client sent it; None where there is none."""
+
+    accepted: Callable[[], None] | None = None
+    """Called once `overrides` are found to be right; None where nobody waits for that."""
 
     queries: Mapping[str, Sequence[Sequence[str]]] | str = field(default_factory=dict)
     """Questions of each item in prompt order, by modality, as `item_queries` returns them; or one

@@ -19,12 +19,12 @@ NAMES = ("embed_tokens.weight", "tok_embeddings.weight")
 
 
 def read_input_table(
-    model_config: Any, device: torch.device
+    vllm_config: Any, device: torch.device
 ) -> Callable[[torch.Tensor], torch.Tensor]:
     """Read the table of a checkpoint in safetensors, from a folder or Hugging Face's cache.
 
     Args:
-        model_config: vLLM's `ModelConfig`.
+        vllm_config: vLLM's `VllmConfig`.
         device: where the table is kept, in the model's dtype.
 
     Returns:
@@ -33,10 +33,9 @@ def read_input_table(
     Raises:
         ValueError: the checkpoint has no such table, or several.
     """
+    model_config = vllm_config.model_config
     hidden_size = model_config.hf_config.get_text_config().hidden_size
-    tables = [
-        t for file in _files(model_config) for t in _tables(file) if t.shape[1] == hidden_size
-    ]
+    tables = [t for file in _files(vllm_config) for t in _tables(file) if t.shape[1] == hidden_size]
     if len(tables) != 1:
         raise ValueError(
             f"an encoder instance reads the language model's input embeddings from its checkpoint, "
@@ -46,15 +45,24 @@ def read_input_table(
     return partial(torch.nn.functional.embedding, weight=tables[0].to(device, model_config.dtype))
 
 
-def _files(model_config: Any) -> list[Path]:
-    """The files with the weights, fetched if they are not there."""
+def _files(vllm_config: Any) -> list[Path]:
+    """The files with the weights, fetched if they are not there.
+
+    A checkpoint of Mistral's may have all weights twice, in both formats: one is enough.
+    """
+    model_config, cache = vllm_config.model_config, vllm_config.load_config.download_dir
     folder = Path(model_config.model)
     if not folder.is_dir():
         from huggingface_hub import snapshot_download
 
-        revision, only = model_config.revision, ["*.safetensors"]
-        folder = Path(snapshot_download(str(folder), revision=revision, allow_patterns=only))
-    return sorted(folder.glob("*.safetensors"))
+        only = ["*.safetensors"]
+        folder = Path(
+            snapshot_download(
+                str(folder), revision=model_config.revision, cache_dir=cache, allow_patterns=only
+            )
+        )
+    files = sorted(folder.glob("*.safetensors"))
+    return [file for file in files if not file.name.startswith("consolidated")] or files
 
 
 def _tables(path: Path) -> Iterator[torch.Tensor]:

@@ -85,7 +85,7 @@ class PrunedModel:
         hidden_size = hf_config.get_text_config().hidden_size
         embed: Callable[[torch.Tensor], torch.Tensor] = partial(input_embeddings, self)
         if vllm_config.is_mm_encoder_only:
-            embed = read_input_table(vllm_config.model_config, device)
+            embed = read_input_table(vllm_config, device)
         lm_attention = None
         if self._encodes and config.relevance == "lm-attention":
             layer = first_layer(self.get_language_model())  # type: ignore[attr-defined]

@@ -17,7 +17,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
+from safetensors.torch import save
 from vllm.distributed.ec_transfer.ec_connector.example_connector import ECExampleConnector
 from vllm.utils.gpu_sync_debug import gpu_sync_allowed
 
@@ -41,46 +41,63 @@ class RowStore(ECExampleConnector):
         of_model = digest(model_terms(vllm_config.model_config))
         self._folder = shared_folder(vllm_config.ec_transfer_config) / of_model
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._checked: set[str] = set()
-        """Names of the requests whose rows were counted."""
         self._refused: set[str] = set()
         """Names of the requests that the scheduler is to end."""
 
     def has_cache_item(self, identifier: str) -> bool:
-        """Whether the rows of that image are there."""
+        """Whether the rows of that image are there.
+
+        They count as new from now on, so that no timer removes them before they are read.
+        """
+        with contextlib.suppress(OSError):
+            os.utime(self._path(identifier))
         return self._num_rows(identifier) is not None
 
     def save_caches(self, encoder_cache: Any, mm_hash: str, **kwargs: Any) -> None:
-        """Write the rows of an image: under another name first, so that no file is ever partial."""
+        """Write the rows of an image: under another name first, so that no file is ever partial.
+
+        Where that fails, as on a full disk, the language model encodes the image itself.
+        """
         if not self.is_producer:
             return
         path = self._path(mm_hash)
         with gpu_sync_allowed():
             rows = encoder_cache[mm_hash].detach().cpu().contiguous()
-        partial = path.with_name(f".{uuid.uuid4().hex}")
-        save_file({ROWS: rows}, partial)
-        os.replace(partial, path)
+        partial = path.with_name(f".{uuid.uuid4().hex}.safetensors")
+        try:
+            partial.write_bytes(save({ROWS: rows}))
+            os.replace(partial, path)
+        except OSError as error:
+            logger.error(
+                "the rows of an image cannot be written, so the language model encodes it itself; "
+                "make room in %s, or make it writable: %s",
+                *(self._folder, error),
+            )
+            with contextlib.suppress(OSError):
+                partial.unlink()
 
     def ensure_cache_available(self, request: Any, num_computed_tokens: int) -> bool:
         """Whether a request may run: False ends it where an image has other rows than its prompt.
 
-        That happens where a client gives one uuid to pictures of several sizes.
+        That happens where a client gives one uuid to pictures of several sizes. A file may come or
+        change at any time, so those of all images that are still to be computed are looked at.
         """
-        name = request.request_id
-        if name in self._checked or not self.is_consumer:
+        if not self.is_consumer:
             return True
         for index, feature in enumerate(request.mm_features):
+            place = feature.mm_position
+            if place.offset + place.length <= num_computed_tokens:
+                continue
             found = self._num_rows(feature.identifier)
             expected = request.get_num_encoder_embeds(index)
             if found not in (None, expected):
                 logger.error(
                     "request %s ends: image %d has %s rows in %s, its prompt has places for %s; a "
                     "uuid must stand for one picture alone",
-                    *(name, index, found, self._folder, expected),
+                    *(request.request_id, index, found, self._folder, expected),
                 )
-                self._refused.add(name)
+                self._refused.add(request.request_id)
                 return False
-        self._checked.add(name)
         return True
 
     def take_unavailable_requests(self) -> set[str]:
@@ -89,12 +106,11 @@ class RowStore(ECExampleConnector):
         return refused
 
     def request_finished(self, request: Any) -> tuple[bool, dict[str, Any] | None]:
-        """Forget a request. Nothing goes to the client.
+        """Nothing goes to the client of a request that has ended.
 
         The example connector returns the grid of each image, by which a language model may size a
         prompt without the picture: that would be the size before pruning.
         """
-        self._checked.discard(request.request_id)
         return False, None
 
     def _generate_filename_debug(self, mm_hash: str, create_folder: bool = True) -> str:
@@ -107,8 +123,9 @@ class RowStore(ECExampleConnector):
         return self._folder / f"{hashlib.blake2b(data, digest_size=32).hexdigest()}.safetensors"
 
     def _num_rows(self, identifier: str) -> int | None:
-        """How many rows there are of an image; None where it is not there, or not whole."""
-        with contextlib.suppress(FileNotFoundError), self._path(identifier).open("rb") as file:
+        """How many rows there are of an image; None where they are not there, or not to be read."""
+        broken = (OSError, ValueError, LookupError, TypeError)
+        with contextlib.suppress(*broken), self._path(identifier).open("rb") as file:
             size = os.fstat(file.fileno()).st_size
             length = int.from_bytes(file.read(8), "little")
             if 8 + length <= size:
