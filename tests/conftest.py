@@ -163,7 +163,7 @@ def uncached_server(vllm_server):
     """Like `pruning_server`, every cache off, and a KV cache of one longest prompt."""
     caches_off = ("--no-enable-prefix-caching", "--mm-processor-cache-gb", "0")
     caches_off += ("--script-cache-gb", "0")
-    caches_off += ("--num-gpu-blocks-override", "129")
+    caches_off += ("--num-gpu-blocks-override", "129", "--enable-scale-out")
     flags = ("--plugin", "script", "--keep-ratio", "0.11", *caches_off)
     with vllm_server("llava-next", *flags) as server:
         yield server

@@ -29,7 +29,7 @@ def first_layer(language_model: Any) -> FirstLayer:
         raise _refusal(language_model, str(error)) from None
     if getattr(attention, "num_heads", sizes[0]) != sizes[0]:
         raise _refusal(language_model, "its queries come with a gate")
-    if getattr(attention, "qk_norm", None) is not None:
+    if isinstance(getattr(attention, "qk_norm", None), torch.nn.Module):  # Qwen2's is a flag
         raise _refusal(language_model, "it norms queries and keys behind their positions")
     norms = [getattr(attention, name, None) for name in ("q_norm", "k_norm")]
     for each in norms:

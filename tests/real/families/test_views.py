@@ -19,8 +19,8 @@ def encoded(engine, content, monkeypatch):
     model, seen = type(engine.model), []
     encode = model.encode
 
-    def spy(self, modality, fields):
-        seen.append(encode(self, modality, fields))
+    def spy(self, modality, fields, thinning=None):
+        seen.append(encode(self, modality, fields, thinning))
         return seen[-1]
 
     with monkeypatch.context() as patch:

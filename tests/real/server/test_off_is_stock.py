@@ -23,8 +23,8 @@ def prompts(picture):
 
 @pytest.fixture(scope="module")
 def unused_server(vllm_server):
-    """The plugin installed, nothing asked of it."""
-    with vllm_server("llava-next") as server:
+    """The plugin installed, nothing asked of it; else as `stock_server`."""
+    with vllm_server("llava-next", "--enable-scale-out") as server:
         yield server
 
 
