@@ -145,9 +145,3 @@ def test_another_tokenizer_is_refused(checkpoint):
     for family, mode, needed in [("pixtral", "hf", "mistral"), ("mistral3", "mistral", "hf")]:
         with pytest.raises(ValueError, match=f"start with --tokenizer-mode {needed}"):
             arguments(checkpoint(family), tokenizer_mode=mode).create_model_config()
-
-
-def test_a_model_that_drafts_is_refused(checkpoint):
-    drafts = {"method": "eagle", "model": "x", "num_speculative_tokens": 2}
-    with pytest.raises(ValueError, match="by eagle, for which .* another method \\(ngram, suffix"):
-        arguments(checkpoint("pixtral"), speculative_config=drafts).create_model_config()

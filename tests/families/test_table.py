@@ -11,7 +11,7 @@ from vllm_script.family import Family
 
 from ..mistral import architecture
 
-SHARED = {"__init__", "anyres", "boxes", "counted", "mrope", "qwen_tower"}
+SHARED = {"__init__", "anyres", "boxes", "counted", "drafting", "mrope", "qwen_tower"}
 """Modules that are no families."""
 
 

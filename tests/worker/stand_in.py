@@ -258,9 +258,7 @@ def model_of(architecture, config, machine, **settings):
     )
     if ScriptConfig.of(config).relevance == "clip":
         model.script_clip = model.selector._clip = clip(machine, backend, config.vocab_size)
-        # Which vLLM's dummy brings about at start-up.
-        model._check_clip()
-        model._polarity_checked = True
+        model.script_clip.check()  # which vLLM's dummy brings about at start-up, with its polarity
     return model
 
 

@@ -3,14 +3,18 @@
 import itertools
 from dataclasses import replace
 from types import SimpleNamespace
+from unittest import mock
 
 import pytest
 import torch
 
+from vllm_script.layout import Grids, Layout
 from vllm_script.pruning import groups, windows
 from vllm_script.relevance.polarity import Polarity
 from vllm_script.wire import mark_dummies
+from vllm_script.worker import clip_check
 from vllm_script.worker import model as worker_model
+from vllm_script.worker.encoded_image import EncodedImage
 
 from .stand_in import CASES, Cpu, Cuda, arguments, model_of, pack_item
 
@@ -194,14 +198,13 @@ def test_a_wrong_polarity_of_clip_is_warned_of_once(auroc, warnings, monkeypatch
         assert (clip, clip_model, sizes) == (model.script_clip, "clip", (56, 14))
         return Polarity("negative", auroc, 0.01)
 
-    monkeypatch.setattr(worker_model, "measure_polarity", measure)
+    monkeypatch.setattr(clip_check, "measure_polarity", measure)
     first_rank = SimpleNamespace(is_first_rank=True)
-    monkeypatch.setattr(worker_model, "get_tp_group", lambda: first_rank)
+    monkeypatch.setattr(clip_check, "get_tp_group", lambda: first_rank)
     architecture, _, config, (fields, *_) = CASES["LLaVA-NeXT, CLIP"]
     model = model_of(architecture, config, Cpu())
-    model._script_config = replace(model._script_config, clip_model="clip")
+    model._check_clip = clip_check.ClipCheck(model.script_clip, "clip", config)
     item = pack_item(model, "image", fields)
-    model._polarity_checked = False
     with caplog.at_level("WARNING", "vllm.script"):
         for _ in range(2):
             model.embed_multimodal(**arguments(Cpu(), "image", (fields, item)))
@@ -242,3 +245,17 @@ def test_the_watcher_sees_each_explained_item(qwen):
     items = [item, *(replace(item, plan=replace(item.plan, explain_id=name)) for name in "ab")]
     model.embed_multimodal(**arguments(Cpu(), "image", *((fields, each) for each in items)))
     assert seen == [("a", item.count), ("b", item.count)]
+
+
+@pytest.mark.parametrize(("rows", "right"), [(8, True), (16, False), (7, False), (4, False)])
+def test_a_thinned_tower_returns_its_survivors_alone(rows, right, qwen):
+    """Half of two tiles of eight: a tower that computed all of them is not mistaken for that."""
+    model, _, _ = qwen("image")
+    layout = Layout(torch.arange(16)).thinned(Grids(2, 2, 4), 0.5)
+    image = EncodedImage.without_states(torch.zeros(rows, 4), layout)
+    with mock.patch.object(model.feature_cache, "check"):
+        if right:
+            model._check_rows(image)
+            return
+        with pytest.raises(RuntimeError, match=f"the model returns {rows} rows for an image"):
+            model._check_rows(image)

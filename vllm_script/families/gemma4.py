@@ -29,14 +29,20 @@ from ..family import Family, Views
 from ..frontend.processor import PruningProcessor
 from ..layout import Layout
 from ..patches.probing import EXISTS, Probes, members
+from ..vllm_types import EngineArgs
 from ..worker.batch import split_flat
 from ..worker.model import PrunedModel
 from .boxes import ONE_TILE, whole_boxes
 from .counted import CountedInfo
+from .drafting import BY_NAME, check_drafts_from_text
 
 
 class Gemma4Family(Family):
     modalities = ("image", "video")
+
+    def check(self, engine_args: EngineArgs, hf_config: Any) -> None:
+        """Raise ValueError for models that draft: vLLM knows those of Gemma 4's own class alone."""
+        check_drafts_from_text(engine_args, BY_NAME)
 
     def example(self, hf_config: Any) -> tuple[str, Layout]:
         most = hf_config.vision_config.default_output_length

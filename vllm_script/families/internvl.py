@@ -231,11 +231,8 @@ class ScriptInternVLForConditionalGeneration(TilesModel, InternS1ForConditionalG
     info=InternS1ProcessingInfo,
     dummy_inputs=InternS1DummyInputsBuilder,
 )
-class ScriptInternS1ForConditionalGeneration(TilesModel, InternS1ForConditionalGeneration):
+class ScriptInternS1ForConditionalGeneration(ScriptInternVLForConditionalGeneration):
     """Intern-S1, by another name the same class of vLLM's; its processor comes with checkpoints."""
-
-    family = ScriptInternVLProcessor.family
-    tower_name, blocks, projector_name = "vision_tower", "encoder.layer", "multi_modal_projector"
 
 
 class ScriptInternVLChatProcessor(PruningProcessor, InternVLMultiModalProcessor):

@@ -41,6 +41,7 @@ from ..worker.batch import split_flat
 from ..worker.encoded_image import EncodedImage
 from ..worker.model import PrunedModel
 from .boxes import whole_boxes
+from .drafting import check_drafts_from_text
 
 
 def layout_of_runs(runs: Sequence[np.ndarray], num_frames: int) -> Layout:
@@ -59,23 +60,6 @@ STOCK_PRUNING: Probes = {
 """vLLM's protocol of pruning, for the probes of stock models that follow it on their own."""
 
 
-DRAFTS_FROM_TEXT = ("ngram", "suffix")
-"""Methods of speculative decoding that look at token ids alone. What they draft is text behind the
-prompt, whose positions do not depend on which rows stay. `ngram_gpu` is none of them: with it steps
-overlap, and model runner V1, which then corrects positions on the GPU after a draft was rejected,
-fills them in anew from what the CPU had hoped for."""
-
-
-def drafting_method(engine_args: EngineArgs) -> str | None:
-    """Name of the method of speculative decoding, or of the model it drafts with; None without."""
-    options = engine_args.speculative_config or {}
-    method = options.get("method") or engine_args.spec_method
-    model = options.get("model") or engine_args.spec_model
-    if method is None and model is None:
-        return "the checkpoint's own" if options or engine_args.spec_tokens else None
-    return str(method or model).strip("[]")
-
-
 class MRopeFamily(Family):
     """A family whose items are grids of visual tokens with coordinates in time, height, width."""
 
@@ -83,13 +67,7 @@ class MRopeFamily(Family):
 
     def check(self, engine_args: EngineArgs, hf_config: Any) -> None:
         """Raise ValueError for ways of running that would lose the rows' positions."""
-        drafts = drafting_method(engine_args)
-        if drafts not in (None, *DRAFTS_FROM_TEXT):
-            raise ValueError(
-                f"the script plugin cannot prune this model with speculative decoding by {drafts}, "
-                "which may read rows and positions on its own; give --speculative-config another "
-                f"method ({', '.join(DRAFTS_FROM_TEXT)}), or remove it"
-            )
+        check_drafts_from_text(engine_args, "which may read rows and positions on its own")
 
     @abstractmethod
     def runs(self, hf_config: Any, modality: str, fields: Mapping[str, Any]) -> list[np.ndarray]:

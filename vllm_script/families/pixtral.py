@@ -27,8 +27,8 @@ from ..layout import Layout
 from ..patches.probing import EXISTS, Probes
 from ..vllm_types import EngineArgs, ProcessingInfo
 from ..worker.model import PrunedModel
+from .drafting import BY_NAME, check_drafts_from_text
 from .mistral3 import Mistral3Family, RowsProcessor, grid_layout
-from .mrope import DRAFTS_FROM_TEXT, drafting_method
 
 
 class PixtralFamily(Mistral3Family):
@@ -36,13 +36,7 @@ class PixtralFamily(Mistral3Family):
 
     def check(self, engine_args: EngineArgs, hf_config: Any) -> None:
         """Raise ValueError for models that draft: vLLM knows those of Pixtral's own class alone."""
-        drafts = drafting_method(engine_args)
-        if drafts not in (None, *DRAFTS_FROM_TEXT):
-            raise ValueError(
-                f"the script plugin cannot prune this model with speculative decoding by {drafts}, "
-                "for which vLLM looks at the name of the model's class; give --speculative-config "
-                f"another method ({', '.join(DRAFTS_FROM_TEXT)}), or remove it"
-            )
+        check_drafts_from_text(engine_args, BY_NAME)
 
     def example(self, hf_config: Any) -> tuple[str, Layout]:
         """Return an image that is scaled down to what the tokenizer takes at most."""

@@ -8,8 +8,6 @@ step at once, for its kernels keep the same rows of an item whatever is beside i
 
 from __future__ import annotations
 
-import logging
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -25,12 +23,10 @@ from ..layout import Layout
 from ..patches.encoder_cache import on_encoder_cache_reset
 from ..patches.probing import Probes
 from ..plan import Plan, make_plan
-from ..relevance.checkpoint import read
-from ..relevance.clip import ClipRelevance
 from ..relevance.lm_attention import LmAttention
-from ..relevance.polarity import measure_polarity
 from ..wire import PackedItem, take_mark, unpack
 from .batch import one_of, portions
+from .clip_check import ClipCheck, load_clip
 from .encoded_image import EncodedImage
 from .encoder_work import step_tokens
 from .feature_cache import FeatureCache, default_capacity_gb
@@ -41,8 +37,6 @@ from .selector import Selection, Selector
 from .timers import Timers
 from .tower import Thinning, layer_of
 from .warm_up import are_compiled, compile_kernels
-
-logger = logging.getLogger("vllm.script")
 
 
 class PrunedModel:
@@ -80,8 +74,8 @@ class PrunedModel:
             device,
         )
         on_encoder_cache_reset(vllm_config, "forget_images")
-        self.script_clip = _clip(vllm_config, config) if self._encodes else None
-        self._clip_checked = self._polarity_checked = False
+        self.script_clip = load_clip(vllm_config, config) if self._encodes else None
+        self._check_clip = ClipCheck(self.script_clip, config.clip_model, hf_config)
         hidden_size = hf_config.get_text_config().hidden_size
         embed: Callable[[torch.Tensor], torch.Tensor] = partial(input_embeddings, self)
         if vllm_config.is_mm_encoder_only:
@@ -186,8 +180,7 @@ class PrunedModel:
         packed, are_dummies = unpack(kwargs, modality), take_mark(kwargs, modality)
         if not self._encodes:
             return self._stand_ins(modality, kwargs, packed)
-        self._check_clip()
-        self._check_polarity(are_dummies)
+        self._check_clip(self, are_dummies)
         if packed is None:
             expected = self._self_test(modality, kwargs) if are_dummies else None
             rows = self.embed_whole(modality, kwargs)
@@ -248,8 +241,7 @@ class PrunedModel:
             with self._timers.measure("encoder"):
                 image = self.encode(modality, fields, thinning)
             if thinning is not None:
-                layout = self.family.item_layout(self._hf_config, modality, fields)
-                self._tower_dropped += layout.num_patches - thinning.layout.num_patches
+                self._tower_dropped += thinning.num_dropped
             if item.key:
                 self.feature_cache.put(item.key, image)
         return image
@@ -262,46 +254,13 @@ class PrunedModel:
         left = self.family.thinned(self._hf_config, layout, plan)
         if left is None:
             return None
-        return Thinning(left, layer_of(plan.tower.layer, self.family.tower_depth(self._hf_config)))
+        blocks = layer_of(plan.tower.layer, self.family.tower_depth(self._hf_config))
+        return Thinning(left, blocks, layout.num_patches - left.num_patches)
 
     def _show(self, selection: Selection, plan: Plan) -> None:
         """Show the watcher the selection of an item that is explained."""
         if plan.explain_id is not None and self.selection_watcher is not None:
             self.selection_watcher(plan.explain_id, selection)
-
-    def _check_clip(self) -> None:
-        """Check CLIP's weights once, when every model loader is done: vLLM's dummy comes first."""
-        if self.script_clip is not None and not self._clip_checked:
-            self.script_clip.check()
-            self._clip_checked = True
-
-    def _check_polarity(self, are_dummies: bool) -> None:
-        """Warn, once, where CLIP's polarity is not what drawn pictures say.
-
-        Its time comes with vLLM's dummy, at start-up; on CPUs, where vLLM has none, with the first
-        image. With --skip-mm-profiling a GPU has none either, and it never comes: the host would
-        wait. All ranks measure, since they share the tower, and the first one warns.
-        """
-        if self.script_clip is None or self._polarity_checked:
-            return
-        if not are_dummies and self.script_clip.visual_projection.weight.device.type != "cpu":
-            return
-        self._polarity_checked = True
-        started = time.perf_counter()
-        assert self._script_config.clip_model is not None, "CLIP is of a checkpoint"
-        vision = self._hf_config.vision_config
-        states_of = partial(self._image_pixels_to_features, self.vision_tower)  # type: ignore[attr-defined]
-        sizes = (vision.image_size, vision.patch_size)
-        try:
-            measured = measure_polarity(
-                self.script_clip, self._script_config.clip_model, states_of, *sizes
-            )
-        except (OSError, ValueError) as error:
-            logger.warning("CLIP's polarity cannot be measured: %s", str(error).splitlines()[0])
-            return
-        logger.debug("Script measured CLIP's polarity in %.2f s", time.perf_counter() - started)
-        if measured.is_right is False and get_tp_group().is_first_rank:
-            logger.warning("CLIP's polarity is %s", measured)
 
     def _self_test(self, modality: str, fields: dict[str, Any]) -> int:
         """Prune one of the dummies that vLLM profiles memory with, where they are left whole.
@@ -335,9 +294,11 @@ class PrunedModel:
     def _check_rows(self, image: EncodedImage) -> None:
         """Raise RuntimeError where an encoded image is not what its layout or the cache expects."""
         self.feature_cache.check(image)
+        found, left = len(image.features), image.layout.survivors
         fewest = int(image.rows_of(image.layout.candidates).max()) + 1
-        if fewest > len(image.features):
-            raise self._unknown(len(image.features), fewest)
+        thinned_otherwise = left is not None and (found % left.shape[1] or found > left.numel())
+        if found < fewest or thinned_otherwise:
+            raise self._unknown(found, fewest)
 
     def _as_in_a_step(self, image: EncodedImage) -> list[EncodedImage]:
         """The largest item, and as many copies of it as a step may have besides.
@@ -358,28 +319,6 @@ class PrunedModel:
             f"the model returns {found} rows for an image, its layout has {expected}: this plugin "
             "does not know this model"
         )
-
-
-def _clip(vllm_config: Any, config: ScriptConfig) -> ClipRelevance | None:
-    """CLIP's part, loaded; None where nobody can ask for it.
-
-    Raises:
-        ValueError: it is not the checkpoint that the API process has, or not whole.
-    """
-    if config.clip_model is None:
-        return None
-    from transformers import AutoConfig
-
-    checkpoint = read(config.clip_model)
-    if checkpoint.digest != config.clip_digest:
-        raise ValueError(
-            f"the CLIP checkpoint {config.clip_model} of this worker has the digest "
-            f"{checkpoint.digest}, that of the API process {config.clip_digest}; install the same "
-            "checkpoint on all machines"
-        )
-    clip_config = AutoConfig.from_pretrained(config.clip_model)
-    dtype, device = vllm_config.model_config.dtype, vllm_config.device_config.device
-    return ClipRelevance(clip_config, checkpoint.weights, dtype, device, config.kernels)
 
 
 def _check_count(selection: Selection, count: int) -> None:

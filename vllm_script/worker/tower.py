@@ -32,6 +32,8 @@ class Thinning(NamedTuple):
     """Layout of the item, with the survivors."""
     layer: int
     """Blocks that see all patches."""
+    num_dropped: int
+    """Visual tokens that could be kept of the whole item, and are not left."""
 
     @property
     def survivors(self) -> torch.Tensor:
