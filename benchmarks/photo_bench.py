@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import random
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +37,7 @@ from vllm_script.benchmarks.common import (
     repeatable,
     write_lines,
 )
-from vllm_script.benchmarks.photos.folder import Photo, read_folder
+from vllm_script.benchmarks.photos.folder import Photo, chosen
 from vllm_script.benchmarks.photos.measures import measure
 from vllm_script.benchmarks.photos.pictures import draw
 from vllm_script.benchmarks.photos.relevance import TextRelevance, load_text, noisy, relevances
@@ -93,13 +92,7 @@ def parse_arguments() -> argparse.Namespace:
 def run(args: argparse.Namespace) -> None:
     """Measure the photographs that are not in OUT yet, and report on all."""
     torch.set_num_threads(args.threads)
-    found = {photo.id: photo for folder in reversed(args.photos) for photo in read_folder(folder)}
-    photos = [found[number] for number in sorted(found)]
-    random.Random(0).shuffle(photos)
-    if args.only is not None:
-        wanted = {int(number) for number in args.only.read_text(encoding="utf-8").split()}
-        photos = [photo for photo in photos if photo.id in wanted]
-    photos = photos[: args.limit]
+    photos = chosen(args.photos, args.only, None, args.limit)
     tower = load_tower(args.tower, args.layer, args.size)
     text = load_text(args.text, args.tower, args.layer)
 

@@ -21,7 +21,6 @@ at any time, it goes on where it was; with --limit, --only or --without it repor
 from __future__ import annotations
 
 import argparse
-import random
 from pathlib import Path
 from typing import Any
 
@@ -39,17 +38,15 @@ from vllm_script.benchmarks.common import (
     repeatable,
     write_lines,
 )
-from vllm_script.benchmarks.photos.folder import Photo, read_folder
+from vllm_script.benchmarks.photos.folder import chosen
 from vllm_script.benchmarks.photos.relevance import load_text
 from vllm_script.benchmarks.photos.report import report
 from vllm_script.benchmarks.photos.tower import Tower, load_tower
-from vllm_script.benchmarks.thinning.hook import Cut
+from vllm_script.benchmarks.thinning.hook import DEPTHS, KEEPS, Cut
 from vllm_script.benchmarks.thinning.measures import measure
 from vllm_script.benchmarks.thinning.results import tables
 from vllm_script.benchmarks.thinning.scores import OF_PATCHES, SCORES
 
-DEPTHS = (1 / 6, 1 / 4, 1 / 3, 1 / 2)
-KEEPS = (0.75, 0.5, 0.25)
 RATIOS = (0.11, 0.056)
 
 
@@ -94,7 +91,7 @@ def parse_arguments() -> argparse.Namespace:
 def run(args: argparse.Namespace) -> None:
     """Measure the photographs that are not in OUT yet, and report on all."""
     torch.set_num_threads(args.threads)
-    photos = photographs(args)
+    photos = chosen(args.photos, args.only, args.without, args.limit)
     tower = load_tower(args.tower, args.layer, args.size)
     text = load_text(args.text, args.tower, args.layer)
     cuts = cuts_of(args, tower)
@@ -125,24 +122,6 @@ def run(args: argparse.Namespace) -> None:
         args.out / "figures.jsonl", [about, *(line for table in found for line in table.lines())]
     )
     publish(args.out, report(about, found))
-
-
-def photographs(args: argparse.Namespace) -> list[Photo]:
-    """The photographs of this run, in an order of chance.
-
-    Raises:
-        ValueError: there are none.
-    """
-    found = {photo.id: photo for folder in reversed(args.photos) for photo in read_folder(folder)}
-    photos = [found[number] for number in sorted(found)]
-    random.Random(0).shuffle(photos)
-    for file, inside in ((args.only, True), (args.without, False)):
-        if file is not None:
-            named = {int(number) for number in file.read_text(encoding="utf-8").split()}
-            photos = [photo for photo in photos if (photo.id in named) == inside]
-    if not photos:
-        raise ValueError("--only and --without leave no photograph")
-    return photos[: args.limit]
 
 
 def cuts_of(args: argparse.Namespace, tower: Tower) -> list[Cut]:

@@ -7,8 +7,11 @@ nobody would notice but by the time it takes. So they compare these terms.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import os
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -77,3 +80,19 @@ def shared_folder(transfer: Any) -> Path:
         transfer: vLLM's `ECTransferConfig` or `KVTransferConfig`.
     """
     return Path(transfer.get_from_extra_config("shared_storage_path", "/tmp"))  # as vLLM has it
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file that others may be reading: it is there as a whole, or not at all.
+
+    Raises:
+        OSError: it cannot be written, as on a full disk; then nothing is left of it.
+    """
+    partial = path.with_name(f".{uuid.uuid4().hex}{path.suffix}")
+    try:
+        partial.write_bytes(data)
+        os.replace(partial, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+        raise

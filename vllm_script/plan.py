@@ -24,7 +24,7 @@ Query = tuple[tuple[tuple[int, ...], ...], ...]
 ALGORITHM_VERSION = 5
 
 
-class Tower(NamedTuple):
+class TowerThinning(NamedTuple):
     """How the vision tower is thinned: patches are dropped after an early block of it."""
 
     keep: float
@@ -48,7 +48,7 @@ class Plan:
     """The questions; what one of them finds relevant is."""
     params: PruningParams
     """Parameters that the mode reads; the others at their defaults."""
-    tower: Tower | None = None
+    tower: TowerThinning | None = None
     """How the vision tower is thinned; None, and then not among the bytes, where it is whole. An
     item of which more is kept than a thinned tower leaves gets the whole one."""
     explain_id: str | None = None
@@ -84,7 +84,7 @@ class Plan:
         values["query"] = tuple(tuple(map(tuple, windows)) for windows in values["query"])
         values["params"] = PruningParams(**values["params"])
         if "tower" in values:
-            values["tower"] = Tower(*values["tower"])
+            values["tower"] = TowerThinning(*values["tower"])
         return cls(**values)
 
 
@@ -109,12 +109,12 @@ def make_plan(config: ScriptConfig, query: Query) -> Plan:
     )
 
 
-def _tower(config: ScriptConfig) -> Tower | None:
+def _tower(config: ScriptConfig) -> TowerThinning | None:
     """How the vision tower is thinned with these settings, if it is."""
     if config.tower_keep == 1:
         return None
     assert config.tower_layer is not None, "plugin.py takes the family's where none is given"
-    return Tower(float(config.tower_keep), float(config.tower_layer))
+    return TowerThinning(float(config.tower_keep), float(config.tower_layer))
 
 
 def identifier(stock_hash: str, plan: Plan | None) -> str:
@@ -135,11 +135,12 @@ def identifier(stock_hash: str, plan: Plan | None) -> str:
     return hashlib.blake2b(both, digest_size=32).hexdigest()
 
 
-def image_key(stock_hash: str, *size: float) -> bytes:
+def image_key(stock_hash: str, *parts: float) -> bytes:
     """Return the key, 16 bytes, of an image or video before selection, the same for all questions.
 
     A client may send pictures of different sizes under one uuid; the size in the key makes sure
-    that what is found under it has the rows that this image's placeholders were counted for.
+    that what is found under it has the rows that this image's placeholders were counted for. The
+    settings of a thinned vision tower are parts of it as well: its features are others.
     """
-    name = f"{stock_hash}-{'x'.join(map(str, size))}".encode("utf-8", "surrogatepass")
+    name = f"{stock_hash}-{'x'.join(map(str, parts))}".encode("utf-8", "surrogatepass")
     return hashlib.blake2b(name, digest_size=16).digest()

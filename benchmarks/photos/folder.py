@@ -10,8 +10,9 @@ unique. Where a photograph has both, the panoptic format counts.
 from __future__ import annotations
 
 import json
+import random
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,31 @@ class Photo:
             for polygon in polygons:
                 pen.polygon(polygon, fill=segment.number)
         return np.asarray(mask, dtype=np.int64)
+
+
+def chosen(
+    folders: Sequence[Path], only: Path | None, without: Path | None, limit: int | None
+) -> list[Photo]:
+    """The photographs of a run, in an order of chance that is always the same.
+
+    Args:
+        folders: where one photograph is in several, the first of them has its truth.
+        only, without: files with numbers of photographs, to take no others or none of them.
+        limit: no more than that; None: all.
+
+    Raises:
+        ValueError: there are none.
+    """
+    found = {photo.id: photo for folder in reversed(folders) for photo in read_folder(folder)}
+    photos = [found[number] for number in sorted(found)]
+    random.Random(0).shuffle(photos)
+    for file, inside in ((only, True), (without, False)):
+        if file is not None:
+            named = {int(number) for number in file.read_text(encoding="utf-8").split()}
+            photos = [photo for photo in photos if (photo.id in named) == inside]
+    if not photos:
+        raise ValueError("--only and --without leave no photograph")
+    return photos[:limit]
 
 
 def read_folder(folder: Path) -> list[Photo]:

@@ -10,10 +10,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from vllm_script.benchmarks.common import markdown, parser_of
-from vllm_script.benchmarks.thinning.hook import Cut
-
-DEPTHS = (1 / 6, 1 / 4, 1 / 3, 1 / 2)
-KEEPS = (0.75, 0.5, 0.25)
+from vllm_script.benchmarks.thinning.hook import DEPTHS, KEEPS, Cut
 
 
 class Shape(NamedTuple):

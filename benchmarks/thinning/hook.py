@@ -9,8 +9,16 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from vllm_script.budget import num_survivors
+
 Choose = Callable[[torch.Tensor], Sequence[torch.Tensor]]
 """States [N, D] of one picture's patches -> the indices [count] that stay, in several ways."""
+
+
+DEPTHS = (1 / 6, 1 / 4, 1 / 3, 1 / 2)
+"""Shares of a tower's layers after which patches are dropped, where nobody says otherwise."""
+KEEPS = (0.75, 0.5, 0.25)
+"""Shares of the patches that stay."""
 
 
 class Cut(NamedTuple):
@@ -23,7 +31,7 @@ class Cut(NamedTuple):
 
     def count(self, num_patches: int) -> int:
         """How many patches stay of so many."""
-        return round(self.keep * num_patches)
+        return num_survivors(num_patches, self.keep)
 
     def __str__(self) -> str:
         return f"{self.keep:g} after layer {self.after}"

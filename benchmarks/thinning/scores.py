@@ -16,6 +16,7 @@ import torch
 
 from vllm_script.kernels import inverse_norms, unit_rows
 from vllm_script.pruning import PruningParams, run_mode
+from vllm_script.pruning.thinning import survivors
 
 from .novelty import add_novel
 
@@ -57,11 +58,9 @@ def _cosines(states: torch.Tensor) -> torch.Tensor:
 
 
 def serpentine(states: torch.Tensor, count: int) -> torch.Tensor:
-    """Even spacing along the rows, every second of which is read from its end."""
+    """What the server leaves: even spacing along the rows, every second one read from its end."""
     side = math.isqrt(len(states))
-    order = torch.arange(len(states)).view(side, side)
-    order[1::2] = order[1::2].flip(1)
-    return (order.flatten() * count % len(states) < count).nonzero()[:, 0]
+    return survivors(1, side, side, count)[0]
 
 
 def scattered_and_novel(states: torch.Tensor, count: int, *, part: float) -> torch.Tensor:

@@ -49,16 +49,19 @@ def test_images_are_numbered_only_where_nobody_keeps_them(numbered, given):
 
 
 @pytest.mark.parametrize("images", [True, False])
-def test_the_event_loop_does_not_wait_for_the_peers(monkeypatch, images):
+@pytest.mark.parametrize("shares", [True, False])
+def test_the_event_loop_does_not_wait_for_the_peers(monkeypatch, images, shares):
+    """And nobody is asked where no folder is shared."""
+
     async def process(self, prompt, *, skip_mm_cache=False):
         return prompt
 
     monkeypatch.setattr(BaseRenderer, "_process_tokens_async", process)
     asked = []
-    made = renderer(check=lambda: asked.append(threading.current_thread()))
+    made = renderer(are_there=shares, check=lambda: asked.append(threading.current_thread()))
     prompt = {"prompt_token_ids": [1]} | ({"multi_modal_data": {"image": [0]}} if images else {})
     asyncio.run(made._process_tokens_async(prompt))
-    assert [thread is threading.main_thread() for thread in asked] == [False] * images
+    assert [thread is threading.main_thread() for thread in asked] == [False] * (images and shares)
 
 
 def test_only_settings_that_are_right_are_accepted():

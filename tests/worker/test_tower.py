@@ -5,7 +5,7 @@ from torch import nn
 
 from vllm_script.layout import Grids, Layout
 from vllm_script.worker.encoded_image import EncodedImage
-from vllm_script.worker.tower import layer_of, take_of_tiles, thinned_tower
+from vllm_script.worker.tower import num_early_blocks_of, take_of_tiles, thinned_tower
 
 
 class Block(nn.Module):
@@ -65,9 +65,10 @@ def test_survivors_of_tiles():
     assert pairs(states).flatten(1).tolist() == [[0, 4, 3, 7], [9, 13, 10, 14], [16, 20, 19, 23]]
 
 
-def test_layer_of():
-    assert [layer_of(share, 24) for share in (0.01, 0.25, 1 / 6, 0.5, 1.0)] == [1, 6, 4, 12, 23]
-    assert layer_of(0.25, 2) == 1
+def test_num_early_blocks():
+    shares = {0.01: 1, 0.25: 6, 1 / 6: 4, 0.5: 12, 1.0: 23}
+    assert {share: num_early_blocks_of(share, 24) for share in shares} == shares
+    assert num_early_blocks_of(0.25, 2) == 1
 
 
 def test_rows_of_survivors():

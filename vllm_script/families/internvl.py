@@ -194,7 +194,9 @@ class TilesModel(PrunedModel):
         ratio, side = self._hf_config.downsample_ratio, _tile_side(self._hf_config)
         merge = round(1 / ratio)
         take = take_of_tiles(thinning.survivors, _cells(side, merge), first=1)
-        tower = thinned_tower(getattr(self, self.tower_name), self.blocks, thinning.layer, take)
+        tower = thinned_tower(
+            getattr(self, self.tower_name), self.blocks, thinning.num_early_blocks, take
+        )
         states = tower(pixel_values=pixels)[:, 1:]  # [tiles, S * patches of a token, H]
         tokens = states.reshape(-1, merge, merge, states.shape[-1])
         rows = self.pixel_shuffle(tokens, scale_factor=ratio).flatten(1)  # type: ignore[attr-defined]

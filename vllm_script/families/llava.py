@@ -78,7 +78,7 @@ def clip_tower(tower: Any, hf_config: Any, thinning: Thinning | None) -> Any:
     cells = torch.arange((vision.image_size // vision.patch_size) ** 2)[:, None]
     first = int(vision.model_type == "clip_vision_model")  # its class token
     take = take_of_tiles(thinning.survivors, cells, first)
-    return thinned_tower(tower, BLOCKS, thinning.layer, take)
+    return thinned_tower(tower, BLOCKS, thinning.num_early_blocks, take)
 
 
 class LlavaFamily(ClipTowerFamily):

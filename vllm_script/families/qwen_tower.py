@@ -83,8 +83,11 @@ def thinned_rows(
         sequences = whole if number in in_full else parts
         return {**kwargs, **rotary, **{k: v for k, v in sequences.items() if k in kwargs}}
 
-    view = thinned_tower(tower, BLOCKS, thinning.layer, take, arguments)
-    early = sum(level < thinning.layer for level in getattr(tower, "deepstack_visual_indexes", ()))
+    view = thinned_tower(tower, BLOCKS, thinning.num_early_blocks, take, arguments)
+    early = sum(
+        level < thinning.num_early_blocks
+        for level in getattr(tower, "deepstack_visual_indexes", ())
+    )
     if early:
         mergers = list(getattr(tower, DEEPSTACK))
         of_all = [lambda x, merger=merger: merger(take(x)) for merger in mergers[:early]]

@@ -8,14 +8,12 @@ have been started anew, and otherwise, in the meantime.
 from __future__ import annotations
 
 import json
-import os
 import socket
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..agreement import difference, shared_folder, terms
+from ..agreement import difference, shared_folder, terms, write_whole
 
 FILE = "script-terms.json"
 """Name of the file, in the folder that servers share."""
@@ -41,7 +39,13 @@ class Peers:
         for folder, writes in _shared_folders(vllm_config):
             self._files.append(folder / FILE)
             if writes:
-                _write(folder / FILE, json.dumps(self._own, indent=1))
+                folder.mkdir(parents=True, exist_ok=True)
+                write_whole(folder / FILE, json.dumps(self._own, indent=1).encode())
+
+    @property
+    def are_there(self) -> bool:
+        """Whether this server shares a folder with others at all."""
+        return bool(self._files)
 
     def check(self) -> None:
         """Compare the terms, where they were written anew.
@@ -82,11 +86,3 @@ def _shared_folders(vllm_config: Any) -> Iterator[tuple[Path, bool]]:
     for config, connector, writes in found:
         if connector in SHARED_FOLDERS:
             yield shared_folder(config), writes
-
-
-def _write(path: Path, text: str) -> None:
-    """Write a file that others may be reading."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{uuid.uuid4().hex}")
-    partial.write_text(text)
-    os.replace(partial, path)

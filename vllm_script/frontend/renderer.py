@@ -106,7 +106,7 @@ class PruningRenderer(BaseRenderer):
 
     async def _process_tokens_async(self, prompt: Any, *, skip_mm_cache: bool = False) -> Any:
         prompt = self._with_request(prompt)
-        if prompt.get("multi_modal_data"):
+        if self._peers.are_there and prompt.get("multi_modal_data"):
             await asyncio.to_thread(self._peers.check)  # a network folder may take its time
         return await super()._process_tokens_async(prompt, skip_mm_cache=skip_mm_cache)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
@@ -41,4 +42,10 @@ class EncodedImage:
         left = self.layout.survivors
         if left is None:
             return patches
-        return torch.searchsorted(to_device(left.flatten(), patches.device), patches)
+        return torch.searchsorted(left.flatten() if patches.is_cpu else self._survivors, patches)
+
+    @cached_property
+    def _survivors(self) -> torch.Tensor:
+        """The layout's, on the features' device: copied once, for every question."""
+        assert self.layout.survivors is not None, "asked of a thinned tower"
+        return to_device(self.layout.survivors.flatten(), self.features.device)

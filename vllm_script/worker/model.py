@@ -35,7 +35,7 @@ from .input_table import read_input_table
 from .ranks import check_ranks_agree
 from .selector import Selection, Selector
 from .timers import Timers
-from .tower import Thinning, layer_of
+from .tower import Thinning, num_early_blocks_of
 from .warm_up import are_compiled, compile_kernels
 
 
@@ -254,8 +254,9 @@ class PrunedModel:
         left = self.family.thinned(self._hf_config, layout, plan)
         if left is None:
             return None
-        blocks = layer_of(plan.tower.layer, self.family.tower_depth(self._hf_config))
-        return Thinning(left, blocks, layout.num_patches - left.num_patches)
+        depth = self.family.tower_depth(self._hf_config)
+        num_early = num_early_blocks_of(plan.tower.layer, depth)
+        return Thinning(left, num_early, layout.num_patches - left.num_patches)
 
     def _show(self, selection: Selection, plan: Plan) -> None:
         """Show the watcher the selection of an item that is explained."""

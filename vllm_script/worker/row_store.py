@@ -13,7 +13,6 @@ import hashlib
 import json
 import logging
 import os
-import uuid
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from safetensors.torch import save
 from vllm.distributed.ec_transfer.ec_connector.example_connector import ECExampleConnector
 from vllm.utils.gpu_sync_debug import gpu_sync_allowed
 
-from ..agreement import digest, model_terms, shared_folder
+from ..agreement import digest, model_terms, shared_folder, write_whole
 
 logger = logging.getLogger("vllm.script")
 
@@ -54,27 +53,22 @@ class RowStore(ECExampleConnector):
         return self._num_rows(identifier) is not None
 
     def save_caches(self, encoder_cache: Any, mm_hash: str, **kwargs: Any) -> None:
-        """Write the rows of an image: under another name first, so that no file is ever partial.
+        """Write the rows of an image.
 
         Where that fails, as on a full disk, the language model encodes the image itself.
         """
         if not self.is_producer:
             return
-        path = self._path(mm_hash)
         with gpu_sync_allowed():
             rows = encoder_cache[mm_hash].detach().cpu().contiguous()
-        partial = path.with_name(f".{uuid.uuid4().hex}.safetensors")
         try:
-            partial.write_bytes(save({ROWS: rows}))
-            os.replace(partial, path)
+            write_whole(self._path(mm_hash), save({ROWS: rows}))
         except OSError as error:
             logger.error(
                 "the rows of an image cannot be written, so the language model encodes it itself; "
                 "make room in %s, or make it writable: %s",
                 *(self._folder, error),
             )
-            with contextlib.suppress(OSError):
-                partial.unlink()
 
     def ensure_cache_available(self, request: Any, num_computed_tokens: int) -> bool:
         """Whether a request may run: False ends it where an image has other rows than its prompt.

@@ -30,7 +30,7 @@ class Thinning(NamedTuple):
 
     layout: Layout
     """Layout of the item, with the survivors."""
-    layer: int
+    num_early_blocks: int
     """Blocks that see all patches."""
     num_dropped: int
     """Visual tokens that could be kept of the whole item, and are not left."""
@@ -42,7 +42,7 @@ class Thinning(NamedTuple):
         return self.layout.survivors
 
 
-def layer_of(share: float, depth: int) -> int:
+def num_early_blocks_of(share: float, depth: int) -> int:
     """Blocks that see all patches, of a tower of `depth` blocks: one at least, and not all."""
     return min(max(1, round(share * depth)), depth - 1)
 
@@ -50,7 +50,7 @@ def layer_of(share: float, depth: int) -> int:
 def thinned_tower(
     tower: Any,
     path: str,
-    layer: int,
+    num_early_blocks: int,
     take: Take,
     arguments: Arguments = lambda number, kwargs: kwargs,
 ) -> Any:
@@ -59,18 +59,18 @@ def thinned_tower(
     Args:
         tower: vLLM's module; it stays as it is.
         path: where its blocks are, such as "vision_model.encoder.layers".
-        layer: blocks that see all patches.
+        num_early_blocks: those that see all patches.
     """
     blocks = list(attrgetter(path)(tower))
-    assert layer < len(blocks), "the family knows how many blocks there are"
+    assert num_early_blocks < len(blocks), "the family knows how many blocks there are"
 
     def run(number: int, states: torch.Tensor, **kwargs: Any) -> Any:
-        if number == layer:
+        if number == num_early_blocks:
             states = take(states)
         return blocks[number](states, **arguments(number, kwargs))
 
-    later = [partial(run, number) for number in range(layer, len(blocks))]
-    return with_modules(tower, path, [*blocks[:layer], *later])
+    later = [partial(run, number) for number in range(num_early_blocks, len(blocks))]
+    return with_modules(tower, path, [*blocks[:num_early_blocks], *later])
 
 
 def with_modules(module: Any, path: str, others: Sequence[Callable[..., Any]]) -> Any:

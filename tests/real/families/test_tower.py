@@ -193,7 +193,7 @@ def test_rows_of_survivors_are_those_of_transformers(loaded, item, keep):
     fields = fields_of(loaded, modality, content)
     model = loaded.model
     thinning = model._thinning(modality, fields, plan_of(keep))
-    assert thinning.layer == LAYER
+    assert thinning.num_early_blocks == LAYER
     image = model.encode(modality, fields, thinning)
     whole = model.encode(modality, fields)
     survivors = thinning.survivors.flatten()
