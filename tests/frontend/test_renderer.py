@@ -15,7 +15,7 @@ from vllm_script.frontend.renderer import NOTE_KEY, ScriptRenderer
 from vllm_script.frontend.request import ScriptRequest
 
 
-def renderer(cache_gb=0, check=lambda: None, **transfers):
+def renderer(cache_gb=0, are_there=True, check=lambda: None, **transfers):
     """A renderer of an engine whose own caches are off, without a model."""
     made = ScriptRenderer.__new__(ScriptRenderer)
     multimodal = SimpleNamespace(mm_processor_cache_gb=0)
@@ -26,7 +26,7 @@ def renderer(cache_gb=0, check=lambda: None, **transfers):
         **{"ec_transfer_config": None, "kv_transfer_config": None, **transfers},
     )
     made._script_config = ScriptConfig(cache_gb=cache_gb)
-    made._peers = SimpleNamespace(check=check)
+    made._peers = SimpleNamespace(are_there=are_there, check=check)
     made._raw_queries = lambda prompt: {"image": [()]}
     return made
 
