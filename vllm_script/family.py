@@ -12,8 +12,9 @@ from typing import Any, Protocol
 
 import torch
 
-from .layout import Grids, Layout
+from .layout import Layout, Tiles
 from .plan import Plan
+from .pruning.thinning import Quota
 from .vllm_types import EngineArgs, ProcessingInfo
 
 Views = Mapping[str, torch.Tensor]
@@ -50,24 +51,20 @@ class Family(Protocol):
         """
         raise AssertionError("asked of towers that can be thinned")
 
-    def grids(self, hf_config: Any, layout: Layout) -> Grids:
-        """Return the grids that the vision tower has of an item, where it can be thinned."""
+    def tiles(self, hf_config: Any, layout: Layout) -> Tiles:
+        """Return the tiles or frames of an item, where the vision tower can be thinned."""
         raise AssertionError("asked of towers that can be thinned")
 
-    def thinned(self, hf_config: Any, layout: Layout, plan: Plan) -> Layout | None:
-        """Return the layout of what a thinned vision tower leaves of an item.
+    def quota(self, hf_config: Any, layout: Layout, plan: Plan) -> Quota | None:
+        """Return what a thinned vision tower leaves of an item.
 
-        Args:
-            layout: of the whole item.
-
-        Returns:
-            None where the item has the whole tower: by its plan, or since more is kept of it.
+        None where the item has the whole tower: by its plan, or since more is kept of it.
         """
         if plan.tower is None:
             return None
-        left = layout.thinned(self.grids(hf_config, layout), plan.tower.keep)
+        quota = layout.quota(self.tiles(hf_config, layout), plan.tower.keep)
         kept = plan.num_kept(*layout.counts)
-        return left if kept is not None and kept <= left.num_patches else None
+        return quota if kept is not None and kept <= quota.num_left else None
 
     @abstractmethod
     def example(self, hf_config: Any) -> tuple[str, Layout]:

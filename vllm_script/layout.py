@@ -7,24 +7,22 @@ and newlines.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 
 from .budget import num_survivors
-from .pruning.thinning import survivors
+from .pruning.thinning import Quota
 
 
-class Grids(NamedTuple):
-    """The visual tokens of an item as its vision tower has them, in encoder order."""
+class Tiles(NamedTuple):
+    """The tiles or frames of an item as its vision tower has them, in encoder order."""
 
     number: int
-    """Tiles or frames, at least as many as the item has."""
-    rows: int
-    """Rows of visual tokens of each."""
-    columns: int
-    """Visual tokens of a row."""
+    """How many there are, at least as many as the item has."""
+    size: int
+    """Visual tokens of each."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +31,7 @@ class Layout:
 
     rows: torch.Tensor
     """[N] int64 on CPU: index of each row's patch in tiles x patches; -1 where nothing can
-    be kept, a newline or a patch that a thinned vision tower drops."""
+    be kept, a newline."""
 
     num_frames: int = 1
     """Frames of a video, or an image and its crops where each has a run of placeholders of its own;
@@ -49,20 +47,16 @@ class Layout:
     """Patches in a row, of an image or frame that is one grid whose shape does not follow from its
     size."""
 
-    survivors: torch.Tensor | None = None
-    """[tiles or frames, S] int64 on CPU, ascending: patches that a thinned vision tower leaves, of
-    which alone there are features. None: it computes all of them."""
-
-    def thinned(self, grids: Grids, tower_keep: float) -> Layout:
-        """Return the layout of what a thinned vision tower leaves: nothing else can be kept.
+    def quota(self, tiles: Tiles, tower_keep: float) -> Quota:
+        """Return what every tile or frame keeps where the vision tower is thinned.
 
         Args:
-            tower_keep: share of the patches of each tile or frame that stays.
+            tower_keep: share of the visual tokens of each tile or frame that stays.
         """
-        number, rows, columns = grids
-        left = survivors(number, rows, columns, num_survivors(rows * columns, tower_keep))
-        is_left = torch.isin(self.rows, left)
-        return replace(self, rows=torch.where(is_left, self.rows, -1), survivors=left)
+        can_be_kept = torch.zeros(tiles.number * tiles.size, dtype=torch.bool)
+        can_be_kept[self.candidates] = True
+        each = num_survivors(tiles.size, tower_keep)
+        return Quota(each, can_be_kept.view(tiles.number, tiles.size), self.num_frames > 1)
 
     @property
     def num_placeholders(self) -> int:

@@ -16,7 +16,7 @@ import torch
 
 from vllm_script.kernels import inverse_norms, unit_rows
 from vllm_script.pruning import PruningParams, run_mode
-from vllm_script.pruning.thinning import survivors
+from vllm_script.pruning.thinning import Quota, survivors
 
 from .novelty import add_novel
 
@@ -57,10 +57,11 @@ def _cosines(states: torch.Tensor) -> torch.Tensor:
     return unit @ unit.T
 
 
-def serpentine(states: torch.Tensor, count: int) -> torch.Tensor:
-    """What the server leaves: even spacing along the rows, every second one read from its end."""
-    side = math.isqrt(len(states))
-    return survivors(1, side, side, count)[0]
+def reduced(states: torch.Tensor, count: int) -> torch.Tensor:
+    """What the server leaves: GSP's rounds, down to the count."""
+    return survivors(
+        states[None], Quota(count, torch.ones(1, len(states), dtype=torch.bool), False)
+    )[0]
 
 
 def scattered_and_novel(states: torch.Tensor, count: int, *, part: float) -> torch.Tensor:
@@ -108,11 +109,10 @@ def in_groups(states: torch.Tensor, count: int, *, score: Score) -> torch.Tensor
 
 OF_PATCHES: dict[str, Score] = {
     "scattered": scattered,
-    "serpentine": serpentine,
     "every nth": partial(_by_mode, mode="uniform"),
     "random": partial(_by_mode, mode="random"),
     "degree": degree,
-    "GSP": partial(_by_mode, mode="gsp", pool_ratio=0.0),
+    "GSP": reduced,
     "farthest first": partial(_by_mode, mode="divprune"),
     "coverage": partial(_by_mode, mode="coverage"),
     "norm": norm,

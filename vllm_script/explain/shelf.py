@@ -19,9 +19,12 @@ class Shelf:
 
     def put(self, name: str, selection: Selection) -> None:
         """Keep a copy of a selection."""
-        relevance = selection.relevance
-        copied = None if relevance is None else relevance.float().cpu()
-        self._selections[name] = Selection(selection.kept.cpu(), copied)
+        kept, relevance, candidates = selection.kept, selection.relevance, selection.candidates
+        self._selections[name] = Selection(
+            kept.cpu(),
+            None if relevance is None else relevance.float().cpu(),
+            None if candidates is None else candidates.cpu(),
+        )
         if len(self._selections) > MOST_KEPT:
             self._selections.popitem(last=False)
 
@@ -37,5 +40,5 @@ class Shelf:
 
 
 def _as_lists(selection: Selection) -> dict[str, Any]:
-    relevance = None if selection.relevance is None else selection.relevance.tolist()
-    return {"kept": selection.kept.tolist(), "relevance": relevance}
+    fields = vars(selection).items()
+    return {name: None if values is None else values.tolist() for name, values in fields}

@@ -12,7 +12,6 @@ from PIL import Image
 
 from ..config import ScriptConfig
 from ..families import family_of
-from ..layout import Layout
 from ..vllm_types import ModelConfig
 from .drawing import draw_selection
 from .explained import ExplainedItem
@@ -28,22 +27,21 @@ def shown_item(
     """What explain answers about one image or video.
 
     Args:
-        selection: `kept` and `relevance` as the worker's shelf has them; {} of an item that is left
-            whole.
+        selection: `kept`, `relevance` and `candidates` as the worker's shelf has them; {} of an
+            item that is left whole.
     """
-    kept = selection.get("kept")
+    kept, left = selection.get("kept"), selection.get("candidates")
     show = _shown_image if item.modality == "image" else _shown_video
     plan, total = item.plan, item.num_visual_tokens
-    hf_config, left, tower_keep = model_config.hf_config, None, 1.0
-    if plan is not None and item.layout is not None:
-        left = family_of(hf_config.architectures[0]).thinned(hf_config, item.layout, plan)
-        tower_keep = 1.0 if left is None or plan.tower is None else plan.tower.keep
+    candidates = None if item.layout is None else item.layout.candidates
+    if left is not None:
+        candidates = torch.tensor(left)
     return {
         "visual_tokens": total,
         "kept": total if kept is None else len(kept),
         "left_whole": plan is None,
-        "tower_keep": tower_keep,
-        "tower_left": None if left is None else left.num_patches,
+        "tower_keep": 1.0 if left is None or not plan or plan.tower is None else plan.tower.keep,
+        "tower_left": None if left is None else len(left),
         "keep_ratio": plan and plan.keep_ratio,
         "visual_token_budget": plan and plan.visual_token_budget,
         "mode": plan and plan.mode,
@@ -54,29 +52,30 @@ def shown_item(
             "all_read": item.all_read(ScriptConfig.of(model_config).clip_model),
         },
         "kept_patches": kept,
-        **show(hf_config, item, left or item.layout, kept, selection.get("relevance")),
+        "tower_patches": left,
+        **show(model_config.hf_config, item, candidates, kept, selection.get("relevance")),
     }
 
 
 def _shown_image(
     hf_config: Any,
     item: ExplainedItem,
-    left: Layout | None,
+    candidates: torch.Tensor | None,
     kept: list[int] | None,
     relevance: list[float] | None,
 ) -> dict[str, Any]:
     """Its size, the boxes of its patches in every view, their relevance, and a PNG of these.
 
     Args:
-        left: its layout, with the candidates that the vision tower leaves.
+        candidates: patches that the selection chose from.
     """
     picture, layout = item.content, item.layout
-    assert layout is not None and left is not None, "one whose layout is not known is refused"
+    assert layout is not None and candidates is not None, "refused where it is not known"
     views = family_of(hf_config.architectures[0]).views(
         hf_config, layout, picture.height, picture.width
     )
     assert views is not None, "a model that is sent images has views of them"
-    by_patch = _by_patch(left, sum(map(len, views.values())), relevance)
+    by_patch = _by_patch(candidates, sum(map(len, views.values())), relevance)
     patches = layout.candidates if kept is None else torch.tensor(kept)
     return {
         "width": picture.width,
@@ -90,7 +89,7 @@ def _shown_image(
 def _shown_video(
     hf_config: Any,
     item: ExplainedItem,
-    left: Layout | None,
+    candidates: torch.Tensor | None,
     kept: list[int] | None,
     relevance: list[float] | None,
 ) -> dict[str, Any]:
@@ -99,18 +98,18 @@ def _shown_video(
     Of a video that is left whole there are no patches to show: it is not taken apart.
 
     Args:
-        left: its layout, with the candidates that the vision tower leaves; None of a whole video.
+        candidates: patches that the selection chose from; None of a whole video.
     """
     num_frames = None if item.layout is None else item.layout.num_frames
     frames = frames_of(item.content, num_frames)
     width, height = frames[0].size
     boxes, by_patch = torch.empty(0, 4), None
-    if item.layout is not None and left is not None and kept is not None:
+    if item.layout is not None and candidates is not None and kept is not None:
         family = family_of(hf_config.architectures[0])
         found = family.frame_boxes(hf_config, item.layout, height, width)
         assert found is not None, "a model whose videos are pruned knows where their patches are"
         boxes = found
-        by_patch = _by_patch(left, len(boxes) * len(frames), relevance)
+        by_patch = _by_patch(candidates, len(boxes) * len(frames), relevance)
     film = draw_film(frames, boxes, kept)
     strip = draw_strip(frames, boxes, film, by_patch)
     return {
@@ -133,7 +132,7 @@ def _bounded(frame: Image.Image) -> Image.Image:
 
 
 def _by_patch(
-    layout: Layout, num_patches: int, relevance: list[float] | None
+    candidates: torch.Tensor, num_patches: int, relevance: list[float] | None
 ) -> torch.Tensor | None:
     """Relevance [num_patches], NaN of patches that are no candidates.
 
@@ -143,7 +142,7 @@ def _by_patch(
     if relevance is None:
         return None
     by_patch = torch.full((num_patches,), torch.nan)
-    by_patch[layout.candidates] = torch.tensor(relevance)
+    by_patch[candidates] = torch.tensor(relevance)
     return by_patch
 
 

@@ -33,13 +33,13 @@ from vllm.transformers_utils.processors.internvl import (
 
 from ..family import Family, Views
 from ..frontend.processor import PruningProcessor
-from ..layout import Grids, Layout
+from ..layout import Layout, Tiles
 from ..patches.probing import members
 from ..vllm_types import ProcessingInfo
 from ..worker.batch import split_flat
 from ..worker.encoded_image import EncodedImage
 from ..worker.model import PrunedModel
-from ..worker.tower import Thinning, take_of_tiles, thinned_tower
+from ..worker.tower import Thinning, left_by, take_of_tiles, thinned_tower
 from .boxes import ONE_TILE, TILES, square_boxes, tiled_boxes, whole_boxes
 
 
@@ -62,10 +62,9 @@ class TilesFamily(Family):
         )
         return int(depth + 1 + read if read < 0 else read + 1)
 
-    def grids(self, hf_config: Any, layout: Layout) -> Grids:
-        """Return the grid of each tile."""
-        side = _tile_side(hf_config)
-        return Grids(layout.num_patches // side**2, side, side)
+    def tiles(self, hf_config: Any, layout: Layout) -> Tiles:
+        size = _tile_side(hf_config) ** 2
+        return Tiles(layout.num_patches // size, size)
 
     def video_layout(self, hf_config: Any, num_frames: int) -> Layout:
         """Return the frames, each of them one tile and one run."""
@@ -193,7 +192,7 @@ class TilesModel(PrunedModel):
         (pixels,) = (value for name, value in fields.items() if name.startswith("pixel"))
         ratio, side = self._hf_config.downsample_ratio, _tile_side(self._hf_config)
         merge = round(1 / ratio)
-        take = take_of_tiles(thinning.survivors, _cells(side, merge), first=1)
+        take = take_of_tiles(thinning, _cells(side, merge), first=1)
         tower = thinned_tower(
             getattr(self, self.tower_name), self.blocks, thinning.num_early_blocks, take
         )
@@ -201,7 +200,8 @@ class TilesModel(PrunedModel):
         tokens = states.reshape(-1, merge, merge, states.shape[-1])
         rows = self.pixel_shuffle(tokens, scale_factor=ratio).flatten(1)  # type: ignore[attr-defined]
         projector = getattr(self, self.projector_name)
-        return EncodedImage.without_states(projector(rows), thinning.layout)
+        layout = self.family.item_layout(self._hf_config, modality, fields)
+        return EncodedImage.without_states(projector(rows), layout, left_by(thinning))
 
     def split(self, fields: dict[str, Any], num_items: int) -> Iterator[dict[str, Any]]:
         (sizes,) = (value for name, value in fields.items() if name.endswith("_num_patches"))

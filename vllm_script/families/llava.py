@@ -17,11 +17,11 @@ from vllm.multimodal import MULTIMODAL_REGISTRY
 
 from ..family import Family, Views
 from ..frontend.processor import PruningProcessor
-from ..layout import Grids, Layout
+from ..layout import Layout, Tiles
 from ..vllm_types import EngineArgs, ProcessingInfo
 from ..worker.encoded_image import EncodedImage
 from ..worker.model import PrunedModel
-from ..worker.tower import Thinning, take_of_tiles, thinned_tower
+from ..worker.tower import Thinning, left_by, take_of_tiles, thinned_tower
 from .boxes import ONE_TILE, cropped_boxes, whole_boxes
 
 CLASS_TOKENS = {"clip_vision_model": "default", "siglip_vision_model": "full"}
@@ -77,7 +77,7 @@ def clip_tower(tower: Any, hf_config: Any, thinning: Thinning | None) -> Any:
     vision = hf_config.vision_config
     cells = torch.arange((vision.image_size // vision.patch_size) ** 2)[:, None]
     first = int(vision.model_type == "clip_vision_model")  # its class token
-    take = take_of_tiles(thinning.survivors, cells, first)
+    take = take_of_tiles(thinning, cells, first)
     return thinned_tower(tower, BLOCKS, thinning.num_early_blocks, take)
 
 
@@ -95,8 +95,8 @@ class LlavaFamily(ClipTowerFamily):
         """Return the one layout there is: every image is scaled to one tile."""
         return _layout(_side(hf_config) ** 2)
 
-    def grids(self, hf_config: Any, layout: Layout) -> Grids:
-        return Grids(1, _side(hf_config), _side(hf_config))
+    def tiles(self, hf_config: Any, layout: Layout) -> Tiles:
+        return Tiles(1, _side(hf_config) ** 2)
 
     def views(self, hf_config: Any, layout: Layout, height: int, width: int) -> Views:
         """Return the boxes of the one tile; CLIP's processor crops."""
@@ -139,6 +139,6 @@ class ScriptLlavaForConditionalGeneration(PrunedModel, LlavaForConditionalGenera
         tower = clip_tower(self.vision_tower, self.config, thinning)
         states = self._image_pixels_to_features(tower, pixels)  # [1, patches, H]
         features = self.multi_modal_projector(states)
-        layout = self.layout_of(modality, fields, thinning)
+        layout = self.family.item_layout(self.config, modality, fields)
         width = self.family.state_width(self.config)
-        return EncodedImage(states[0, :, :width], features[0], layout)
+        return EncodedImage(states[0, :, :width], features[0], layout, left_by(thinning))

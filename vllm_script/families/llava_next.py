@@ -16,11 +16,11 @@ from vllm.multimodal import MULTIMODAL_REGISTRY
 
 from ..family import Views
 from ..frontend.processor import PruningProcessor
-from ..layout import Grids, Layout
+from ..layout import Layout, Tiles
 from ..vllm_types import ProcessingInfo
 from ..worker.encoded_image import EncodedImage
 from ..worker.model import PrunedModel
-from ..worker.tower import Thinning
+from ..worker.tower import Thinning, left_by
 from .anyres import ANYRES_PROBES, Anyres, merged_patch_numbers
 from .boxes import ONE_TILE, TILES, anyres_boxes, whole_boxes
 from .llava import ClipTowerFamily, clip_tower
@@ -42,11 +42,11 @@ class LlavaNextFamily(ClipTowerFamily):
         height, width = fields["image_sizes"].flatten().tolist()
         return _layout(Anyres.of(hf_config), height, width)
 
-    def grids(self, hf_config: Any, layout: Layout) -> Grids:
-        """Return the grids of as many tiles as an image may have: unpadding may leave out some."""
+    def tiles(self, hf_config: Any, layout: Layout) -> Tiles:
+        """Return as many tiles as an image may have: unpadding may leave out some."""
         tile, patch, pinpoints = Anyres.of(hf_config)
         most = 1 + max(height * width for height, width in pinpoints) // tile**2
-        return Grids(most, tile // patch, tile // patch)
+        return Tiles(most, (tile // patch) ** 2)
 
     def views(self, hf_config: Any, layout: Layout, height: int, width: int) -> Views:
         """Return the boxes of the base tile, then of the grid of tiles."""
@@ -87,6 +87,6 @@ class ScriptLlavaNextForConditionalGeneration(PrunedModel, LlavaNextForCondition
         tower = clip_tower(self.vision_tower, self.config, thinning)
         states = self._image_pixels_to_features(tower, tiles)  # [tiles, patches, H]
         features = self.multi_modal_projector(states)
-        layout = self.layout_of(modality, fields, thinning)
-        width = self.family.state_width(self.config)
-        return EncodedImage(states.flatten(0, 1)[:, :width], features.flatten(0, 1), layout)
+        layout = self.family.item_layout(self.config, modality, fields)
+        states = states.flatten(0, 1)[:, : self.family.state_width(self.config)]
+        return EncodedImage(states, features.flatten(0, 1), layout, left_by(thinning))

@@ -40,12 +40,12 @@ from vllm.model_executor.models.qwen3_vl_moe import (
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
 from ..family import Views
-from ..layout import Grids, Layout
+from ..layout import Layout, Tiles
 from ..patches.position_channels import expect_position_channels
 from ..patches.probing import Probes
 from ..positions import grid_coordinates
 from ..worker.encoded_image import EncodedImage
-from ..worker.tower import Thinning
+from ..worker.tower import Thinning, left_by
 from .boxes import ONE_TILE, whole_boxes
 from .counted import CountedInfo
 from .mrope import STOCK_PRUNING, MRopeFamily, MRopeProcessor, MRopePrunedModel, layout_of_runs
@@ -60,10 +60,8 @@ class QwenFamily(MRopeFamily):
     def tower_depth(self, hf_config: Any) -> int:
         return int(hf_config.vision_config.depth)
 
-    def grids(self, hf_config: Any, layout: Layout) -> Grids:
-        """Return the grid of each frame."""
-        rows = layout.num_patches // layout.num_frames // layout.columns
-        return Grids(layout.num_frames, rows, layout.columns)
+    def tiles(self, hf_config: Any, layout: Layout) -> Tiles:
+        return Tiles(layout.num_frames, layout.num_patches // layout.num_frames)
 
     def example(self, hf_config: Any) -> tuple[str, Layout]:
         """Return an image within the processor's limits of pixels."""
@@ -195,7 +193,8 @@ class QwenModel(MRopePrunedModel):
         (pixels,) = (value for name, value in fields.items() if name.startswith("pixel"))
         (grid,) = fields[f"{modality}_grid_thw"].tolist()
         rows = thinned_rows(self.visual, pixels, grid, thinning)  # type: ignore[attr-defined]
-        return EncodedImage.without_states(rows, thinning.layout)
+        layout = self.family.item_layout(self.config, modality, fields)
+        return EncodedImage.without_states(rows, layout, left_by(thinning))
 
 
 class ScriptQwen2VLInfo(QwenInfo, Qwen2VLProcessingInfo):

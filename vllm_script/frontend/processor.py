@@ -330,8 +330,8 @@ class PruningProcessor(BaseMultiModalProcessor):
             check_item("a video", layout.num_placeholders, carried.limits["video"])
             # Frames may be taken by what the file says of its speed, which is not in its shape.
             key = key and image_key(key.hex(), layout.num_frames, layout.num_placeholders)
-        left = self.family.thinned(self.info.get_hf_config(), layout, item.plan)
-        if left is not None and item.plan.tower is not None:
+        quota = self.family.quota(self.info.get_hf_config(), layout, item.plan)
+        if quota is not None and item.plan.tower is not None:
             key = key and image_key(key.hex(), *item.plan.tower)
         self.counter.remember(item, layout)
         carried.layouts[item.identifier] = layout

@@ -49,7 +49,7 @@ def reduce_video_graph(similarity: Similarity, task: Task, target: int) -> Pool:
     """
     assert task.floors is not None, "reduce_video_graph is for videos"
     num_tokens, num_frames, device = task.num_tokens, len(task.floors), task.tokens.device
-    windows = _windows(num_tokens, num_frames)
+    windows = windows_of_frames(num_tokens, num_frames)
     lengths = [len(rows) for rows in windows]
     ends = [target * end // num_tokens for end in accumulate(lengths)]
     targets = [end - start for start, end in zip([0, *ends], ends, strict=False)]
@@ -60,13 +60,18 @@ def reduce_video_graph(similarity: Similarity, task: Task, target: int) -> Pool:
     return pool_of(in_pool, layout_of([num_tokens], device))
 
 
-def _windows(num_tokens: int, num_frames: int) -> list[torch.Tensor]:
+def windows_of_frames(
+    num_tokens: int, num_frames: int, longest: int = WINDOW_FRAMES
+) -> list[torch.Tensor]:
     """Rows of the video in each window, place by place.
 
     With every place another frame comes first, so that tokens side by side in a frame are on the
     two sides of the graph too.
+
+    Args:
+        longest: frames of a window, at most.
     """
-    shares = even_shares(num_frames, -(-num_frames // WINDOW_FRAMES))
+    shares = even_shares(num_frames, -(-num_frames // longest))
     frames = torch.arange(num_tokens).view(num_frames, -1)  # [frames, places]
     places = torch.arange(frames.shape[1])[:, None]
     windows = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from typing import NamedTuple
 
 import torch
 
@@ -11,41 +11,53 @@ from ..kernels import to_device
 from ..layout import Layout
 
 
+class Left(NamedTuple):
+    """What a thinned vision tower leaves of an item."""
+
+    patches: torch.Tensor
+    """[R] int64, ascending, on the features' device: the patch of each row."""
+    num_candidates: int
+    """How many of them can be kept; it follows from the item's shape."""
+
+
 @dataclass(frozen=True)
 class EncodedImage:
-    """One image or video before selection: the patches of every tile, in encoder order.
-
-    They are all of them, or where the tower was thinned those that its layout names `survivors`.
-    """
+    """One image or video before selection: the patches of every tile, in encoder order."""
 
     states: torch.Tensor
     """[tiles * patches, H] what CLIP scores of the tower; H is 0 where the tower is not CLIP's."""
     features: torch.Tensor
     """[tiles * patches, D] patches as the projector returns them, for the language model."""
     layout: Layout
+    left: Left | None = None
+    """The patches that there are, where the vision tower was thinned; None: all of them."""
 
     @classmethod
-    def without_states(cls, features: torch.Tensor, layout: Layout) -> EncodedImage:
+    def without_states(
+        cls, features: torch.Tensor, layout: Layout, left: Left | None = None
+    ) -> EncodedImage:
         """Return an image whose tower is not CLIP's, so that no states are kept of it."""
-        return cls(features.new_empty(len(features), 0), features, layout)
+        return cls(features.new_empty(len(features), 0), features, layout, left)
+
+    @property
+    def candidates(self) -> torch.Tensor:
+        """[P] int64 on the features' device: patches that can be kept, in reading order."""
+        patches = to_device(self.layout.candidates, self.features.device)
+        if self.left is None:
+            return patches
+        rows = self.rows_of(patches).clamp(max=len(self.left.patches) - 1)
+        is_gone = self.left.patches[rows] != patches
+        # Their number is known, so that the host need not wait for the device to count.
+        return patches[is_gone.long().sort(stable=True).indices[: self.left.num_candidates]]
 
     def rows_of(self, patches: torch.Tensor) -> torch.Tensor:
         """Return the rows of states and features that are these patches.
 
         Args:
-            patches: [K] int64 on the CPU or the features' device, as `Layout.rows` numbers them;
-                of a thinned tower they are survivors.
+            patches: [K] int64 on the features' device, as `Layout.rows` numbers them; of a thinned
+                tower those that it has left.
 
         Returns:
-            rows [K] int64, on the device of `patches`.
+            rows [K] int64.
         """
-        left = self.layout.survivors
-        if left is None:
-            return patches
-        return torch.searchsorted(left.flatten() if patches.is_cpu else self._survivors, patches)
-
-    @cached_property
-    def _survivors(self) -> torch.Tensor:
-        """The layout's, on the features' device: copied once, for every question."""
-        assert self.layout.survivors is not None, "asked of a thinned tower"
-        return to_device(self.layout.survivors.flatten(), self.features.device)
+        return patches if self.left is None else torch.searchsorted(self.left.patches, patches)

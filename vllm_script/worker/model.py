@@ -19,7 +19,6 @@ from vllm.distributed import get_pp_group, get_tp_group, tensor_model_parallel_a
 from ..config import ScriptConfig
 from ..family import Family
 from ..kernels import gather_rows
-from ..layout import Layout
 from ..patches.encoder_cache import on_encoder_cache_reset
 from ..patches.probing import Probes
 from ..plan import Plan, make_plan
@@ -143,13 +142,8 @@ class PrunedModel:
         """
         assert thinning is None, "a family whose tower can be thinned does it"
         (rows,) = PrunedModel.embed_whole(self, modality, fields)
-        return EncodedImage.without_states(rows, self.layout_of(modality, fields, None))
-
-    def layout_of(self, modality: str, fields: dict[str, Any], thinning: Thinning | None) -> Layout:
-        """Return the layout of one item as it is encoded."""
-        if thinning is not None:
-            return thinning.layout
-        return self.family.item_layout(self._hf_config, modality, fields)
+        layout = self.family.item_layout(self._hf_config, modality, fields)
+        return EncodedImage.without_states(rows, layout)
 
     def split(self, fields: dict[str, Any], num_items: int) -> Iterator[dict[str, Any]]:
         """Yield the fields of a batch item by item; families with shared tensors override it."""
@@ -241,7 +235,7 @@ class PrunedModel:
             with self._timers.measure("encoder"):
                 image = self.encode(modality, fields, thinning)
             if thinning is not None:
-                self._tower_dropped += thinning.num_dropped
+                self._tower_dropped += image.layout.num_patches - thinning.quota.num_left
             if item.key:
                 self.feature_cache.put(item.key, image)
         return image
@@ -251,12 +245,12 @@ class PrunedModel:
         if plan.tower is None:
             return None
         layout = self.family.item_layout(self._hf_config, modality, fields)
-        left = self.family.thinned(self._hf_config, layout, plan)
-        if left is None:
+        quota = self.family.quota(self._hf_config, layout, plan)
+        if quota is None:
             return None
         depth = self.family.tower_depth(self._hf_config)
         num_early = num_early_blocks_of(plan.tower.layer, depth)
-        return Thinning(left, num_early, layout.num_patches - left.num_patches)
+        return Thinning(quota, num_early, self._script_config.kernels)
 
     def _show(self, selection: Selection, plan: Plan) -> None:
         """Show the watcher the selection of an item that is explained."""
@@ -279,7 +273,9 @@ class PrunedModel:
         item = next(self.split(fields, 1))
         plan = make_plan(self._script_config, query=(((0, 1),),))
         if (thinning := self._thinning(modality, item, plan)) is not None:
-            self._check_rows(self.encode(modality, item, thinning))
+            image = self.encode(modality, item, thinning)
+            self._check_rows(image)
+            check_ranks_agree(thinning.left.patches)
         image = self.encode(modality, item)
         self._check_rows(image)
         layout = image.layout
@@ -295,10 +291,11 @@ class PrunedModel:
     def _check_rows(self, image: EncodedImage) -> None:
         """Raise RuntimeError where an encoded image is not what its layout or the cache expects."""
         self.feature_cache.check(image)
-        found, left = len(image.features), image.layout.survivors
-        fewest = int(image.rows_of(image.layout.candidates).max()) + 1
-        thinned_otherwise = left is not None and (found % left.shape[1] or found > left.numel())
-        if found < fewest or thinned_otherwise:
+        found = len(image.features)
+        if image.left is not None:
+            if found != (expected := len(image.left.patches)):
+                raise self._unknown(found, expected)
+        elif found < (fewest := int(image.layout.candidates.max()) + 1):
             raise self._unknown(found, fewest)
 
     def _as_in_a_step(self, image: EncodedImage) -> list[EncodedImage]:

@@ -27,7 +27,10 @@ class Selection:
     kept: torch.Tensor
     """[K] int64: patches of the item, as `Layout.rows` numbers them, ascending where those are."""
     relevance: torch.Tensor | None
-    """[P] of the layout's candidates, high = keep; None where the selection reads none."""
+    """[P] of the candidates, high = keep; None where the selection reads none."""
+    candidates: torch.Tensor | None = None
+    """[P] int64: patches that a thinned vision tower has left to choose from, in reading order;
+    None: the layout's."""
 
 
 class Selector:
@@ -66,8 +69,14 @@ class Selector:
         candidates = [_candidates(image) for image in images]
         tasks = list(map(self._task, images, plans, candidates))
         return [
-            Selection(kept if patches is None else patches[kept], task.relevance)
-            for kept, patches, task in zip(run_modes(tasks), candidates, tasks, strict=True)
+            Selection(
+                kept if patches is None else patches[kept],
+                task.relevance,
+                None if image.left is None else patches,
+            )
+            for image, kept, patches, task in zip(
+                images, run_modes(tasks), candidates, tasks, strict=True
+            )
         ]
 
     def _task(self, image: EncodedImage, plan: Plan, patches: torch.Tensor | None) -> Task:
@@ -119,10 +128,11 @@ def _candidates(image: EncodedImage) -> torch.Tensor | None:
 
     None where they are the rows of the features in their order: no copy is needed.
     """
-    rows, num_features = image.layout.candidates, len(image.features)
-    if len(rows) == num_features and torch.equal(rows, torch.arange(num_features)):
+    own, num_features = image.layout.candidates, len(image.features)
+    is_whole = image.left is None and len(own) == num_features
+    if is_whole and torch.equal(own, torch.arange(num_features)):
         return None
-    return to_device(rows, image.features.device)
+    return image.candidates
 
 
 def _rows(x: torch.Tensor, candidates: torch.Tensor | None) -> torch.Tensor:

@@ -11,12 +11,13 @@ import copy
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from operator import attrgetter
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
-from ..kernels import to_device
-from ..layout import Layout
+from ..kernels import Backend, to_device
+from ..pruning.thinning import Quota, survivors
+from .encoded_image import Left
 
 Take = Callable[[torch.Tensor], torch.Tensor]
 """From the states of all patches to those of the survivors."""
@@ -25,21 +26,43 @@ Arguments = Callable[[int, Mapping[str, Any]], Mapping[str, Any]]
 """From the number of a block and its keyword arguments for all patches to those for survivors."""
 
 
-class Thinning(NamedTuple):
-    """How the vision tower is thinned for one item."""
+class Thinning:
+    """How the vision tower is thinned for one item, and what that leaves.
 
-    layout: Layout
-    """Layout of the item, with the survivors."""
-    num_early_blocks: int
-    """Blocks that see all patches."""
-    num_dropped: int
-    """Visual tokens that could be kept of the whole item, and are not left."""
+    Args:
+        quota: what every tile or frame keeps.
+        num_early_blocks: blocks that see all patches.
+        backend: of the operations of kernels/.
+    """
+
+    def __init__(self, quota: Quota, num_early_blocks: int, backend: Backend) -> None:
+        self.quota = quota
+        self.num_early_blocks = num_early_blocks
+        self._backend = backend
+        self._survivors: torch.Tensor | None = None
+
+    def choose(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Return the visual tokens that stay, by their states behind the early blocks.
+
+        Args:
+            tokens: [tiles or frames, P, D].
+
+        Returns:
+            tokens [tiles or frames, S] int64, ascending, numbered through all tiles.
+        """
+        self._survivors = survivors(tokens, self.quota, self._backend)
+        return self._survivors
 
     @property
-    def survivors(self) -> torch.Tensor:
-        """Patches [tiles or frames, S] that are left, as `Layout.survivors`."""
-        assert self.layout.survivors is not None, "the layout of a thinned tower names survivors"
-        return self.layout.survivors
+    def left(self) -> Left:
+        """What the tower has left, once it has run."""
+        assert self._survivors is not None, "read after the tower has run"
+        return Left(self._survivors.flatten(), self.quota.num_left)
+
+
+def left_by(thinning: Thinning | None) -> Left | None:
+    """What a tower has left that ran with this thinning; None: all of it."""
+    return None if thinning is None else thinning.left
 
 
 def num_early_blocks_of(share: float, depth: int) -> int:
@@ -82,12 +105,12 @@ def with_modules(module: Any, path: str, others: Sequence[Callable[..., Any]]) -
     return view
 
 
-def take_of_tiles(survivors: torch.Tensor, cells: torch.Tensor, first: int) -> Take:
+def take_of_tiles(thinning: Thinning, cells: torch.Tensor, first: int) -> Take:
     """Return what takes the survivors of states [tiles, first + patches, H], all tiles together.
 
+    A visual token of more than one patch is chosen by the mean of their states.
+
     Args:
-        survivors: visual tokens [tiles, S] that are left, numbered through all tiles; there may be
-            tiles behind the last one of the states.
         cells: [visual tokens of a tile, patches of a visual token] int64 on the CPU: the places of
             its patches in a tile.
         first: states before those of the patches, which stay, such as a class token.
@@ -95,10 +118,13 @@ def take_of_tiles(survivors: torch.Tensor, cells: torch.Tensor, first: int) -> T
 
     def take(states: torch.Tensor) -> torch.Tensor:
         tiles, length, width = states.shape
-        starts = torch.arange(tiles)[:, None]
-        places = cells[survivors[:tiles] - starts * len(cells)].flatten(1) + first
-        places = torch.cat([torch.arange(first).expand(tiles, first), places], dim=1)
-        rows = to_device((places + starts * length).flatten(), states.device)
-        return states.flatten(0, 1).index_select(0, rows).view(tiles, -1, width)
+        patches = to_device(cells.flatten() + first, states.device)
+        tokens = states.index_select(1, patches).view(tiles, *cells.shape, width).mean(2)
+        starts = torch.arange(tiles, device=states.device)[:, None]
+        own = thinning.choose(tokens) - starts * len(cells)
+        places = patches.view(cells.shape)[own].flatten(1)
+        before = torch.arange(first, device=states.device).expand(tiles, first)
+        rows = torch.cat([before, places], dim=1) + starts * length
+        return states.flatten(0, 1).index_select(0, rows.flatten()).view(tiles, -1, width)
 
     return take
