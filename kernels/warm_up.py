@@ -41,6 +41,7 @@ def warm_up(
     dtype: torch.dtype,
     device: torch.device,
     backend: Backend = "auto",
+    tower_width: int | None = None,
 ) -> None:
     """Launch all that selections of up to MAX_TOKENS tokens launch, on rows of zeros.
 
@@ -53,6 +54,7 @@ def warm_up(
         dtype: of all these rows.
         device: on which they are; one where kernels run.
         backend: "auto", or "triton" where a kernel that does not build or launch is an error.
+        tower_width: values of a state in the vision tower, where it is thinned by GSP.
     """
 
     def zeros(num_rows: int, num_values: int) -> torch.Tensor:
@@ -69,6 +71,8 @@ def warm_up(
             similarity = cosine_similarity([zeros(num_tokens, width)], backend=backend)
             _reduce(similarity)
             _select(similarity)
+            if tower_width is not None:
+                cosine_similarity([zeros(num_tokens, tower_width)], backend=backend)
 
 
 def _sizes(device: torch.device) -> list[int]:

@@ -51,6 +51,10 @@ class Family(Protocol):
         """
         raise AssertionError("asked of towers that can be thinned")
 
+    def tower_width(self, hf_config: Any) -> int:
+        """Return how many values a state in the vision tower has, where it can be thinned."""
+        return int(hf_config.vision_config.hidden_size)
+
     def tiles(self, hf_config: Any, layout: Layout) -> Tiles:
         """Return the tiles or frames of an item, where the vision tower can be thinned."""
         raise AssertionError("asked of towers that can be thinned")

@@ -66,13 +66,16 @@ def test_a_video_whose_tower_is_thinned(model_config):
     settings = ScriptConfig(0.25, relevance="embedding", tower_keep=0.5, tower_layer=0.25)
     plan = make_plan(settings, (((1, 2),),))
     item = ExplainedItem("video", (FRAMES, {}), layout, plan, ["What?"], "conversation", 2)
-    shown = shown_item(model_config, item, {"kept": [3, 5], "relevance": [0.0, 0.5, 1.0, 0.25]})
+    selection = {"kept": [3, 5], "relevance": [0.0, 0.5, 1.0, 0.25], "candidates": [0, 3, 5, 6]}
+    shown = shown_item(model_config, item, selection)
     assert (shown["tower_keep"], shown["tower_left"]) == (0.5, 4)
+    assert shown["tower_patches"] == [0, 3, 5, 6]
     assert shown["kept_patches"] == [3, 5]
     assert shown["patch_relevance"] == [0.0, None, None, 0.5, None, 1.0, 0.25, None]
     more = ExplainedItem("video", (FRAMES, {}), layout, PLAN, ["What?"], "conversation", 4)
     whole = shown_item(model_config, more, {"kept": [0, 1, 2, 3], "relevance": [0.0] * 8})
     assert (whole["tower_keep"], whole["tower_left"]) == (1.0, None)
+    assert whole["tower_patches"] is None
 
 
 def test_a_video_that_is_left_whole(model_config):

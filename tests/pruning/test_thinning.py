@@ -1,53 +1,133 @@
-"""Which places of a grid stay where a vision tower is thinned."""
+"""Which visual tokens stay where a vision tower is thinned."""
 
 import pytest
 import torch
 
-from vllm_script.budget import num_survivors
-from vllm_script.pruning.thinning import survivors
+from vllm_script.kernels import MAX_TOKENS
+from vllm_script.pruning import PruningParams, run_mode, thinning
+from vllm_script.pruning.thinning import Quota, survivors
 
 
-def pictures(frames, rows, columns, count):
-    """Frames as lists of rows, # for what stays."""
-    mask = torch.zeros(frames * rows * columns, dtype=torch.bool)
-    mask[survivors(frames, rows, columns, count).flatten()] = True
-    return [
-        ["".join(".#"[stays] for stays in row) for row in frame]
-        for frame in mask.view(frames, rows, columns).tolist()
-    ]
+def noise(tiles, size, width=16, seed=0):
+    return torch.randn(tiles, size, width, generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.mark.parametrize(
-    ("rows", "columns", "count", "frame"),
-    [
-        (2, 4, 4, ["#.#.", ".#.#"]),
-        (3, 3, 5, ["#.#", ".#.", "#.#"]),
-        (3, 4, 3, ["#...", "...#", "#..."]),
-        (2, 4, 6, ["#.##", "##.#"]),
-        (1, 5, 1, ["#...."]),
-        (2, 2, 4, ["##", "##"]),
-    ],
-)
-def test_by_hand(rows, columns, count, frame):
-    assert pictures(1, rows, columns, count) == [frame]
+def alike(tiles, size):
+    """Tokens of three kinds, so that the graph does not run out of edges."""
+    kinds = torch.randint(3, (tiles, size), generator=torch.Generator().manual_seed(0))
+    return torch.eye(3, 16)[kinds] + 0.1 * noise(tiles, size)
 
 
-def test_half_of_each_of_two_frames_is_all_of_a_place():
-    first, second, third = pictures(3, 4, 6, 12)
-    assert first == third == ["#.#.#.", ".#.#.#"] * 2
-    assert second == [".#.#.#", "#.#.#."] * 2
+def ones(tiles, size):
+    return torch.ones(tiles, size, 16)
 
 
-@pytest.mark.parametrize("keep", [0.01, 0.25, 0.3, 0.5, 0.75, 0.99, 1.0])
-@pytest.mark.parametrize(("rows", "columns"), [(1, 1), (1, 7), (5, 1), (6, 6), (7, 5), (24, 24)])
-def test_every_frame_keeps_as_many_and_every_stretch_its_part(rows, columns, keep):
-    size = rows * columns
-    count = num_survivors(size, keep)
-    left = survivors(4, rows, columns, count)
-    assert left.shape == (4, count) and (left.diff(dim=1) > 0).all()
-    places = left - torch.arange(4)[:, None] * size
+def whole(each, tiles, size, are_frames=False):
+    return Quota(each, torch.ones(tiles, size, dtype=torch.bool), are_frames)
+
+
+def in_tiles(left, size):
+    return (left - torch.arange(len(left))[:, None] * size).tolist()
+
+
+@pytest.mark.parametrize("content", ["noise", "alike", "one colour", "NaN"])
+@pytest.mark.parametrize("are_frames", [False, True])
+@pytest.mark.parametrize("each", [1, 2, 11, 22, 23])
+@pytest.mark.parametrize("tiles", [1, 2, 9])
+def test_every_tile_keeps_as_many(content, are_frames, each, tiles):
+    size = 23
+    tokens = {"noise": noise, "alike": alike}.get(content, ones)(tiles, size)
+    if content == "NaN":
+        tokens[0, 3:5] = torch.nan
+    quota = whole(each, tiles, size, are_frames)
+    left = survivors(tokens, quota)
+    assert left.shape == (tiles, each) and left.dtype == torch.int64
+    assert (left.diff(dim=1) > 0).all()
+    places = torch.tensor(in_tiles(left, size))
     assert places.min() >= 0 and places.max() < size
-    stays = torch.zeros(4, size)
-    stays.scatter_(1, places, 1)
-    of_rows = stays.view(4, rows, columns).sum(2)
-    assert (of_rows - columns * count / size).abs().max() < 1
+    assert quota.num_left == tiles * each
+
+
+@pytest.mark.parametrize("each", [30, 60, 90])
+def test_they_are_those_of_gsp(each):
+    """Of every tile for itself: what is beside it does not matter."""
+    tokens = alike(3, 120)
+    left = survivors(tokens, whole(each, 3, 120))
+    for own, rows in zip(in_tiles(left, 120), tokens, strict=True):
+        expected = run_mode(rows, each, None, "gsp", PruningParams(pool_ratio=0.0))
+        assert own == expected.tolist()
+
+
+def test_a_thing_on_a_wall_stays():
+    """Two tokens of 64 that are like nothing else; even spacing would lose one of them."""
+    states = torch.zeros(1, 64, 3)
+    states[..., 0] = 1
+    states[0, 9], states[0, 30] = torch.tensor([0.0, 1, 0]), torch.tensor([0.0, 0, 1])
+    assert {9, 30} <= set(survivors(states, whole(8, 1, 64))[0].tolist())
+
+
+def test_where_edges_run_out_evenly_spaced_ones_stay():
+    """Nothing is like anything, so that nothing can stand for anything."""
+    states = torch.eye(8)[None]
+    assert survivors(states, whole(4, 1, 8)).tolist() == [[0, 2, 4, 6]]
+    assert survivors(states, whole(3, 1, 8)).tolist() == [[0, 3, 6]]
+
+
+def test_what_the_prompt_does_not_have_goes_first():
+    """The second of three tiles has five tokens in the prompt, the third two; none is a fourth."""
+    can_be_kept = torch.ones(4, 12, dtype=torch.bool)
+    can_be_kept[1, 5:] = can_be_kept[2, :10] = can_be_kept[3] = False
+    quota = Quota(4, can_be_kept, False)
+    assert quota.num_left == 4 + 4 + 2
+    first, second, third = in_tiles(survivors(alike(3, 12), quota), 12)
+    assert len(first) == len(second) == 4 and set(second) < set(range(5))
+    assert third == [0, 5, 10, 11]
+    own = run_mode(alike(3, 12)[1, :5], 4, None, "gsp", PruningParams(pool_ratio=0.0))
+    assert second == own.tolist()
+
+
+def test_what_stands_still_goes_before_what_moves():
+    """Three frames of one picture and one of another, none of whose tokens are alike in a frame."""
+    still, other = torch.eye(48)[:24], torch.eye(48)[24:]
+    video = torch.stack([still, still, other, still])
+    left = survivors(video, whole(12, 4, 24, are_frames=True))
+    shown = {place for frame in (0, 1, 3) for place in in_tiles(left, 24)[frame]}
+    assert shown == set(range(24))
+    alone = survivors(video, whole(12, 4, 24))
+    assert in_tiles(alone, 24) == [list(range(0, 24, 2))] * 4
+
+
+def test_windows_know_nothing_of_each_other():
+    """Nine frames are three windows of three."""
+    video, quota = alike(9, 20), whole(7, 9, 20, are_frames=True)
+    left = torch.tensor(in_tiles(survivors(video, quota), 20))
+    again = survivors(video[3:6], whole(7, 3, 20, are_frames=True))
+    assert left[3:6].tolist() == in_tiles(again, 20)
+
+
+@pytest.mark.parametrize("are_frames", [False, True])
+def test_large_tiles_are_cut(are_frames, monkeypatch):
+    """Graphs have at most MAX_TOKENS: a tile's two halves, or fewer frames of a window."""
+    tokens = alike(4, 60)
+    monkeypatch.setattr(thinning, "MAX_TOKENS", 40)
+    left = survivors(tokens, whole(20, 4, 60, are_frames))
+    halves = survivors(tokens.view(8, 30, 16), whole(10, 8, 30))
+    assert left.flatten().tolist() == halves.flatten().tolist()
+    monkeypatch.setattr(thinning, "MAX_TOKENS", 130)
+    joined = survivors(tokens, whole(20, 4, 60, are_frames=True))
+    pairs = [survivors(pair, whole(20, 2, 60, are_frames=True)) for pair in tokens.split(2)]
+    assert in_tiles(joined, 60) == [own for pair in pairs for own in in_tiles(pair, 60)]
+    assert MAX_TOKENS > 130
+
+
+@pytest.mark.parametrize("are_frames", [False, True])
+def test_kernels_and_reference_agree(are_frames):
+    pytest.importorskip("triton", reason="Triton is not installed: there is one backend")
+    tokens = torch.cat([alike(2, 50), noise(1, 50, seed=1)])
+    quota = whole(21, 3, 50, are_frames)
+    assert torch.equal(survivors(tokens, quota, "triton"), survivors(tokens, quota, "torch"))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_states_of_the_towers_dtype(dtype):
+    assert survivors(alike(2, 40).to(dtype), whole(20, 2, 40)).shape == (2, 20)

@@ -8,13 +8,13 @@ from unittest import mock
 import pytest
 import torch
 
-from vllm_script.layout import Grids, Layout
+from vllm_script.layout import Layout
 from vllm_script.pruning import groups, windows
 from vllm_script.relevance.polarity import Polarity
 from vllm_script.wire import mark_dummies
 from vllm_script.worker import clip_check
 from vllm_script.worker import model as worker_model
-from vllm_script.worker.encoded_image import EncodedImage
+from vllm_script.worker.encoded_image import EncodedImage, Left
 
 from .stand_in import CASES, Cpu, Cuda, arguments, model_of, pack_item
 
@@ -251,8 +251,8 @@ def test_the_watcher_sees_each_explained_item(qwen):
 def test_a_thinned_tower_returns_its_survivors_alone(rows, right, qwen):
     """Half of two tiles of eight: a tower that computed all of them is not mistaken for that."""
     model, _, _ = qwen("image")
-    layout = Layout(torch.arange(16)).thinned(Grids(2, 2, 4), 0.5)
-    image = EncodedImage.without_states(torch.zeros(rows, 4), layout)
+    left = Left(torch.arange(0, 16, 2), 8)
+    image = EncodedImage.without_states(torch.zeros(rows, 4), Layout(torch.arange(16)), left)
     with mock.patch.object(model.feature_cache, "check"):
         if right:
             model._check_rows(image)

@@ -3,9 +3,16 @@
 import torch
 from torch import nn
 
-from vllm_script.layout import Grids, Layout
-from vllm_script.worker.encoded_image import EncodedImage
-from vllm_script.worker.tower import num_early_blocks_of, take_of_tiles, thinned_tower
+from vllm_script.layout import Layout, Tiles
+from vllm_script.pruning.thinning import Quota, survivors
+from vllm_script.worker.encoded_image import EncodedImage, Left
+from vllm_script.worker.tower import (
+    Thinning,
+    left_by,
+    num_early_blocks_of,
+    take_of_tiles,
+    thinned_tower,
+)
 
 
 class Block(nn.Module):
@@ -54,15 +61,35 @@ def test_later_blocks_see_the_survivors_alone():
     assert not torch.equal(thin(states, 10.0), expected)
 
 
+def thinning_to(left):
+    """A thinning that leaves these, and keeps what it has chosen by."""
+    thinning = Thinning(None, 1, "torch")
+    thinning.choose = lambda tokens: thinning.__dict__.update(seen=tokens) or torch.tensor(left)
+    return thinning
+
+
 def test_survivors_of_tiles():
     """Three tiles of a class token and two by two visual tokens, each of one patch or of two."""
-    left = torch.tensor([[0, 3], [5, 6], [8, 11], [13, 14]])  # of four tiles at most
-    one_by_one = take_of_tiles(left, torch.arange(4)[:, None], first=1)
+    thinning = thinning_to([[0, 3], [5, 6], [8, 11]])
+    one_by_one = take_of_tiles(thinning, torch.arange(4)[:, None], first=1)
     states = torch.arange(3 * 5.0).view(3, 5, 1)
     assert one_by_one(states).flatten(1).tolist() == [[0, 1, 4], [5, 7, 8], [10, 11, 14]]
-    pairs = take_of_tiles(left, torch.tensor([[0, 4], [1, 5], [2, 6], [3, 7]]), first=0)
+    assert thinning.seen.flatten(1).tolist() == [[1, 2, 3, 4], [6, 7, 8, 9], [11, 12, 13, 14]]
+    cells = torch.tensor([[0, 4], [1, 5], [2, 6], [3, 7]])
     states = torch.arange(3 * 8.0).view(3, 8, 1)
+    pairs = take_of_tiles(thinning, cells, first=0)
     assert pairs(states).flatten(1).tolist() == [[0, 4, 3, 7], [9, 13, 10, 14], [16, 20, 19, 23]]
+    assert thinning.seen.flatten(1).tolist()[0] == [2, 3, 4, 5]
+
+
+def test_a_thinning_knows_what_it_left():
+    quota = Quota(2, torch.ones(3, 4, dtype=torch.bool), False)
+    thinning = Thinning(quota, 1, "torch")
+    states = torch.rand(2, 4, 8)
+    chosen = thinning.choose(states)
+    assert torch.equal(chosen, survivors(states, quota))
+    assert thinning.left.patches.tolist() == chosen.flatten().tolist()
+    assert left_by(None) is None and left_by(thinning).num_candidates == 6
 
 
 def test_num_early_blocks():
@@ -74,11 +101,13 @@ def test_num_early_blocks():
 def test_rows_of_survivors():
     """Of two tiles of three patches; a newline and what was dropped are no rows of the features."""
     layout = Layout(torch.tensor([4, 5, -1, 0, 1, 2, -1]))
-    thinned = layout.thinned(Grids(3, 1, 3), 0.67)
-    assert thinned.survivors.tolist() == [[0, 2], [3, 4], [6, 8]]
-    assert thinned.rows.tolist() == [4, -1, -1, 0, -1, 2, -1]
-    assert (thinned.num_placeholders, thinned.num_patches) == (7, 3)
-    image = EncodedImage.without_states(torch.arange(4.0)[:, None], thinned)
-    assert image.rows_of(thinned.candidates).tolist() == [3, 0, 1]
+    quota = layout.quota(Tiles(3, 3), 0.67)
+    assert (quota.each, quota.num_left, quota.are_frames) == (2, 4, False)
+    assert quota.can_be_kept.tolist() == [[True] * 3, [False, True, True], [False] * 3]
+    left = Left(torch.tensor([0, 2, 3, 5]), 3)
+    image = EncodedImage.without_states(torch.arange(4.0)[:, None], layout, left)
+    assert image.candidates.tolist() == [5, 0, 2]
+    assert image.rows_of(image.candidates).tolist() == [3, 0, 1]
     whole = EncodedImage.without_states(torch.arange(6.0)[:, None], layout)
-    assert whole.rows_of(layout.candidates).tolist() == [4, 5, 0, 1, 2]
+    assert whole.candidates.tolist() == [4, 5, 0, 1, 2]
+    assert whole.rows_of(whole.candidates).tolist() == [4, 5, 0, 1, 2]

@@ -60,6 +60,11 @@ class QwenFamily(MRopeFamily):
     def tower_depth(self, hf_config: Any) -> int:
         return int(hf_config.vision_config.depth)
 
+    def tower_width(self, hf_config: Any) -> int:
+        """Return `embed_dim` of Qwen2-VL, whose `hidden_size` is the language model's."""
+        vision = hf_config.vision_config
+        return int(getattr(vision, "embed_dim", None) or vision.hidden_size)
+
     def tiles(self, hf_config: Any, layout: Layout) -> Tiles:
         return Tiles(layout.num_frames, layout.num_patches // layout.num_frames)
 

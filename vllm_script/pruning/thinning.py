@@ -63,20 +63,20 @@ def survivors(tokens: torch.Tensor, quota: Quota, backend: Backend = "auto") -> 
         the states, which the host does not wait for.
     """
     num_tiles, size, _ = tokens.shape
-    stays = to_device(quota.can_be_kept[:num_tiles].flatten(), tokens.device)
+    in_pool = to_device(quota.can_be_kept[:num_tiles].flatten(), tokens.device)
     are_joined = quota.are_frames and size <= MAX_TOKENS
     if parts := list((_of_frames if are_joined else _of_tiles)(quota, num_tiles)):
-        _reduce(stays, tokens.flatten(0, 1), parts, backend)
-    return _exactly(stays.view(num_tiles, size), quota.each)
+        in_pool = _reduced(in_pool, tokens.flatten(0, 1), parts, backend)
+    return _exactly(in_pool.view(num_tiles, size), quota.each)
 
 
-def _reduce(
-    stays: torch.Tensor,
+def _reduced(
+    in_pool: torch.Tensor,
     tokens: torch.Tensor,
     parts: Sequence[tuple[torch.Tensor, int]],
     backend: Backend,
-) -> None:
-    """Run GSP in each part of the tokens [N, D], and mark in `stays` [N] bool what it leaves."""
+) -> torch.Tensor:
+    """The pool [N] bool without what GSP drops in each part of the tokens [N, D]."""
     own, targets = zip(*parts, strict=True)
     rows = to_device(torch.cat(own), tokens.device).split([len(each) for each in own])
     tasks = [
@@ -88,7 +88,8 @@ def _reduce(
         similarity = cosine_similarity([task.tokens for task in group], backend=backend)
         pool = reduce_graph(similarity, [task.budget for task in group], **PARAMS.graph)
         is_left = mask_of(pool, layout_of(similarity.lengths, tokens.device))
-        stays.index_copy_(0, torch.cat([rows[place] for place in places]), is_left)
+        in_pool = in_pool.index_copy(0, torch.cat([rows[place] for place in places]), is_left)
+    return in_pool
 
 
 def _of_tiles(quota: Quota, num_tiles: int) -> Iterator[tuple[torch.Tensor, int]]:
@@ -134,6 +135,6 @@ def _exactly(in_pool: torch.Tensor, count: int) -> torch.Tensor:
 
 
 def _evenly(mask: torch.Tensor, count: torch.Tensor, total: torch.Tensor) -> torch.Tensor:
-    """Which of a mask's tokens are `count` evenly spaced ones of each tile's `total`, if it has any."""
+    """Which of the `total` tokens that a mask has of each tile are `count` evenly spaced ones."""
     place = mask.cumsum(1) - 1
     return place * count % total.clamp(min=1) < count

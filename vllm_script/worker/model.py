@@ -92,6 +92,7 @@ class PrunedModel:
                 vllm_config.model_config.dtype,
                 device,
                 config.kernels,
+                self.family.tower_width(hf_config) if config.tower_keep < 1 else None,
             )
         self.selection_watcher: Callable[[str, Selection], None] | None = None
         """Called with the `explain_id` and the selection of every explained item; None where nobody

@@ -25,6 +25,7 @@ def compile_kernels(
     dtype: torch.dtype,
     device: torch.device,
     backend: Backend,
+    tower_width: int | None = None,
 ) -> None:
     """Run every variant of the kernels that a request can reach; nothing where none is compiled.
 
@@ -34,6 +35,7 @@ def compile_kernels(
         clip: what scores patches for relevance `clip`; None where it is not loaded.
         dtype, device: of the model.
         backend: of the operations of kernels/.
+        tower_width: values of a state in the vision tower, where it is thinned.
     """
     if not are_compiled(backend, device):
         return
@@ -42,7 +44,7 @@ def compile_kernels(
         relevance_widths.append(clip.visual_projection.out_features)
     logger.info("Script compiles its kernels, a minute at most; they are kept on disk")
     started = time.perf_counter()
-    warm_up(hidden_size, feature_width, relevance_widths, dtype, device, backend)
+    warm_up(hidden_size, feature_width, relevance_widths, dtype, device, backend, tower_width)
     logger.info("Script's kernels are ready after %.1f seconds", time.perf_counter() - started)
 
 

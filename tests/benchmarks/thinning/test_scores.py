@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from vllm_script.benchmarks.thinning.scores import IN_GROUPS, OF_PATCHES, scattered, serpentine
+from vllm_script.benchmarks.thinning.scores import IN_GROUPS, OF_PATCHES, scattered
 
 
 @pytest.mark.parametrize("score", OF_PATCHES)
@@ -31,12 +31,6 @@ def rows_of(kept, side=4):
 def test_scattered(count, expected):
     """A lattice, a chessboard, and a chessboard with a lattice of its other half."""
     assert rows_of(scattered(torch.zeros(16, 1), count)) == expected
-
-
-def test_serpentine():
-    assert rows_of(serpentine(torch.zeros(16, 1), 4)) == ["x...", "...x", "x...", "...x"]
-    half = serpentine(torch.zeros(16, 1), 8)
-    assert rows_of(half) == rows_of(scattered(torch.zeros(16, 1), 8))
 
 
 def one_thing_on_a_wall(side=8):

@@ -1,8 +1,9 @@
 """Rows of a thinned vision tower, of vLLM's own weights and code, against transformers'.
 
 The reference runs transformers' tower whole: behind the early block attention is kept from the
-patches that were dropped, and the rows of the others are read. So it shares nothing with ours but
-which patches those are. Towers have four layers, so that Qwen2.5-VL's windows lie on both sides.
+patches that are dropped, and the rows of the others are read. Which these are GSP says of its own
+states there, so it shares nothing with ours but GSP. Towers have four layers, so that Qwen2.5-VL's
+windows lie on both sides.
 """
 
 from dataclasses import replace
@@ -26,6 +27,7 @@ from vllm.renderers import renderer_from_config
 from vllm_script.benchmarks.checkpoints import SIZES, write
 from vllm_script.config import ScriptConfig
 from vllm_script.plan import make_plan
+from vllm_script.pruning.thinning import survivors
 from vllm_script.wire import pack, unpack
 
 from .conftest import film, picture
@@ -104,8 +106,12 @@ def fields_of(loaded, modality, item):
     return {k: v for k, v in batched(fields).items() if not k.startswith("script")}
 
 
-def reference_rows(theirs, fields, modality, survivors):
-    """Rows of all visual tokens, in encoder order; right where they are survivors."""
+def reference_rows(theirs, fields, modality, choose):
+    """Survivors, and rows of all visual tokens, in encoder order; right where they are survivors.
+
+    Args:
+        choose: survivors of states [tiles or frames, visual tokens, H] before the block `LAYER`.
+    """
     tower = getattr(theirs, "visual", None) or theirs.vision_tower
     path = next(path for path in BLOCKS if _has(tower, path))
     numbers = {
@@ -113,11 +119,44 @@ def reference_rows(theirs, fields, modality, survivors):
         for number, block in enumerate(tower.get_submodule(path))
         for module in block.modules()
     }
-    is_left = torch.zeros(int(survivors.max()) + 10_000, dtype=torch.bool)
-    is_left[survivors.flatten()] = True
     (pixels,) = (value for name, value in fields.items() if name.startswith("pixel"))
     grid = fields.get(f"{modality}_grid_thw")
-    read = {}  # patches that attention has seen, by block
+    is_tiles, order, cells = grid is None, None, None
+    if is_tiles:
+        vision = tower.config
+        size, patch = (
+            x[0] if isinstance(x, (tuple, list)) else x
+            for x in (vision.image_size, vision.patch_size)
+        )
+        cells = _cells(size // patch, round(1 / getattr(theirs.config, "downsample_ratio", 1)))
+    else:
+        frames, *sides = grid[0].tolist()
+        order = torch.arange(int(grid.prod()) // 4)
+        if hasattr(tower.config, "fullatt_block_indexes"):
+            order = get_vision_window_index(grid, 2, tower.config.window_size, tower.patch_size)[0]
+        if tower.config.model_type.startswith("glm"):  # to which frames are images
+            grid = torch.tensor([[1, *sides]] * frames)
+    found, read = {}, {}  # survivors and what attention may read; patches it has read, by block
+
+    def look(module, args, kwargs):
+        states = args[0] if args else kwargs["hidden_states"]
+        if is_tiles:
+            states = states[:, -len(cells) :]  # without a class token
+            order_of_tokens = cells.argsort(stable=True)
+            tokens = states[:, order_of_tokens].unflatten(1, (int(cells.max()) + 1, -1)).mean(2)
+        else:
+            tokens = states.view(len(order), 4, -1).mean(1)[order.argsort()]
+            tokens = tokens.view(frames, -1, tokens.shape[-1])
+        found["survivors"] = choose(tokens).flatten()
+        is_left = torch.zeros(tokens.shape[0] * tokens.shape[1], dtype=torch.bool)
+        is_left[found["survivors"]] = True
+        if is_tiles:
+            left = is_left.view(len(tokens), -1)[:, cells]
+            before = states.new_ones(len(tokens), (args or [kwargs["hidden_states"]])[0].shape[1])
+            before = before[:, : before.shape[1] - len(cells)].bool()
+            found["left"] = torch.cat([before, left], dim=1).flatten()
+        else:
+            found["left"] = is_left[order].repeat_interleave(4)
 
     def attention(module, query, key, value, attention_mask, scaling, **_):
         number = numbers[module]
@@ -125,41 +164,30 @@ def reference_rows(theirs, fields, modality, survivors):
         if number >= LAYER:
             tiles, length = key.shape[0], key.shape[2]
             start = read.get(number, 0)
-            seen = left[start : start + tiles * length].view(tiles, 1, 1, length)
+            seen = found["left"][start : start + tiles * length].view(tiles, 1, 1, length)
             read[number] = start + tiles * length
             scores = scores.masked_fill(~seen, -1e30)
         return (scores.softmax(-1) @ value).transpose(1, 2), None
 
     AttentionInterface.register("without_dropped", attention)
     tower.config._attn_implementation = "without_dropped"
-    if grid is None:
+    block = tower.get_submodule(path)[LAYER]
+    handles = [block.register_forward_pre_hook(look, with_kwargs=True)]
+    if is_tiles:
         rows = []
-        handle = theirs.multi_modal_projector.register_forward_hook(
-            lambda module, inputs, output: rows.append(output)
-        )
-        tiles = pixels.view(-1, *pixels.shape[-3:])
-        vision = tower.config
-        size, patch = (
-            x[0] if isinstance(x, (tuple, list)) else x
-            for x in (vision.image_size, vision.patch_size)
-        )
-        cells = _cells(size // patch, round(1 / getattr(theirs.config, "downsample_ratio", 1)))
-        left = is_left[: len(tiles) * (cells.max() + 1)].view(len(tiles), -1)[:, cells]
-        left = torch.cat([torch.ones(len(tiles), 1, dtype=torch.bool), left], dim=1).flatten()
+        projector = theirs.multi_modal_projector
+        handles.append(projector.register_forward_hook(lambda *args: rows.append(args[2])))
         more = {k: v for k, v in fields.items() if k == "image_sizes"}
+        tiles = pixels.view(-1, *pixels.shape[-3:])
         theirs.get_image_features(pixel_values=tiles, **more)
+        rows = rows[0].flatten(0, 1)
+    else:
+        output = tower(_normalised(pixels), grid_thw=grid)
+        levels = getattr(output, "deepstack_features", None) or []
+        rows = torch.cat([output.pooler_output, *levels], dim=1)
+    for handle in handles:
         handle.remove()
-        return rows[0].flatten(0, 1)
-    order = torch.arange(int(grid.prod()) // 4)
-    if hasattr(tower.config, "fullatt_block_indexes"):
-        order = get_vision_window_index(grid, 2, tower.config.window_size, tower.patch_size)[0]
-    left = is_left[order].repeat_interleave(4)
-    if tower.config.model_type.startswith("glm"):  # to which frames are images
-        frames, *size = grid[0].tolist()
-        grid = torch.tensor([[1, *size]] * frames)
-    found = tower(_normalised(pixels), grid_thw=grid)
-    levels = getattr(found, "deepstack_features", None) or []
-    return torch.cat([found.pooler_output, *levels], dim=1)
+    return found["survivors"], rows
 
 
 def _has(module, path):
@@ -196,9 +224,12 @@ def test_rows_of_survivors_are_those_of_transformers(loaded, item, keep):
     assert thinning.num_early_blocks == LAYER
     image = model.encode(modality, fields, thinning)
     whole = model.encode(modality, fields)
-    survivors = thinning.survivors.flatten()
-    expected = reference_rows(loaded.theirs, fields, modality, survivors)
-    patches = thinning.layout.candidates
+    chosen, expected = reference_rows(
+        loaded.theirs, fields, modality, lambda tokens: survivors(tokens, thinning.quota)
+    )
+    assert torch.equal(image.left.patches, chosen)
+    patches = image.candidates
+    assert len(patches) == thinning.quota.num_left and torch.isin(patches, chosen).all()
     found = image.features[image.rows_of(patches)]
     torch.testing.assert_close(found, expected[patches], atol=1e-4, rtol=1e-4)
     assert not torch.allclose(found, whole.features[patches], atol=1e-2)
@@ -251,10 +282,11 @@ def test_what_is_kept_and_scored_is_among_the_survivors(loaded, relevance):
     model.selection_watcher = None
     (selection,) = selections
     thinning = model._thinning("image", fields, item.plan)
-    assert torch.isin(selection.kept, thinning.survivors).all()
-    assert len(selection.kept) == item.count
     image = model.encode("image", fields, thinning)
-    rows = image.rows_of(thinning.layout.candidates)
+    assert torch.equal(selection.candidates, image.candidates)
+    assert torch.isin(selection.kept, selection.candidates).all()
+    assert len(selection.kept) == item.count
+    rows = image.rows_of(image.candidates)
     source = {"embedding": "embedding", "auto": "clip" if model.script_clip else "none"}
     assert item.plan.relevance == source[relevance]
     if item.plan.relevance == "none":
