@@ -115,10 +115,10 @@ class ScriptConfig:
     tower_keep: float = setting(
         1.0,
         Number(0, 1, above_low=True),
-        "The share of an image's patches that the vision tower computes to its end; the others are "
-        "dropped after an early layer of it, evenly spaced and whatever they show, so that small "
-        "things suffer; what is kept is chosen among those that are left. An image of which more "
-        "is kept than is left has the whole tower.",
+        "The share of an image's patches that the vision tower computes to its end; the most "
+        "redundant others are dropped after an early layer of it, by GSP, whatever the question, "
+        "and what is kept is chosen among those that are left. An image of which more is kept "
+        "than is left has the whole tower.",
         flag="--script-tower-keep SHARE",
         per_request=True,
     )

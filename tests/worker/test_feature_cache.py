@@ -3,13 +3,14 @@
 import random
 import subprocess
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import torch
 
 from vllm_script.layout import Layout
-from vllm_script.worker.encoded_image import EncodedImage
+from vllm_script.worker.encoded_image import EncodedImage, Left
 from vllm_script.worker.feature_cache import PAGE_ROWS, FeatureCache, default_capacity_gb
 
 WIDTHS = (8, 24)
@@ -29,6 +30,7 @@ def test_default_capacity(device, card, capacity, monkeypatch):
 
 RANK = """
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 import torch
 import torch.distributed as dist
@@ -69,6 +71,18 @@ def equal(one, other):
         and torch.equal(one.features, other.features)
         and one.layout is other.layout
     )
+
+
+def test_what_a_thinned_tower_left_comes_out_with_it():
+    """Of another item that had these pages before, there is nothing left."""
+    cache, image = cache_of(3), image_of(100)
+    left = Left(torch.arange(0, 200, 2), 90)
+    cache.put(b"thinned", replace(image, left=left))
+    found = cache.get(b"thinned")
+    assert equal(found, image) and found.left.num_candidates == 90
+    assert torch.equal(found.left.patches, left.patches)
+    cache.put(b"whole", image_of(3 * PAGE_ROWS, seed=1))
+    assert cache.get(b"thinned") is None and cache.get(b"whole").left is None
 
 
 @pytest.mark.parametrize("rows", [1, PAGE_ROWS, 180, 3 * PAGE_ROWS])

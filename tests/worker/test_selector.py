@@ -1,5 +1,7 @@
 """Selection in one encoded item, by hand."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -7,7 +9,7 @@ from vllm_script.config import ScriptConfig
 from vllm_script.layout import Layout
 from vllm_script.plan import make_plan
 from vllm_script.pruning import select_visual_tokens
-from vllm_script.worker.encoded_image import EncodedImage
+from vllm_script.worker.encoded_image import EncodedImage, Left
 from vllm_script.worker.selector import Selector
 
 WIDTH = 8
@@ -34,6 +36,22 @@ def test_rows_of_the_features_are_selected_by_what_enters_the_first_layer(image)
     expected = select_visual_tokens(image.features[candidates][:, :WIDTH], 4, mode="divprune")
     assert selection.kept.tolist() == candidates[expected].tolist()
     assert selection.relevance is None
+
+
+def test_of_a_thinned_tower_the_survivors_are_selected_from(image):
+    """Patches 1, 4, 5, 8, 9 and 11 of the encoder's order, which is not the reading order."""
+    left = Left(torch.tensor([1, 4, 5, 8, 9, 11]), 6)
+    thinned = replace(image, states=image.states[:6], features=image.features[:6], left=left)
+    table = torch.eye(WIDTH)
+    selector = Selector(WIDTH, embed=lambda token_ids: table[token_ids], clip=None)
+    (selection,) = selector.select([thinned], [plan(relevance="embedding", mode="cdpruner")])
+    assert selection.candidates.tolist() == [11, 9, 8, 5, 4, 1]
+    alone = EncodedImage(
+        thinned.states, thinned.features, Layout(torch.tensor([5, 4, 3, 2, 1, 0] + 10 * [-1]))
+    )
+    (expected,) = selector.select([alone], [plan(relevance="embedding", mode="cdpruner")])
+    assert torch.equal(selection.relevance, expected.relevance) and expected.candidates is None
+    assert selection.kept.tolist() == left.patches[expected.kept].tolist()
 
 
 def test_embedding_relevance_reads_the_query(image):

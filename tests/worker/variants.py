@@ -41,12 +41,13 @@ from vllm_script.plan import make_plan
 from vllm_script.positions import grid_coordinates
 from vllm_script.pruning import MODES, PruningParams, run_modes
 from vllm_script.pruning.params import GEOMETRIES
+from vllm_script.pruning.thinning import Quota, survivors
 from vllm_script.worker.encoded_image import EncodedImage
 from vllm_script.worker.selector import Selector
 from vllm_script.worker.warm_up import compile_kernels
 
 CPU = torch.device("cpu")
-CLIP_WIDTH, STATE_WIDTH = 768, 1024
+CLIP_WIDTH, STATE_WIDTH, TOWER_WIDTH = 768, 1024, 1152
 SLOW_IN_TORCH = 300
 """Tokens up to which centred geometry is asked for: PyTorch centres them, and no kernel."""
 
@@ -155,21 +156,33 @@ def step_of(rng, maker, clip, states, features, most):
     return images, plans
 
 
+def thin(rng, states):
+    """Thin the vision tower for tiles, an image or frames of any size that a step may have."""
+    tiles = rng.choice([1, 1, 2, 5, 16])
+    size = rng.randint(2, len(states) // tiles)
+    quota = Quota(
+        rng.randint(1, size), torch.ones(tiles, size, dtype=torch.bool), rng.random() < 0.5
+    )
+    survivors(states[: tiles * size].view(tiles, size, -1), quota)
+
+
 def new_variants(model, gpu, num_requests, seed=0):
     hidden_size, feature_width, clip, makers = MODELS[model]
     rng = random.Random(seed)
     states = torch.zeros(MOST_TOKENS, STATE_WIDTH if clip else 0, dtype=torch.bfloat16)
     features = torch.zeros(MOST_TOKENS, feature_width, dtype=torch.bfloat16)
+    tower = torch.zeros(MOST_TOKENS, TOWER_WIDTH, dtype=torch.bfloat16)
     table = torch.zeros(64, hidden_size, dtype=torch.bfloat16)
     selector = Selector(hidden_size, lambda ids: table.index_select(0, ids), clip)
     selector._lm_attention = LmAttention()
     with recorded(*GPUS[gpu]) as variants:
-        compile_kernels(hidden_size, feature_width, clip, torch.bfloat16, CPU, "auto")
+        compile_kernels(hidden_size, feature_width, clip, torch.bfloat16, CPU, "auto", TOWER_WIDTH)
         warm, num_asked, new = len(variants), 0, {}
         while num_asked < num_requests:
             left = num_requests - num_asked
             images, plans = step_of(rng, rng.choice(makers), clip, states, features, left)
             num_asked += len(images)
+            thin(rng, tower)
             for image, selection in zip(images, selector.select(images, plans), strict=True):
                 gather_rows(image.features, selection.kept)
             for name, key in list(variants)[warm + len(new) :]:

@@ -76,15 +76,23 @@ def explained(server, picture):
         content = [picture(168, 168, seed=seed), {"type": "text", "text": QUESTIONS[0]}]
         body = {"model": "tiny", "messages": [{"role": "user", "content": content}]}
         reply = httpx.post(f"{server.url}/script/explain", json=body, timeout=300).json()
-        kept.append(set(reply["images"][0]["kept_patches"]))
+        image = reply["images"][0]
+        kept.append(set(image["kept_patches"]))
         assert len(kept[-1]) == 21
+        assert image["tower_patches"] is None or kept[-1] <= set(image["tower_patches"])
     return kept
 
 
 @pytest.mark.slow
-def test_the_first_layer_says_the_same_shared_out_to_ranks(vllm_server, pruning_server, picture):
-    """Each rank has some of the heads that relevance `lm-attention` is the sum over."""
-    flags = (*SCRIPT, "--script-relevance", "lm-attention")
+@pytest.mark.parametrize(
+    "setting",
+    [("--script-relevance", "lm-attention"), ("--script-tower-keep", "0.5")],
+    ids=["first layer", "thinned tower"],
+)
+def test_ranks_keep_what_one_process_keeps(vllm_server, pruning_server, picture, setting):
+    """Each has some of the first layer's heads, which `lm-attention` is the sum over; or chooses
+    for itself, from states that all have, what the thinned tower leaves."""
+    flags = (*SCRIPT, *setting)
     with vllm_server("llava-next", *flags) as server:
         alone = explained(server, picture)
     ranks = ("--tensor-parallel-size", "2")
