@@ -104,7 +104,7 @@ def test_a_plan_that_nobody_explains_of_a_whole_tower_is_as_it_was():
     assert plan(mode="cdpruner").encode() == (
         b'{"clip_digest":null,"keep_ratio":0.11,"mode":"cdpruner","params":{"gamma":1.0,'
         b'"geometry":"raw","pool_ratio":0.25,"seed":0,"tau":0.1,"tau_relative":true},"query":[[[5,6]]],'
-        b'"relevance":"embedding","version":5,"visual_token_budget":null}'
+        b'"relevance":"embedding","version":6,"visual_token_budget":null}'
     )
     assert with_explain_id(None) is None
 

@@ -21,7 +21,7 @@ Query = tuple[tuple[tuple[int, ...], ...], ...]
 """Token ids of questions: of each one, those of its windows, which are scored one by one."""
 
 # Raise it whenever the same plan would select other tokens than before.
-ALGORITHM_VERSION = 5
+ALGORITHM_VERSION = 6
 
 
 class TowerThinning(NamedTuple):

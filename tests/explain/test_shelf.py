@@ -10,8 +10,11 @@ def test_taken_once():
     shelf = Shelf()
     shelf.put("a", Selection(torch.tensor([3, 7]), torch.tensor([0.5, 0.25]).bfloat16()))
     shelf.put("b", Selection(torch.tensor([1]), None))
-    first = {"kept": [3, 7], "relevance": [0.5, 0.25]}
-    assert shelf.take(["b", "c", "a"]) == [{"kept": [1], "relevance": None}, None, first]
+    shelf.put("d", Selection(torch.tensor([2]), None, torch.tensor([2, 5])))
+    first = {"kept": [3, 7], "relevance": [0.5, 0.25], "candidates": None}
+    second = {"kept": [1], "relevance": None, "candidates": None}
+    thinned = {"kept": [2], "relevance": None, "candidates": [2, 5]}
+    assert shelf.take(["b", "c", "a", "d"]) == [second, None, first, thinned]
     assert shelf.take(["a"]) == [None]
 
 

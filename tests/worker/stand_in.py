@@ -254,7 +254,7 @@ def model_of(architecture, config, machine, **settings):
         model = model_type(vllm_config=vllm_config)
     backend = settings.get("kernels", "auto")
     compile_kernels.assert_called_once_with(
-        WIDTH, config.width, None, torch.float32, machine.device, backend
+        WIDTH, config.width, None, torch.float32, machine.device, backend, None
     )
     if ScriptConfig.of(config).relevance == "clip":
         model.script_clip = model.selector._clip = clip(machine, backend, config.vocab_size)

@@ -14,7 +14,7 @@ from vllm_script.worker.encoded_image import EncodedImage, Left
 from vllm_script.worker.feature_cache import PAGE_ROWS, FeatureCache, default_capacity_gb
 
 WIDTHS = (8, 24)
-PAGE_GB = PAGE_ROWS * sum(WIDTHS) * 4 / 2**30
+PAGE_GB = PAGE_ROWS * (sum(WIDTHS) * 4 + 8) / 2**30  # float32, and the number of a patch
 
 
 @pytest.mark.parametrize(

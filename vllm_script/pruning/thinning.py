@@ -4,12 +4,13 @@ GSP needs no question, so it can run before the tower has ended, on the states o
 Every tile or frame keeps equally many tokens: how long sequences are, and how many tokens can be
 kept in the end, follows from the item's shape alone.
 
-    1. pool     GSP (script.py) in each tile, and of a video in windows of neighbouring frames, so
-                that what stands still goes before what moves.                kernels.reduce_graph
-    2. quota    Of a tile that has more in the pool, evenly spaced ones of these stay: its graph ran
-                out of edges, so that none of them can stand for another, or its window's other
-                frames had more to drop. Where it has fewer, evenly spaced ones of the others are
-                added.
+    1. rank     GSP (script.py) in each tile, and of a video in windows of neighbouring frames, so
+                that what stands still goes before what moves. It may run out of edges, where all
+                tokens are much alike or none are, and leave too many: so it is done in a second
+                graph, too, which has more edges.                             kernels.reduce_graph
+    2. quota    Of every tile as many tokens as it keeps stay: those that are left of both graphs,
+                then those left of the first, of the second, and all others. Where not all of a
+                kind stay, evenly spaced ones do.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ from .pools import layout_of, mask_of
 from .task import Task
 
 PARAMS = PruningParams(pool_ratio=0.0)
-"""The graph's: every item of a server is thinned by the same, whatever its request says."""
+"""The first graph's, the same whatever a request says: edges are tau above the mean cosine."""
+SECOND = PruningParams(pool_ratio=0.0, tau=0.0)
+"""The second graph's: edges are above the mean, where there always are some."""
 
 
 class Quota(NamedTuple):
@@ -63,20 +66,20 @@ def survivors(tokens: torch.Tensor, quota: Quota, backend: Backend = "auto") -> 
         the states, which the host does not wait for.
     """
     num_tiles, size, _ = tokens.shape
-    in_pool = to_device(quota.can_be_kept[:num_tiles].flatten(), tokens.device)
+    rank = to_device(torch.where(quota.can_be_kept[:num_tiles], 0, 3).flatten(), tokens.device)
     are_joined = quota.are_frames and size <= MAX_TOKENS
     if parts := list((_of_frames if are_joined else _of_tiles)(quota, num_tiles)):
-        in_pool = _reduced(in_pool, tokens.flatten(0, 1), parts, backend)
-    return _exactly(in_pool.view(num_tiles, size), quota.each)
+        rank = _ranked(rank, tokens.flatten(0, 1), parts, backend)
+    return _lowest(rank.view(num_tiles, size), quota.each)
 
 
-def _reduced(
-    in_pool: torch.Tensor,
+def _ranked(
+    rank: torch.Tensor,
     tokens: torch.Tensor,
     parts: Sequence[tuple[torch.Tensor, int]],
     backend: Backend,
 ) -> torch.Tensor:
-    """The pool [N] bool without what GSP drops in each part of the tokens [N, D]."""
+    """Ranks [N] of tokens [N, D]: GSP's in these parts, 0 to 3, and of the others as they are."""
     own, targets = zip(*parts, strict=True)
     rows = to_device(torch.cat(own), tokens.device).split([len(each) for each in own])
     tasks = [
@@ -86,10 +89,14 @@ def _reduced(
     for places in groups_of(tasks):
         group = [tasks[place] for place in places]
         similarity = cosine_similarity([task.tokens for task in group], backend=backend)
-        pool = reduce_graph(similarity, [task.budget for task in group], **PARAMS.graph)
-        is_left = mask_of(pool, layout_of(similarity.lengths, tokens.device))
-        in_pool = in_pool.index_copy(0, torch.cat([rows[place] for place in places]), is_left)
-    return in_pool
+        layout = layout_of(similarity.lengths, tokens.device)
+        first, second = (
+            ~mask_of(reduce_graph(similarity, [t.budget for t in group], **each.graph), layout)
+            for each in (PARAMS, SECOND)
+        )
+        of_group = torch.cat([rows[place] for place in places])
+        rank = rank.index_copy(0, of_group, 2 * first.long() + second)
+    return rank
 
 
 def _of_tiles(quota: Quota, num_tiles: int) -> Iterator[tuple[torch.Tensor, int]]:
@@ -115,26 +122,19 @@ def _of_frames(quota: Quota, num_frames: int) -> Iterator[tuple[torch.Tensor, in
             yield window, quota.each * len(window) // size
 
 
-def _exactly(in_pool: torch.Tensor, count: int) -> torch.Tensor:
-    """As many tokens [tiles, count] of every tile, ascending, numbered through all tiles.
+def _lowest(rank: torch.Tensor, count: int) -> torch.Tensor:
+    """The tokens [tiles, count] of lowest rank of every tile, ascending, numbered through all.
 
     Args:
-        in_pool: [tiles, P] bool; evenly spaced ones of it stay, and where they are too few evenly
-            spaced ones of the others as well.
+        rank: [tiles, P] int64, 0 to 3; of those that it does not decide on evenly spaced ones stay.
     """
-    num_tiles, size = in_pool.shape
-    in_tile = in_pool.sum(1, keepdim=True)
-    of_pool = in_tile.clamp(max=count)
-    stays = torch.where(
-        in_pool,
-        _evenly(in_pool, of_pool, in_tile),
-        _evenly(~in_pool, count - of_pool, size - in_tile),
-    )
+    num_tiles, size = rank.shape
+    stays, wanted = torch.zeros_like(rank, dtype=torch.bool), torch.full_like(rank[:, :1], count)
+    for own in (rank == each for each in range(4)):
+        total = own.sum(1, keepdim=True)
+        taken = torch.minimum(total, wanted)
+        place = own.cumsum(1) - 1
+        stays |= own & (place * taken % total.clamp(min=1) < taken)
+        wanted = wanted - taken
     places = (~stays).long().sort(dim=1, stable=True).indices[:, :count]
-    return places + torch.arange(num_tiles, device=in_pool.device)[:, None] * size
-
-
-def _evenly(mask: torch.Tensor, count: torch.Tensor, total: torch.Tensor) -> torch.Tensor:
-    """Which of the `total` tokens that a mask has of each tile are `count` evenly spaced ones."""
-    place = mask.cumsum(1) - 1
-    return place * count % total.clamp(min=1) < count
+    return places + torch.arange(num_tiles, device=rank.device)[:, None] * size
