@@ -12,7 +12,11 @@ import torch
 from vllm.multimodal.inputs import PlaceholderRange
 
 from vllm_script.budget import even_shares
+from vllm_script.layout import Layout
 from vllm_script.pruning import MODES, PruningParams, windows
+from vllm_script.pruning.thinning import Quota
+from vllm_script.worker.encoded_image import EncodedImage
+from vllm_script.worker.tower import Thinning, take_of_tiles
 
 from .stand_in import (
     CASES,
@@ -79,6 +83,23 @@ def test_a_video_in_windows(gpu, monkeypatch):
     """More tokens than are selected from at once."""
     monkeypatch.setattr(windows, "MAX_TOKENS", 40)
     test_embed_multimodal(gpu, "Qwen2.5-VL, video", "script")
+
+
+@pytest.mark.parametrize("are_frames", [False, True])
+def test_a_thinned_tower(gpu, are_frames):
+    """Behind its early blocks GSP chooses among three tiles or frames, one of them cut in half."""
+    can_be_kept = torch.ones(3, 16, dtype=torch.bool)
+    can_be_kept[2, 8:] = are_frames
+    layout = Layout(can_be_kept.flatten().nonzero()[:, 0].flip(0))
+    thinning = Thinning(Quota(6, can_be_kept, are_frames), 1, "triton")
+    cells = torch.arange(64).view(16, 4)
+    with gpu.running():
+        states = gpu.put(torch.rand(3, 65, 32, generator=torch.Generator().manual_seed(0)))
+        with gpu.watching():
+            taken = take_of_tiles(thinning, cells, first=1)(states)
+            image = EncodedImage.without_states(taken[:, 1::4].flatten(0, 1), layout, thinning.left)
+            rows = image.rows_of(image.candidates)
+        assert taken.shape == (3, 25, 32) and rows.shape == (18,)
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case.startswith("Qwen")])
