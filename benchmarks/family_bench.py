@@ -3,12 +3,13 @@
     python benchmarks/family_bench.py                     # a quarter of an hour on two CPU cores
     python benchmarks/family_bench.py --families qwen3-vl --keep-ratio 0.11
     python benchmarks/family_bench.py --keep-ratio 0.11 --tower-keep 0.5   # and a thinned tower
+    python benchmarks/family_bench.py --concurrency 8
 
 Of each family it serves a model with random weights, whose language model has 20 million parameters
 and whose patches are as published, tiles of a fixed size near 384 pixels, and sends it pictures and
-videos, one request at a time: to stock vLLM and, in turns (A B B A), to the plugin; where vLLM can
-prune the family's videos itself (--video-pruning-method evs, vidcom2), to that as well, at the same
-keep ratio. On a CPU that takes a worker of ours, for vLLM 0.32 fails there at the first video:
+videos: to stock vLLM and, in turns (A B B A), to the plugin; where vLLM can prune the family's
+videos itself (--video-pruning-method evs, vidcom2), to that as well, at the same keep ratio. On a
+CPU that takes a worker of ours, for vLLM 0.32 fails there at the first video:
 serving/own_pruning_worker.py. With --tower-keep a third server takes its turn beside stock and the
 plugin: the plugin with a vision tower that is thinned to this share, where the family's can be.
 Other than that two servers are up at a time, and every request is new to all. Ends with an error if
@@ -79,7 +80,9 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--tower-keep", type=float, help="share of the patches that a thinned vision tower keeps"
     )
-    parser.add_argument("--requests", type=int, default=3, help="of a block")
+    parser.add_argument("--concurrency", type=int, default=1, help="requests at a time")
+    requests = "of a block, at least as many as come at once"
+    parser.add_argument("--requests", type=int, default=3, help=requests)
     parser.add_argument("--repetitions", type=int, default=2, help="blocks of each server")
     return parser.parse_args(argv)
 
@@ -92,7 +95,8 @@ def measurement(
     methods = expected.own_methods
     amounts = (args.keep_ratio, args.requests, args.repetitions)
     towers = [TOWER] if args.tower_keep is not None and expected.has_thin_tower else []
-    cells = family_cells(family, args.sizes, expected.modalities, methods, *amounts, towers)
+    items = (args.sizes, expected.modalities, methods)
+    cells = family_cells(family, *items, *amounts, towers, args.concurrency)
     thin = (*FLAGS[SCRIPT], "--script-tower-keep", str(args.tower_keep))
     kinds = (
         FLAGS

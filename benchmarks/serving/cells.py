@@ -63,7 +63,8 @@ class Cell:
 
     def __str__(self) -> str:
         if self.family:
-            return f"{self.family}, {self.picture}, {self.arms[-1]}"
+            at_once = "" if self.concurrency == 1 else f", concurrency {self.concurrency}"
+            return f"{self.family}, {self.picture}{at_once}, {self.arms[-1]}"
         load = f"rate {self.rate}" if self.rate else f"concurrency {self.concurrency}"
         off = f", {self.arms[-1]} against stock, launch {self.launch}" if self.launch else ""
         return f"{self.picture}, {load}{off}{', second question' if self.again else ''}"
@@ -122,6 +123,7 @@ def family_cells(
     requests: int,
     repetitions: int,
     towers: Sequence[str] = (),
+    concurrency: int = 1,
 ) -> list[Cell]:
     """Stock against each way to prune a family's items, in an order that changes servers least.
 
@@ -129,6 +131,7 @@ def family_cells(
         modalities: what the plugin prunes of the family.
         own_methods: what vLLM itself can prune its videos with.
         towers: TOWER, where the plugin is measured with a thinned vision tower beside it.
+        concurrency: requests at a time.
     """
     pruned = [size for size in sizes if size.modality in modalities]
     videos = [size for size in pruned if size.frames is not None]
@@ -138,7 +141,7 @@ def family_cells(
         Cell(
             str(size),
             (Arm(STOCK), *(Arm(server, keep_ratio) for server in servers)),
-            *(requests, repetitions),
+            *(requests, repetitions, concurrency),
             family=family,
         )
         for servers, size in pairs

@@ -25,10 +25,11 @@ a second. Every request has a picture or video that no server has seen. How righ
 these keep ratios is measured by accuracy_bench.py; a speed without it is no result."""
 
 FAMILY_NOTES = """\
-One request at a time, {text_tokens} text tokens + picture or video in. Tokens and times: stock's
-and the other's. The ratio is a geometric mean over pairs of requests, in brackets its 95 %
-interval. Encoder and selection are parts of the plugin's time; stock does not count them. How right
-answers are is measured by accuracy_bench.py; a speed without it is no result."""
+{text_tokens} text tokens + picture or video in. Tokens and times: stock's and the other's. Ratios
+are geometric means, in brackets their 95 % intervals: over pairs of requests where there is one at
+a time, and of blocks elsewhere and for requests/s. Encoder and selection are parts of the plugin's
+time; stock does not count them. How right answers are is measured by accuracy_bench.py; a speed
+without it is no result."""
 
 
 def report(results: Results, settle_seconds: float) -> str:
@@ -56,8 +57,8 @@ def report(results: Results, settle_seconds: float) -> str:
 
 def family_report(results: Results) -> str:
     """The table of all families: stock against each way to prune."""
-    head = ["family", "sent", "pruned by", "visual tokens", "TTFT p50, ms", "TTFT to stock's"]
-    head.append("encoder, selection, ms")
+    head = ["family", "sent", "load", "pruned by", "visual tokens", "TTFT p50, ms"]
+    head += ["TTFT to stock's", "requests/s to stock's", "encoder, selection, ms"]
     about = results.lines[-1]["about"]
     cells = dict.fromkeys(line["cell"] for line in results.lines)
     rows = []
@@ -74,10 +75,12 @@ def _family_row(stock: Line, other: Line) -> list[str]:
     return [
         other["family"],
         f"{size_of(other['picture']).modality} {other['picture']}",
+        load_of(other),
         f"{other['server']}, keep {other['keep_ratio']:g}",
         ", ".join(f"{line['visual_kv_tokens']:g}" for line in (stock, other)),
         ", ".join(f"{line['ttft_ms']['p50']:.0f}" for line in (stock, other)),
         ttft_ratio(other, stock).shown(".2f"),
+        throughput_ratio(other, stock).shown(".2f"),
         ", ".join(f"{part:.0f}" for part in parts if part is not None),
     ]
 

@@ -74,6 +74,8 @@ def test_families_in_an_order_that_changes_servers_least():
     (cell,) = family_cells("a", [PICTURE, VIDEO], ("image",), ("evs",), 0.25, 3, 2)
     assert cell.picture == "672x672" and cell.arms == (A, Arm(SCRIPT, 0.25))
     assert (cell.concurrency, cell.requests, cell.repetitions) == (1, 3, 2)
+    (cell,) = family_cells("a", [PICTURE], ("image",), (), 0.25, 3, 2, concurrency=8)
+    assert str(cell) == "a, 672x672, concurrency 8, keep 0.25" and block_size(cell, None) == 8
 
 
 def test_command_line():

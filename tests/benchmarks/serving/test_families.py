@@ -34,7 +34,8 @@ def test_report(tmp_path, lines):
         results.add(cell, lines(cell, times=2.0, counted=counted))
     text = family_report(results)
     assert "- machine: one core" in text and "8 text tokens" in text
-    row = "| qwen3-vl | video 16x336x336 | {}, keep 0.11 | 100, 11 | 210, 105 | 0.50 ({} |"
+    row = "| qwen3-vl | video 16x336x336 | 1 at a time | {}, keep 0.11 | 100, 11 | 210, 105 "
+    row += "| 0.50 ({} |"
     for server, times in (("script", "10, 1"), ("evs", "")):
         start, end = row.format(server, "...").split("...")
         (line,) = (line for line in text.splitlines() if line.startswith(start))
