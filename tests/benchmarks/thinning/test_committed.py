@@ -6,7 +6,10 @@ from pathlib import Path
 import pytest
 
 from vllm_script import benchmarks
+from vllm_script.benchmarks.accuracy.scores import Scores
+from vllm_script.benchmarks.accuracy.settings import Setting
 from vllm_script.benchmarks.common import read_lines
+from vllm_script.benchmarks.intervals import paired_difference
 from vllm_script.benchmarks.thinning.hook import Cut
 from vllm_script.benchmarks.thinning.measures import WHOLE
 
@@ -49,6 +52,22 @@ def test_script_demo(name, committed):
     assert rows
     for score, layer, cells in rows:
         assert f"| `{score}`, layer {layer} {cells}" in SECTION
+
+
+def test_served(committed):
+    """What script-demo answers with a thinned tower, and the same questions with the whole one."""
+    thinned, whole = (
+        Scores.load(committed(f"accuracy-{name}-tower").with_suffix(".jsonl"))
+        for name in ("thinned", "whole")
+    )
+    both = [
+        (thinned.right[setting], whole.right[setting])
+        for setting in (Setting(ratio, "script", "clip") for ratio in (0.11, 0.056))
+    ]
+    shares = " | ".join(f"{right.mean():.3f}" for _, right in both)
+    losses = " | ".join(paired_difference(*right).shown("+.3f") for right in both)
+    assert f"| whole tower | {shares} |" in SECTION
+    assert f"| thinned to 0.5, less whole | {losses} |" in SECTION
 
 
 def test_operations(committed):
