@@ -85,7 +85,7 @@ def test_survivors_of_tiles():
 def test_a_thinning_knows_what_it_left():
     quota = Quota(2, torch.ones(3, 4, dtype=torch.bool), False)
     thinning = Thinning(quota, 1, "torch")
-    states = torch.rand(2, 4, 8)
+    states = torch.rand(3, 4, 8)
     chosen = thinning.choose(states)
     assert torch.equal(chosen, survivors(states, quota))
     assert thinning.left.patches.tolist() == chosen.flatten().tolist()
@@ -100,14 +100,19 @@ def test_num_early_blocks():
 
 def test_rows_of_survivors():
     """Of two tiles of three patches; a newline and what was dropped are no rows of the features."""
-    layout = Layout(torch.tensor([4, 5, -1, 0, 1, 2, -1]))
+    layout = Layout(torch.tensor([4, -1, 0, 1, 2, -1]))
     quota = layout.quota(Tiles(3, 3), 0.67)
-    assert (quota.each, quota.num_left, quota.are_frames) == (2, 4, False)
-    assert quota.can_be_kept.tolist() == [[True] * 3, [False, True, True], [False] * 3]
-    left = Left(torch.tensor([0, 2, 3, 5]), 3)
+    assert (quota.each, quota.num_left) == (2, 3)
+    assert quota.can_be_kept.tolist() == [[True] * 3, [False, True, False], [False] * 3]
+    left = Left(torch.tensor([0, 2, 3, 4]), 3)
     image = EncodedImage.without_states(torch.arange(4.0)[:, None], layout, left)
-    assert image.candidates.tolist() == [5, 0, 2]
+    assert image.candidates.tolist() == [4, 0, 2]
     assert image.rows_of(image.candidates).tolist() == [3, 0, 1]
     whole = EncodedImage.without_states(torch.arange(6.0)[:, None], layout)
-    assert whole.candidates.tolist() == [4, 5, 0, 1, 2]
-    assert whole.rows_of(whole.candidates).tolist() == [4, 5, 0, 1, 2]
+    assert whole.candidates.tolist() == [4, 0, 1, 2]
+    assert whole.rows_of(whole.candidates).tolist() == [4, 0, 1, 2]
+
+
+def test_frames_of_a_video_are_joined_and_tiles_are_not():
+    assert Layout(torch.arange(8), num_frames=2).quota(Tiles(2, 4), 0.5).are_frames
+    assert not Layout(torch.arange(8)).quota(Tiles(2, 4), 0.5).are_frames

@@ -37,8 +37,8 @@ def frame_floors(budget: int, num_frames: int, even: bool) -> list[int]:
 def reduce_video_graph(similarity: Similarity, task: Task, target: int) -> Pool:
     """GSP of a video: `reduce_graph` in windows of neighbouring frames.
 
-    In a window the tokens are ordered by their place in the frame, those of one place by time. So
-    what stands still is on both sides of the graph.
+    In a window the tokens are ordered by their place among the frame's, those of one place by time.
+    So what stands still is on both sides of the graph.
 
     Args:
         similarity: of the tokens of the task, a video.

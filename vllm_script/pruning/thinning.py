@@ -6,11 +6,10 @@ kept in the end, follows from the item's shape alone.
 
     1. rank     GSP (script.py) in each tile, and of a video in windows of neighbouring frames, so
                 that what stands still goes before what moves. It may run out of edges, where all
-                tokens are much alike or none are, and leave too many: so it is done in a second
-                graph, too, which has more edges.                             kernels.reduce_graph
-    2. quota    Of every tile as many tokens as it keeps stay: those that are left of both graphs,
-                then those left of the first, of the second, and all others. Where not all of a
-                kind stay, evenly spaced ones do.
+                tokens are much alike or none are, and leave too many. Then GSP in a second graph,
+                which has more edges, says which of them go first.            kernels.reduce_graph
+    2. quota    Of every tile as many tokens as it keeps stay, by rank. Where not all of a rank
+                stay, evenly spaced ones do.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ from .task import Task
 PARAMS = PruningParams(pool_ratio=0.0)
 """The first graph's, the same whatever a request says: edges are tau above the mean cosine."""
 SECOND = PruningParams(pool_ratio=0.0, tau=0.0)
-"""The second graph's: edges are above the mean, where there always are some."""
+"""The second graph's: edges are above the mean cosine, where there are some."""
 
 
 class Quota(NamedTuple):
@@ -66,7 +65,7 @@ def survivors(tokens: torch.Tensor, quota: Quota, backend: Backend = "auto") -> 
         the states, which the host does not wait for.
     """
     num_tiles, size, _ = tokens.shape
-    rank = to_device(torch.where(quota.can_be_kept[:num_tiles], 0, 3).flatten(), tokens.device)
+    rank = to_device(torch.where(quota.can_be_kept[:num_tiles], 0, 2).flatten(), tokens.device)
     are_joined = quota.are_frames and size <= MAX_TOKENS
     if parts := list((_of_frames if are_joined else _of_tiles)(quota, num_tiles)):
         rank = _ranked(rank, tokens.flatten(0, 1), parts, backend)
@@ -79,23 +78,24 @@ def _ranked(
     parts: Sequence[tuple[torch.Tensor, int]],
     backend: Backend,
 ) -> torch.Tensor:
-    """Ranks [N] of tokens [N, D]: GSP's in these parts, 0 to 3, and of the others as they are."""
-    own, targets = zip(*parts, strict=True)
-    rows = to_device(torch.cat(own), tokens.device).split([len(each) for each in own])
+    """Ranks [N] of tokens [N, D]: GSP's in these parts, 0 to 2, and of the others as they are."""
+    device, lengths = tokens.device, [len(own) for own, _ in parts]
+    rows = to_device(torch.cat([own for own, _ in parts]), device).split(lengths)
     tasks = [
-        Task(tokens.index_select(0, each), target, None, "gsp", PARAMS, backend=backend)
-        for each, target in zip(rows, targets, strict=True)
+        Task(tokens.index_select(0, own), target, None, "gsp", PARAMS, backend=backend)
+        for own, (_, target) in zip(rows, parts, strict=True)
     ]
     for places in groups_of(tasks):
         group = [tasks[place] for place in places]
         similarity = cosine_similarity([task.tokens for task in group], backend=backend)
-        layout = layout_of(similarity.lengths, tokens.device)
-        first, second = (
-            ~mask_of(reduce_graph(similarity, [t.budget for t in group], **each.graph), layout)
-            for each in (PARAMS, SECOND)
-        )
-        of_group = torch.cat([rows[place] for place in places])
-        rank = rank.index_copy(0, of_group, 2 * first.long() + second)
+        targets, layout = [task.budget for task in group], layout_of(similarity.lengths, device)
+        pool = reduce_graph(similarity, targets, **PARAMS.graph)
+        own = 2 * (~mask_of(pool, layout)).long()
+        is_over = pool.counts > to_device(torch.tensor(targets), device)
+        if device.type != "cpu" or is_over.any():  # of a GPU the host does not wait to hear
+            second = mask_of(reduce_graph(similarity, targets, **SECOND.graph), layout)
+            own = torch.where(is_over[layout.part] & (own == 0) & ~second, 1, own)
+        rank = rank.index_copy(0, torch.cat([rows[place] for place in places]), own)
     return rank
 
 
@@ -126,11 +126,11 @@ def _lowest(rank: torch.Tensor, count: int) -> torch.Tensor:
     """The tokens [tiles, count] of lowest rank of every tile, ascending, numbered through all.
 
     Args:
-        rank: [tiles, P] int64, 0 to 3; of those that it does not decide on evenly spaced ones stay.
+        rank: [tiles, P] int64, 0 to 2; of those that it does not decide on evenly spaced ones stay.
     """
     num_tiles, size = rank.shape
     stays, wanted = torch.zeros_like(rank, dtype=torch.bool), torch.full_like(rank[:, :1], count)
-    for own in (rank == each for each in range(4)):
+    for own in (rank == each for each in range(3)):
         total = own.sum(1, keepdim=True)
         taken = torch.minimum(total, wanted)
         place = own.cumsum(1) - 1

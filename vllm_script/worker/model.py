@@ -176,6 +176,8 @@ class PrunedModel:
         if not self._encodes:
             return self._stand_ins(modality, kwargs, packed)
         self._check_clip(self, are_dummies)
+        if are_dummies:
+            self._test_thinning(modality, kwargs)
         if packed is None:
             expected = self._self_test(modality, kwargs) if are_dummies else None
             rows = self.embed_whole(modality, kwargs)
@@ -273,10 +275,6 @@ class PrunedModel:
         """
         item = next(self.split(fields, 1))
         plan = make_plan(self._script_config, query=(((0, 1),),))
-        if (thinning := self._thinning(modality, item, plan)) is not None:
-            image = self.encode(modality, item, thinning)
-            self._check_rows(image)
-            check_ranks_agree(thinning.left.patches)
         image = self.encode(modality, item)
         self._check_rows(image)
         layout = image.layout
@@ -288,6 +286,28 @@ class PrunedModel:
                 _check_count(selection, count)
             check_ranks_agree(torch.cat([selection.kept for selection in selections]))
         return layout.num_placeholders
+
+    def _test_thinning(self, modality: str, fields: dict[str, Any]) -> None:
+        """Encode one of the dummies that vLLM profiles memory with by a thinned vision tower.
+
+        Nothing where the server's is whole. The start-up ends where tensor-parallel ranks leave
+        different patches: they would add up states of these.
+
+        Args:
+            fields: of a batch of dummies.
+        """
+        item, plan = next(self.split(fields, 1)), make_plan(self._script_config, query=())
+        one_token = replace(plan, keep_ratio=None, visual_token_budget=1)
+        thinning = self._thinning(modality, item, one_token)
+        if thinning is None:
+            return
+        image = self.encode(modality, item, thinning)
+        self._check_rows(image)
+        patches, num_candidates = thinning.left
+        found = int(torch.isin(image.layout.candidates, patches.cpu()).sum())
+        if found != num_candidates:
+            raise self._unknown(found, num_candidates)
+        check_ranks_agree(patches)
 
     def _check_rows(self, image: EncodedImage) -> None:
         """Raise RuntimeError where an encoded image is not what its layout or the cache expects."""

@@ -27,8 +27,8 @@ from vllm.renderers import renderer_from_config
 from vllm_script.benchmarks.checkpoints import SIZES, write
 from vllm_script.config import ScriptConfig
 from vllm_script.plan import make_plan
-from vllm_script.pruning.thinning import survivors
-from vllm_script.wire import pack, unpack
+from vllm_script.pruning.thinning import Quota, survivors
+from vllm_script.wire import mark_dummies, pack, unpack
 
 from .conftest import film, picture
 from .reference import SAME_WEIGHTS, _normalised
@@ -222,6 +222,7 @@ def test_rows_of_survivors_are_those_of_transformers(loaded, item, keep):
     model = loaded.model
     thinning = model._thinning(modality, fields, plan_of(keep))
     assert thinning.num_early_blocks == LAYER
+    assert thinning.quota.are_frames == (modality == "video")
     image = model.encode(modality, fields, thinning)
     whole = model.encode(modality, fields)
     chosen, expected = reference_rows(
@@ -234,6 +235,21 @@ def test_rows_of_survivors_are_those_of_transformers(loaded, item, keep):
     torch.testing.assert_close(found, expected[patches], atol=1e-4, rtol=1e-4)
     assert not torch.allclose(found, whole.features[patches], atol=1e-2)
     assert len(image.features) < 0.56 * len(whole.features) + 2
+
+
+@torch.no_grad()
+def test_ranks_are_compared_when_memory_is_profiled(loaded):
+    """Whatever the server keeps by default; as are what is left and what the layout says of it."""
+    model, fields = loaded.model, fields_of(loaded, "image", picture(0, 300, 100))
+    image = model.encode("image", fields, model._thinning("image", fields, plan_of(0.5)))
+    with mock.patch("vllm_script.worker.model.check_ranks_agree") as agree:
+        model.embed_multimodal(**fields, **mark_dummies(1, "image"))
+    assert torch.equal(agree.call_args_list[0].args[0], image.left.patches)
+    with (
+        mock.patch.object(Quota, "num_left", 1),
+        pytest.raises(RuntimeError, match="this plugin does not know this model"),
+    ):
+        model._test_thinning("image", fields)
 
 
 @torch.no_grad()
