@@ -246,7 +246,7 @@ def test_ranks_are_compared_when_memory_is_profiled(loaded):
         model.embed_multimodal(**fields, **mark_dummies(1, "image"))
     assert torch.equal(agree.call_args_list[0].args[0], image.left.patches)
     with (
-        mock.patch.object(Quota, "num_left", 1),
+        mock.patch.object(Quota, "num_left", 10),
         pytest.raises(RuntimeError, match="this plugin does not know this model"),
     ):
         model._test_thinning("image", fields)
