@@ -21,6 +21,7 @@ os.environ.update(
     PYTHONHASHSEED="0",  # vLLM logs sets; two servers' logs are compared
     VLLM_CPU_KVCACHE_SPACE="1",
     VLLM_CPU_OMP_THREADS_BIND="nobind",
+    VLLM_MLA_DISABLE="1",  # on CPUs it takes heads of one size, and neither chunks nor prefix cache
     VLLM_NO_USAGE_STATS="1",
 )
 

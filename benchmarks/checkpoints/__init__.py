@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from . import gemma, glm, internvl, llama4, llava, mistral, qwen_vl
+from . import gemma, glm, internvl, kimi, llama4, llava, mistral, qwen_vl
 from .parts import Clip, Sizes, Stack
 
 WRITERS: dict[str, Callable[[Path, int, Sizes], None]] = {
@@ -44,6 +44,7 @@ WRITERS: dict[str, Callable[[Path, int, Sizes], None]] = {
     "gemma3": gemma.write_gemma3,
     "gemma4": gemma.write_gemma4,
     "llama4": llama4.write_llama4,
+    "kimi-vl": kimi.write_kimi_vl,
 }
 TINY = Sizes(Stack(64, 128, 2, 2), Stack(64, 128, 2, 2), tile=84)
 """Sizes for tests."""
@@ -105,6 +106,8 @@ SIZES = {family: {"tiny": TINY, "cpu-20m": CPU_20M} for family in WRITERS} | {
     ),
     # vLLM on CPUs, where timings are made, has linear attention in bfloat16 alone.
     **dict.fromkeys(("qwen3.5", "qwen3.5-moe"), {"tiny": TINY}),
+    # And latent attention without chunks of a prompt.
+    "kimi-vl": {"tiny": TINY},
 }
 """Family -> name -> sizes. Those with a tile of 336 have LLaVA-NeXT's real geometry: a 672x672
 picture is 2,928 visual tokens."""

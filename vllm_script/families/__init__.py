@@ -35,6 +35,7 @@ FAMILIES = {
     "Gemma3ForConditionalGeneration": "gemma3",
     "Gemma4ForConditionalGeneration": "gemma4",
     "Llama4ForConditionalGeneration": "llama4",
+    "KimiVLForConditionalGeneration": "kimi_vl",
 }
 """vLLM's architecture name -> module of this package, which holds the class `Script<name>`."""
 

@@ -97,7 +97,11 @@ FAMILIES = [name for name in WRITERS if name not in AS_ANOTHER]
 def renderer_of(folder, settings):
     """The API process's renderer under these settings, with relevance that reads the question."""
     settings = {"relevance": "clip" if (folder / "clip").exists() else "embedding"} | settings
-    args = EngineArgs(str(folder), additional_config={"script": settings})
+    args = EngineArgs(
+        str(folder),
+        additional_config={"script": settings},
+        trust_remote_code=True,  # for Kimi-VL's processor
+    )
     return renderer_from_config(args.create_engine_config())
 
 

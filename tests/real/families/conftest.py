@@ -28,6 +28,8 @@ STATES = {"qwen3.5", "qwen3.5-moe"}
 32 tokens, into a step or none, and what others generate in this step has to have room beside it."""
 GROUPS = {"llama4": 2}
 """Families whose layers are of several kinds, each of which takes blocks of its own."""
+REMOTE_CODE = {"internvl-chat", "internvl3.5-chat", "kimi-vl"}
+"""Families whose checkpoints bring code: of their configuration, or of their processor."""
 THOROUGH = "qwen2.5-vl"
 """`make test` runs all tests for this one; those for the others are slow, but for a smoke."""
 SMOKE = "test_answers_are_those_of_transformers"
@@ -213,7 +215,7 @@ def started(family, folder, **settings):
     settings = {"max_num_batched_tokens": batched, "limit_mm_per_prompt": limits} | settings
     llm = LLM(
         str(folder),
-        trust_remote_code=family.endswith("-chat"),  # for its configuration
+        trust_remote_code=family in REMOTE_CODE,
         additional_config={"script": {"keep_ratio": KEEP_RATIO, "relevance": "embedding"}},
         enforce_eager=True,
         dtype="float32",

@@ -8,6 +8,8 @@ from collections import defaultdict
 
 import torch
 
+from .kimi import kimi_k25
+
 SAME_WEIGHTS = {
     "internvl-chat": "internvl",
     "internvl3.5-chat": "internvl3.5",
@@ -15,9 +17,9 @@ SAME_WEIGHTS = {
     "pixtral": "ministral3",
 }
 """Families without code in transformers, and the one there with the same weights and tokens."""
-TILES_ARE_IMAGES = ("intern", "glm", "gemma", "llama4")
-"""How the names of families begin to which transformers gives tiles of all items in one tensor, or
-frames of videos as images."""
+TILES_ARE_IMAGES = ("intern", "glm", "gemma", "llama4", "kimi")
+"""How the names of families begin to which transformers gives tiles or patches of all items in one
+tensor, or frames of videos as images."""
 ROW_BREAKS = ("mistral3", "ministral3", "pixtral")
 """Families whose images have breaks between their rows, and any size."""
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -34,7 +36,8 @@ def reference_of(family, family_checkpoint, masks=None):
     from transformers import AutoModelForImageTextToText
 
     folder = family_checkpoint(SAME_WEIGHTS.get(family, family))
-    model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
+    read = kimi_k25 if family == "kimi-vl" else AutoModelForImageTextToText.from_pretrained
+    model = read(folder, dtype=torch.float32).eval()
 
     @torch.no_grad()
     def logprobs(prompt, answer, kept):
@@ -65,7 +68,7 @@ def _inputs(family, prompt, answer, kept):
     types, stays = torch.zeros_like(token_ids), torch.ones(token_ids.shape[1], dtype=torch.bool)
     inputs = {"input_ids": token_ids}
     names = [name for items in prompt["mm_kwargs"].values() for name in items[0]]
-    if any(name.endswith("_grid_thw") for name in names):
+    if any(name.endswith(("_grid_thw", "_grid_hws")) for name in names):
         inputs["mm_token_type_ids"] = types
     kept = iter(kept)
     spans = [
@@ -120,6 +123,8 @@ def _as_images(inputs, prompt, image_token_id):
             elif name.endswith("_grid_thw"):
                 frames, *size = value.tolist()
                 grids += [[1, *size]] * frames
+            elif name.endswith("_grid_hws"):
+                grids.append([1, *value.tolist()])
     others = [name for name in inputs if name.startswith(("pixel_", "video"))]
     whole = dict.fromkeys(others) | {name: torch.cat(values) for name, values in tiles.items()}
     whole["pixel_values"] = _normalised(whole["pixel_values"])

@@ -210,7 +210,8 @@ def test_the_first_layer_is_that_of_transformers(engine, family_checkpoint):
     """Its norm, queries and keys before positions, for relevance `lm-attention`."""
     from transformers import AutoModelForImageTextToText
 
-    if engine.name.startswith(("qwen3.5", "llama4")):  # a gated delta net, norms behind positions
+    # A gated delta net, norms behind positions, and latent attention.
+    if engine.name.startswith(("qwen3.5", "llama4", "kimi")):
         with pytest.raises(ValueError, match="lm-attention .* use --script-relevance embedding"):
             first_layer(engine.model.get_language_model())
         return

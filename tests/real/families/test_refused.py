@@ -59,7 +59,7 @@ def test_what_no_family_allows(family_checkpoint, family, changes, words):
 @pytest.mark.parametrize(
     "name",
     [
-        *("llava-onevision", "llava-next-video", "mistral3", "gemma3", "gemma4"),
+        *("llava-onevision", "llava-next-video", "mistral3", "gemma3", "gemma4", "kimi-vl"),
         "granite-vision",  # whose tower is read at several layers
     ],
 )
