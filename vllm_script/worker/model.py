@@ -16,11 +16,13 @@ from typing import Any, ClassVar
 import torch
 from vllm.distributed import get_pp_group, get_tp_group, tensor_model_parallel_all_reduce
 
+from ..agreement import has_nixl, peer_name
 from ..config import ScriptConfig
 from ..family import Family
 from ..kernels import gather_rows
 from ..layout import Layout
 from ..patches.encoder_cache import on_encoder_cache_reset
+from ..patches.nixl_handshake import compare_between_peers
 from ..patches.probing import Probes
 from ..plan import Plan, make_plan
 from ..relevance.lm_attention import LmAttention
@@ -74,6 +76,8 @@ class PrunedModel:
             device,
         )
         on_encoder_cache_reset(vllm_config, "forget_images")
+        if has_nixl(vllm_config):
+            compare_between_peers(peer_name)
         self.script_clip = load_clip(vllm_config, config) if self._encodes else None
         self._check_clip = ClipCheck(self.script_clip, config.clip_model, hf_config)
         hidden_size = hf_config.get_text_config().hidden_size
