@@ -8,6 +8,7 @@ step at once, for its kernels keep the same rows of an item whatever is beside i
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -39,6 +40,8 @@ from .selector import Selection, Selector
 from .timers import Timers
 from .tower import Thinning, num_early_blocks_of
 from .warm_up import are_compiled, compile_kernels
+
+logger = logging.getLogger("vllm.script")
 
 
 class PrunedModel:
@@ -75,6 +78,7 @@ class PrunedModel:
             vllm_config.model_config.dtype,
             device,
         )
+        logger.info("Script keeps features of images in %.2f GiB of this worker", cache_gb)
         on_encoder_cache_reset(vllm_config, "forget_images")
         if has_nixl(vllm_config):
             compare_between_peers(peer_name)

@@ -1,6 +1,8 @@
 """KV caches that lie outside of the engine never take one picture, question or plan for another."""
 
+import importlib.util
 import json
+import pathlib
 import random
 from concurrent.futures import ThreadPoolExecutor
 
@@ -17,20 +19,61 @@ AT_ONCE = 4
 """Requests that a server has at a time, each of at most 4,096 tokens."""
 
 
+HITS = "vllm:external_prefix_cache_hits_total"
+
+
+def in_a_folder(folder):
+    """vLLM's `ExampleConnector`.
+
+    It has been made to be read: a file is not there as a whole, and what it says of a prompt is
+    wrong where the engine has it as well.
+    """
+    options = {"shared_storage_path": str(folder)}
+    return {"kv_connector": "ExampleConnector", "kv_connector_extra_config": options}
+
+
+def in_memory(folder):
+    """vLLM's `OffloadingConnector`, whose worker vLLM has for GPUs alone."""
+    options = {"spec_name": "OffloadingInMemory", "spec_module_path": "offloading_in_memory"}
+    options["cpu_bytes_to_use"] = 2**28
+    return {"kv_connector": "OffloadingConnector", "kv_connector_extra_config": options}
+
+
+def combined(folder):
+    """vLLM's `MultiConnector`: what the one does not have, the other may."""
+    both = [{**make(folder), "kv_role": "kv_both"} for make in (in_memory, in_a_folder)]
+    return {"kv_connector": "MultiConnector", "kv_connector_extra_config": {"connectors": both}}
+
+
+def by_lmcache(folder):
+    """`LMCacheConnectorV1`, in main memory."""
+    if importlib.util.find_spec("lmcache") is None:
+        pytest.skip("lmcache is not installed; pip install lmcache")
+    return {"kv_connector": "LMCacheConnectorV1"}
+
+
+def connected(transfer):
+    """Flags and environment of a server whose only cache of prompts is a connector's."""
+    flags = (*FLAGS, "--no-enable-prefix-caching")
+    flags += ("--kv-transfer-config", json.dumps({**transfer, "kv_role": "kv_both"}))
+    lmcache = {"LMCACHE_CHUNK_SIZE": "32", "LMCACHE_MAX_LOCAL_CPU_SIZE": "0.5"}
+    return flags, {"PYTHONPATH": str(pathlib.Path(__file__).parent), **lmcache}
+
+
+@pytest.fixture(scope="module", params=[in_a_folder, in_memory, combined, by_lmcache])
+def connected_server(request, vllm_server, tmp_path_factory):
+    flags, env = connected(request.param(tmp_path_factory.mktemp("kv")))
+    with vllm_server("llava-next", *flags, **env) as server:
+        yield server
+
+
 @pytest.fixture(scope="module")
 def sharing_servers(vllm_server, tmp_path_factory):
-    """Two servers that share a folder of KV caches, and have no others of prompts.
-
-    vLLM's connector has been made to be read: a file is not there as a whole, and what it says of a
-    prompt is wrong where the engine has it as well.
-    """
-    transfer = {"kv_connector": "ExampleConnector", "kv_role": "kv_both"}
-    folder = str(tmp_path_factory.mktemp("kv"))
-    transfer["kv_connector_extra_config"] = {"shared_storage_path": folder}
-    flags = (*FLAGS, "--no-enable-prefix-caching", "--kv-transfer-config", json.dumps(transfer))
+    """Two servers that share a folder of KV caches."""
+    flags, env = connected(in_a_folder(tmp_path_factory.mktemp("kv")))
     with (
-        vllm_server("llava-next", *flags) as one,
-        vllm_server("llava-next", *flags) as other,
+        vllm_server("llava-next", *flags, **env) as one,
+        vllm_server("llava-next", *flags, **env) as other,
     ):
         yield one, other
 
@@ -47,6 +90,14 @@ def random_request(rng, pictures):
     return chat.messages, chat.script
 
 
+def same(answer, expected, about=""):
+    """Two answers are the same, but for what float32 rounds."""
+    assert answer.prompt_tokens == expected.prompt_tokens, about
+    assert answer.logprobs[0] == pytest.approx(expected.logprobs[0], abs=1e-3), about
+    if answer.token_ids[0] == expected.token_ids[0]:
+        assert answer.logprobs[1] == pytest.approx(expected.logprobs[1], abs=1e-3), about
+
+
 def check_sharing(servers, uncached_server, picture, ask, metric, number):
     """Ask two servers, now this one and now that, `number` times, each thing about eight times."""
     rng = random.Random(number)
@@ -61,21 +112,16 @@ def check_sharing(servers, uncached_server, picture, ask, metric, number):
             )
 
     truth = answers(uncached_server, distinct)
-    hits = "vllm:external_prefix_cache_hits_total"
-    before = [metric(server, hits) for server in servers]
+    before = [metric(server, HITS) for server in servers]
     asked = [rng.randrange(len(distinct)) for _ in range(number)]
     for start in range(0, number, AT_ONCE):
         some = asked[start : start + AT_ONCE]
         salt = rng.choice([{}, {}, {"cache_salt": "a"}, {"cache_salt": "b"}])
         got = answers(rng.choice(servers), [distinct[index] for index in some], **salt)
         for index, answer in zip(some, got, strict=True):
-            expected, about = truth[index], f"request {index}, {distinct[index][1]}"
-            assert answer.prompt_tokens == expected.prompt_tokens, about
-            assert answer.logprobs[0] == pytest.approx(expected.logprobs[0], abs=1e-3), about
-            if answer.token_ids[0] == expected.token_ids[0]:
-                assert answer.logprobs[1] == pytest.approx(expected.logprobs[1], abs=1e-3), about
+            same(answer, truth[index], f"request {index}, {distinct[index][1]}")
     for server, earlier in zip(servers, before, strict=True):
-        assert metric(server, hits) > earlier
+        assert metric(server, HITS) > earlier
 
 
 def test_50_requests_to_two_servers(sharing_servers, uncached_server, picture, ask, metric):
@@ -85,3 +131,41 @@ def test_50_requests_to_two_servers(sharing_servers, uncached_server, picture, a
 @pytest.mark.slow
 def test_1000_requests_to_two_servers(sharing_servers, uncached_server, picture, ask, metric):
     check_sharing(sharing_servers, uncached_server, picture, ask, metric, 1000)
+
+
+@pytest.mark.slow
+def test_answers_are_those_without_it(connected_server, pruning_server, picture, ask, metric):
+    rng = random.Random(8)
+    asked = []
+    for _ in range(60):
+        text = {"type": "text", "text": rng.choice(QUESTIONS)}
+        script = {"keep_ratio": rng.choice([0.11, 0.3, 1.0])}
+        asked.append(([picture(168, 168, seed=rng.randrange(3)), text], script))
+
+    def answers(server):
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            return list(pool.map(lambda request: ask(server, *request, max_tokens=2), asked))
+
+    for answer, expected in zip(answers(connected_server), answers(pruning_server), strict=True):
+        same(answer, expected)
+    assert metric(connected_server, HITS) > 0
+
+
+@pytest.mark.slow
+def test_equal_plans_hit_and_others_do_not(connected_server, picture, ask):
+    image, other_image = (picture(336, 200, seed=seed) for seed in (20, 21))
+    texts = [{"type": "text", "text": question} for question in QUESTIONS]
+    script = {"keep_ratio": 0.6, "relevance": "embedding"}
+    first = ask(connected_server, [image, texts[0]], script)
+    again = ask(connected_server, [image, texts[0]], script)
+    assert again.cached_tokens >= 64
+    same(again, first)
+    # The same length, and the same ids of tokens but for the question.
+    for others in [image, texts[1]], [other_image, texts[0]]:
+        assert ask(connected_server, others, script).cached_tokens == 0
+    for changed in {"mode": "cdpruner"}, {"relevance": "clip"}, {"keep_ratio": 0.59}:
+        assert ask(connected_server, [image, texts[0]], script | changed).cached_tokens == 0
+    # Where no question is read, an image is found under each, in whole blocks of it.
+    free = {"keep_ratio": 0.6, "mode": "uniform"}
+    first = ask(connected_server, [image, texts[0]], free)
+    same(ask(connected_server, [image, texts[0]], free), first)
