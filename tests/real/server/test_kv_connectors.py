@@ -157,7 +157,6 @@ def test_equal_plans_hit_and_others_do_not(connected_server, picture, ask):
         assert ask(connected_server, others, script).cached_tokens == 0
     for changed in {"mode": "cdpruner"}, {"relevance": "clip"}, {"keep_ratio": 0.59}:
         assert ask(connected_server, [image, texts[0]], script | changed).cached_tokens == 0
-    # Where no question is read, an image is found under each, in whole blocks of it.
     free = {"keep_ratio": 0.6, "mode": "uniform"}
     first = ask(connected_server, [image, texts[0]], free)
     same(ask(connected_server, [image, texts[0]], free), first)
