@@ -22,7 +22,6 @@ SCRIPT = ("--plugin", "script", "--keep-ratio", "0.11", "--script-explain")
             (("--tensor-parallel-size", "2"), {"VLLM_CPU_OMP_THREADS_BIND": "0|1"}, 3),
             id="tensor parallel of two",
         ),
-        pytest.param((("--data-parallel-size", "2"), {}, 0), id="data parallel of two"),
     ],
 )
 def server_and_ties(request, vllm_server):
