@@ -13,6 +13,7 @@ import asyncio
 import hashlib
 import json
 import logging
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from http.cookiejar import CookieJar, DefaultCookiePolicy
@@ -34,14 +35,27 @@ PLANNED_BY = (
 )
 """Fields of a chat request that the encoder's part depends on, or the rendering of its prompt."""
 
-PATIENCE = 600
-"""Seconds in which a server must send something: one that is gone without a word is given up."""
+CONNECT_TIMEOUT = 5
+"""Seconds in which an instance must take a connection; it may answer as late as it likes."""
 
 HEALTH_TIMEOUT = 4
 """Seconds in which an instance must take a connection, and then say that it is well."""
 
 IDLE = 2
 """Seconds after which an idle connection is closed: before the servers do, which wait for 5."""
+
+LIFE_SIGNS = {
+    "SO_KEEPALIVE": 1,
+    "TCP_KEEPIDLE": 30,
+    "TCP_KEEPINTVL": 15,
+    "TCP_USER_TIMEOUT": 120_000,
+}
+"""Options of a connection, in seconds and the last one in ms: the kernel asks whether the other
+machine is still there, so that one that is gone without a word is given up in two minutes. Those
+that a system does not have are left out."""
+
+METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+"""Those that are passed on; HEAD goes with GET."""
 
 HOP_BY_HOP = (b"connection", b"keep-alive", b"transfer-encoding", b"host", b"content-length")
 """Headers of one connection, which are not passed on."""
@@ -52,17 +66,15 @@ class Proxy:
 
     Args:
         encoders, servers: addresses of the instances, at least one of each.
-        patience: seconds in which a server must send something.
     """
 
-    def __init__(
-        self, encoders: Sequence[str], servers: Sequence[str], patience: float = PATIENCE
-    ) -> None:
+    def __init__(self, encoders: Sequence[str], servers: Sequence[str]) -> None:
         self._encoders, self._servers = encoders, servers
-        timeout = httpx.Timeout(patience, connect=5, pool=None)
         self._client = httpx.AsyncClient(
-            timeout=timeout,
-            limits=httpx.Limits(keepalive_expiry=IDLE),
+            timeout=httpx.Timeout(None, connect=CONNECT_TIMEOUT),
+            transport=httpx.AsyncHTTPTransport(
+                limits=httpx.Limits(keepalive_expiry=IDLE), socket_options=list(_life_signs())
+            ),
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),  # they are the clients'
         )
 
@@ -75,13 +87,13 @@ class Proxy:
             async with self._client:
                 yield
 
-        methods = ["GET", "POST", "DELETE"]
         routes = [
             Route("/health", self.health),
             Route(CHAT, _while_wanted(self.chat), methods=["POST"]),
-            Route("/{path:path}", _while_wanted(self.anything), methods=methods),
+            Route("/{path:path}", _while_wanted(self.anything), methods=METHODS),
         ]
-        return Starlette(routes=routes, lifespan=lifespan)
+        refusals = {httpx.InvalidURL: _no_path}
+        return Starlette(routes=routes, lifespan=lifespan, exception_handlers=refusals)
 
     async def health(self, request: Request) -> Response:
         """200 where an encoder and a language model answer, else 503."""
@@ -162,11 +174,9 @@ class Proxy:
         """
         problems: dict[str, Exception] = {}
         for url in _by_affinity(urls, about):
-            target = httpx.URL(url).copy_with(
-                path=request.url.path, query=request.url.query.encode() or None
-            )
+            headers = _passed_on(request.headers.raw)
             sent = self._client.build_request(
-                request.method, target, content=body, headers=_passed_on(request.headers.raw)
+                request.method, _target(url, request), content=body, headers=headers
             )
             try:
                 return await self._client.send(sent, stream=True)
@@ -187,6 +197,14 @@ class Proxy:
             return reply.status_code == 200
         except httpx.TransportError:
             return False
+
+
+def _life_signs() -> Iterator[tuple[int, int, int]]:
+    """The options of a connection, as `setsockopt` takes them."""
+    for name, value in LIFE_SIGNS.items():
+        if hasattr(socket, name):
+            level = socket.SOL_SOCKET if name.startswith("SO_") else socket.IPPROTO_TCP
+            yield level, getattr(socket, name), value
 
 
 def _while_wanted(
@@ -226,6 +244,17 @@ def _by_affinity(urls: Sequence[str], about: bytes) -> list[str]:
     return sorted(urls, key=lambda url: hashlib.blake2b(url.encode() + b" " + about).digest())
 
 
+def _target(url: str, request: Request) -> httpx.URL:
+    """Where a request goes at an instance: the path and query are below its address, as they came.
+
+    Raises:
+        httpx.InvalidURL: the path is none.
+    """
+    address, query = httpx.URL(url), request.scope["query_string"]
+    path = address.raw_path.rstrip(b"/") + request.scope["raw_path"]
+    return address.copy_with(raw_path=path + b"?" + query if query else path)
+
+
 def _passed_on(headers: Sequence[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
     """The headers that are passed on, as they came: one may be there twice, or be no ASCII."""
     return [(name, value) for name, value in headers if name.lower() not in HOP_BY_HOP]
@@ -247,6 +276,18 @@ def _unavailable(what: str, problems: Mapping[str, Exception]) -> Response:
         problems: what happened, by their addresses.
     """
     logger.warning("no %s answers: %s", what, dict(problems))
-    error = {"type": "ServiceUnavailable", "param": None, "code": 503}
-    error["message"] = f"no {what} answers at the moment; try again"
-    return JSONResponse({"error": error}, 503, {"Retry-After": "1"})
+    message = f"no {what} answers at the moment; try again"
+    return _error(503, "ServiceUnavailable", message, {"Retry-After": "1"})
+
+
+async def _no_path(request: Request, error: Exception) -> Response:
+    """The response to a request whose path cannot be that of an address."""
+    return _error(
+        400, "BadRequest", f"{request.url.path} is no path that can be asked for: {error}"
+    )
+
+
+def _error(status: int, kind: str, message: str, headers: dict[str, str] | None = None) -> Response:
+    """An error as vLLM words its own."""
+    error = {"message": message, "type": kind, "param": None, "code": status}
+    return JSONResponse({"error": error}, status, headers)

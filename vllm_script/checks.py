@@ -6,13 +6,12 @@ will be done. plugin.py asks when a configuration is built, `vllm-script doctor`
 
 from __future__ import annotations
 
-import contextlib
-import importlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
+from .agreement import kv_connectors
 from .config import ScriptConfig
 from .extension import WORKER_EXTENSION
 from .families import family_of, model_class, pruned_name, registrations
@@ -183,7 +182,7 @@ def check_encoder(engine_args: EngineArgs, config: ScriptConfig) -> None:
 def check_connectors(engine_args: EngineArgs) -> None:
     """Raise ValueError for a KV connector that would give what it has of one image to another."""
     transfer, size = engine_args.kv_transfer_config, engine_args.kv_offloading_size
-    connectors = [] if transfer is None else list(_connectors(transfer))
+    connectors = [] if transfer is None else list(kv_connectors(transfer))
     if size is not None and engine_args.kv_offloading_backend == "lmcache":
         connectors.append(({"LMCacheMPConnector"}, {}))  # the one that vLLM takes
     for names, options in connectors:
@@ -198,29 +197,6 @@ def check_connectors(engine_args: EngineArgs) -> None:
                 "OffloadingConnector, SimpleCPUOffloadConnector or MooncakeStoreConnector, which "
                 "key by vLLM's block hashes, or NixlConnector between prefill and decode"
             )
-
-
-def _connectors(config: Any) -> Iterator[tuple[set[str], Mapping[str, Any]]]:
-    """Names and options of a KV connector and of those that it combines.
-
-    Args:
-        config: vLLM's `KVTransferConfig`, or a dictionary with its fields.
-
-    Returns:
-        Of each connector the names of its class and, where the operator names a module, of the
-        classes that it derives from; and its `kv_connector_extra_config`.
-    """
-    values = config if isinstance(config, Mapping) else vars(config)
-    name, module = values.get("kv_connector"), values.get("kv_connector_module_path")
-    options = values.get("kv_connector_extra_config") or {}
-    names = {name} if name else set()
-    if name and module:
-        with contextlib.suppress(ImportError, AttributeError):  # vLLM says so itself, later
-            named = getattr(importlib.import_module(module), name)
-            names |= {base.__name__ for base in named.__mro__}
-    yield names, options
-    for each in options.get("connectors") or ():
-        yield from _connectors(each)
 
 
 def check_routes(engine_args: EngineArgs, config: ScriptConfig) -> None:

@@ -15,3 +15,6 @@ def test_every_app_is_passed_to_every_extension_once(monkeypatch):
     launcher.init_entrypoints_middleware("args", "app", ("generate",))
     assert built == ["app"]
     assert extended == ["app", "app, again"]
+    launcher.init_entrypoints_middleware("args", "without an engine", ("render",))
+    assert built == ["app", "without an engine"]
+    assert extended == ["app", "app, again"]

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 
 import httpx
 import pytest
@@ -36,6 +37,7 @@ class Instances:
     def __init__(self, encoders=("http://e",), servers=("http://l",)):
         self.asked, self.gone, self.dying, self.refusing = [], set(), set(), {}
         self.headers, self.own_headers = [], []
+        self.targets, self.timeouts = [], []
         self.breaking = False
         self.proxy = Proxy(encoders, servers)
         self.proxy._client._transport = httpx.MockTransport(self._answer)
@@ -46,6 +48,8 @@ class Instances:
             raise httpx.ConnectError("refused", request=request)
         body = json.loads(request.content) if request.content else None
         self.asked.append((name, request.method, request.url.path, body))
+        self.targets.append(request.url.raw_path.decode())
+        self.timeouts.append(request.extensions["timeout"])
         self.headers.append(request.headers.raw)
         if name in self.dying:
             raise httpx.RemoteProtocolError("closed", request=request)
@@ -97,6 +101,68 @@ def test_other_routes_go_to_a_language_model():
     assert both.send("/v1/models", method="GET").json() == {"from": "l"}
     assert both.send("/v1/responses", {"input": [IMAGE]}).json() == {"from": "l"}
     assert [path for _, _, path, _ in both.asked] == ["/v1/models", "/v1/responses"]
+
+
+@pytest.mark.parametrize("path", [CHAT, "/v1/files/a"])
+@pytest.mark.parametrize("method", ["HEAD", "PUT", "PATCH", "DELETE", "OPTIONS"])
+def test_other_methods_go_to_a_language_model(method, path):
+    both = Instances()
+    assert both.send(path, {"a": 1}, method=method).status_code == 200
+    assert both.asked == [("l", method, path, {"a": 1})]
+
+
+@pytest.mark.parametrize("address", ["http://l", "http://l/below"])
+@pytest.mark.parametrize(
+    "target", ["/v1/files/a%2Fb%20c%3F?x=%2B&y=a+b&y=", "/v1/models", "/%2e%2e"]
+)
+def test_paths_and_queries_are_passed_on_as_they_are(address, target):
+    both = Instances(servers=[address])
+    both.send(target, method="GET")
+    assert both.targets == [address.removeprefix("http://l") + target]
+
+
+def test_a_path_never_becomes_another_host():
+    both = Instances()
+    scope = {"type": "http", "method": "GET", "path": "/@m/", "raw_path": b"%2F@m/"}
+    scope |= {"headers": [], "query_string": b"", "server": ("p", 80), "scheme": "http"}
+    messages = [{"type": "http.request"}]
+    sent = []
+
+    async def receive():
+        return messages.pop() if messages else await asyncio.Event().wait()
+
+    async def send(message):
+        sent.append(message)
+
+    asyncio.run(both.proxy.app(scope, receive, send))
+    assert sent[0]["status"] == 400
+    assert b"/@m/ is no path that can be asked for" in sent[1]["body"]
+    assert both.asked == []
+
+
+def test_an_answer_may_take_as_long_as_it_likes():
+    both = Instances()
+    both.send(body=chat(IMAGE, TEXT))
+    assert [(timeout["connect"], timeout["read"]) for timeout in both.timeouts] == [(5, None)] * 2
+
+
+def test_a_machine_that_is_gone_is_noticed():
+    """By the kernel, which asks the other one on connections on which nothing comes."""
+
+    async def options():
+        async def answer(reader, writer):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+        async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+            url = "http://{}:{}".format(*server.sockets[0].getsockname())
+            async with Proxy([url], [url])._client as client:
+                reply = await client.get(url)
+                connection = reply.extensions["network_stream"].get_extra_info("socket")
+                assert connection.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+                return connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
+
+    assert asyncio.run(options()) == 120_000
 
 
 def test_an_encoders_refusal_is_the_answer():
@@ -248,9 +314,10 @@ def test_nobody_works_for_a_client_that_has_gone(slow):
             pass
 
         proxy._client._transport = httpx.MockTransport(answer)
-        scope = {"type": "http", "method": "POST", "path": CHAT, "headers": [], "query_string": b""}
+        scope = {"type": "http", "method": "POST", "path": CHAT, "raw_path": CHAT.encode()}
+        scope |= {"headers": [], "query_string": b"", "server": ("p", 80), "scheme": "http"}
         async with asyncio.timeout(5):
-            await proxy.app({**scope, "server": ("p", 80), "scheme": "http"}, receive, send)
+            await proxy.app(scope, receive, send)
         return stopped
 
     assert asyncio.run(go()) == [slow]

@@ -240,6 +240,7 @@ def model_of(architecture, config, machine, **settings):
             multimodal_config=SimpleNamespace(),
         ),
         device_config=SimpleNamespace(device=machine.device),
+        kv_transfer_config=None,
         parallel_config=SimpleNamespace(pipeline_parallel_size=1),
         scheduler_config=SimpleNamespace(max_num_scheduled_tokens=None, max_num_batched_tokens=512),
     )

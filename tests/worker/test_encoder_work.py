@@ -5,7 +5,8 @@ import random
 
 import pytest
 import torch
-from vllm.config import VllmConfig
+from safetensors.torch import save
+from vllm.config import ECTransferConfig, VllmConfig
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.multimodal.inputs import (
     MultiModalFeatureSpec,
@@ -26,6 +27,7 @@ from vllm_script.config import ScriptConfig
 from vllm_script.plan import make_plan
 from vllm_script.wire import PackedItem, field_configs, pack, total_alone
 from vllm_script.worker.encoder_work import ScriptEncoderCacheManager
+from vllm_script.worker.row_folder import ROWS, RowFolder
 
 BUDGET = 600
 """Tokens of a step."""
@@ -34,21 +36,25 @@ LARGEST = 6000
 CONTEXT = 4096
 
 
-@pytest.fixture(scope="module")
-def config(checkpoint) -> VllmConfig:
-    model = str(checkpoint("llava-1.5"))
+def config_of(model, **flags) -> VllmConfig:
     args = AsyncEngineArgs(
-        model,
+        str(model),
         additional_config={"script": {}},
         max_num_batched_tokens=BUDGET,
         max_num_seqs=64,
         max_model_len=CONTEXT,
         block_size=16,
         enable_prefix_caching=False,
+        **flags,
     )
     config = args.create_engine_config()
     config.cache_config.num_gpu_blocks = 4096
     return config
+
+
+@pytest.fixture(scope="module")
+def config(checkpoint) -> VllmConfig:
+    return config_of(checkpoint("llava-1.5"))
 
 
 @pytest.fixture(params=[Scheduler, AsyncScheduler])
@@ -57,7 +63,7 @@ def make_scheduler(config, request):
     spec = FullAttentionSpec(block_size=16, num_kv_heads=1, head_size=1, dtype=torch.float32)
     caches = KVCacheConfig(4096, [], [KVCacheGroupSpec(["layer"], spec)])
 
-    def make():
+    def make(config=config):
         made = request.param(config, caches, StructuredOutputManager(config), block_size=16)
         assert isinstance(made.encoder_cache_manager, ScriptEncoderCacheManager)
         assert made.max_num_encoder_input_tokens == BUDGET
@@ -205,6 +211,40 @@ def test_items_in_the_encoder_cache_cost_nothing(scheduler):
     assert encoded == [(first.request_id, 0)] and not any(rest)
     manager = scheduler.encoder_cache_manager
     assert manager.cache_size - manager.num_free_slots == 10
+
+
+def test_items_that_an_encoder_instance_has_encoded_cost_nothing(
+    make_scheduler, checkpoint, tmp_path
+):
+    """Neither before the others of the step nor behind them."""
+    transfer = ECTransferConfig(
+        ec_connector="ECExampleConnector",
+        ec_role="ec_consumer",
+        ec_connector_extra_config={"shared_storage_path": str(tmp_path)},
+    )
+    config = config_of(checkpoint("llava-1.5"), ec_transfer_config=transfer)
+    there, missing = (10, 500), (10, 200)
+    items = [[there, missing], [there, (10, 5000), missing], [missing]]
+    requests = [request_of(own) for own in items]
+    folder = RowFolder(config)
+    for request, own in zip(requests, items, strict=True):
+        for feature, item in zip(request.mm_features, own, strict=True):
+            if item != missing:
+                folder.path(feature.identifier).write_bytes(save({ROWS: torch.zeros(10, 1)}))
+    (first, *rest) = steps(make_scheduler(config), requests)
+    places = [(0, 1), (1, 2), (2, 0)]
+    assert first == [(requests[number].request_id, index) for number, index in places]
+    assert not any(rest)
+
+
+def test_a_full_step_takes_what_is_not_encoded():
+    there, full = request_of([(10, 500)]), request_of([(10, BUDGET)])
+    has_rows = {there.mm_features[0].identifier}.__contains__
+    manager = ScriptEncoderCacheManager(LARGEST, BUDGET, has_rows)
+    assert manager.can_allocate(full, 0, LARGEST, 0)
+    manager.allocate(full, 0)
+    assert not manager.can_allocate(request_of([(10, 500)]), 0, LARGEST - 10, 0)
+    assert manager.can_allocate(there, 0, LARGEST - 10, 0)
 
 
 def test_what_fits_and_is_not_scheduled_does_not_count():

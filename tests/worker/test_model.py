@@ -205,6 +205,7 @@ def test_a_wrong_polarity_of_clip_is_warned_of_once(auroc, warnings, monkeypatch
     model = model_of(architecture, config, Cpu())
     model._check_clip = clip_check.ClipCheck(model.script_clip, "clip", config)
     item = pack_item(model, "image", fields)
+    caplog.clear()
     with caplog.at_level("WARNING", "vllm.script"):
         for _ in range(2):
             model.embed_multimodal(**arguments(Cpu(), "image", (fields, item)))

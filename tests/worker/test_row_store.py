@@ -169,12 +169,12 @@ def test_what_is_asked_for_counts_as_new(tmp_path):
 def test_a_file_that_is_broken_is_not_there(tmp_path, header):
     reader = store(tmp_path)
     data = header.encode("latin-1")
-    reader._path("x").write_bytes(len(data).to_bytes(8, "little") + data)
+    reader._folder.path("x").write_bytes(len(data).to_bytes(8, "little") + data)
     assert not reader.has_cache_item("x")
     assert reader.ensure_cache_available(request(("x", 3)), 0)
 
 
 def test_a_file_that_cannot_be_read_is_not_there(tmp_path):
     reader = store(tmp_path)
-    reader._path("x").mkdir()
+    reader._folder.path("x").mkdir()
     assert not reader.has_cache_item("x")

@@ -102,8 +102,8 @@ class ScriptMetrics:
         )
         self.cache_bytes = Gauge(
             "script_cache_bytes",
-            "Bytes in use by a cache of items before pruning (cache: pixels in the API process, "
-            "features in the workers).",
+            "Bytes in use by a cache of items before pruning (cache: pixels in the API process "
+            "that was asked last, features in one worker of each data-parallel engine, together).",
             ["cache"],
             multiprocess_mode="mostrecent",
         )

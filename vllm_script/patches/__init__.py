@@ -16,6 +16,7 @@ name what must be there for it to work.
 | config_handlers | `MODELS_CONFIG_MAP` | API | a pruned model is configured as the stock one |
 | field_types | `MMF_CLASS_TO_FACTORY` | API, engine | servers without us refuse our fields |
 | encoder_cache | `GPUModelRunner.reset_encoder_cache` | worker | the model forgets images too |
+| nixl_handshake | `compute_nixl_compatibility_hash` | worker | prefill and decode prune alike |
 | position_channels | `MultiModalConfig`, runners' positions | worker | kept rows keep positions |
 
 `engine_args` acts in every process of everybody who has the plugin installed. All others act after

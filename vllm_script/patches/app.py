@@ -29,13 +29,16 @@ _extensions: list[Callable[[Any], None]] = []
 
 
 def extend_app(extension: Callable[[Any], None]) -> None:
-    """Have every API server that is built from now on pass its FastAPI app to `extension`."""
+    """Have every API server that is built from now on pass its FastAPI app to `extension`.
+
+    But not `vllm launch render`, which has no engine that could be asked.
+    """
     from vllm.entrypoints.launchers import app as launcher
 
     def wrapper(original: Callable[..., Any]) -> Callable[..., Any]:
         def init_entrypoints_middleware(args: Any, app: Any, supported_tasks: Any) -> None:
             original(args, app, supported_tasks)
-            for extend in _extensions:
+            for extend in _extensions if "render" not in supported_tasks else ():
                 extend(app)
 
         return init_entrypoints_middleware

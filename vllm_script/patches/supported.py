@@ -11,6 +11,7 @@ from . import (
     encoder_cache,
     engine_args,
     field_types,
+    nixl_handshake,
     overrides,
     position_channels,
     renderer_registry,
@@ -39,7 +40,12 @@ FRONT_END: Probes = {
 }
 """Names that are used once somebody has asked for pruning, but for those of the workers."""
 
-WORKER: Probes = {**encoder_cache.PROBES, **position_channels.PROBES, **overrides.WORKER}
+WORKER: Probes = {
+    **encoder_cache.PROBES,
+    **nixl_handshake.PROBES,
+    **position_channels.PROBES,
+    **overrides.WORKER,
+}
 """Names that are used where the model runs; each patch looks for its own when it is installed."""
 
 

@@ -10,12 +10,14 @@ is right.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from vllm.v1.core.encoder_cache_manager import EncoderCacheManager
 
 from ..patches.field_types import register_field
 from ..wire import PRUNING_FIELD, PruningField, packed_total
+from .row_folder import RowFolder
 
 
 def step_tokens(vllm_config: Any) -> int:
@@ -40,14 +42,6 @@ class _Work(NamedTuple):
         return _Work(self.tokens + other.tokens, self.hidden + other.hidden)
 
 
-def _work_of(request: Any, input_id: int) -> _Work:
-    """What encoding an item of vLLM's `Request` takes."""
-    feature = request.mm_features[input_id]
-    rows = request.get_num_encoder_embeds(input_id)
-    total = packed_total(feature.data or {}, feature.modality) or rows
-    return _Work(total, total - rows)
-
-
 class ScriptEncoderCacheManager(EncoderCacheManager):
     """Lets as much into a step as stock vLLM would, and the first item in any case.
 
@@ -55,25 +49,35 @@ class ScriptEncoderCacheManager(EncoderCacheManager):
     gets its place in the step it calls `allocate` for those that fitted, and takes their
     placeholders off its budget. It ends the step with `get_freed_mm_hashes`. What encoding takes is
     added up here. Whether our feature cache has an item is not known in the scheduler, so it counts
-    as if it had not. A step that has no pruned item is stock's.
+    as if it had not. An item whose rows an encoder instance has left costs nothing, as in stock's
+    scheduler, and a step that has no pruned item is stock's.
 
     Args:
         cache_size: of the encoder cache, in rows.
         step_tokens: how many tokens the scheduler puts into a step at most.
+        has_rows: whether an encoder instance has left the rows of an image, by its identifier.
     """
 
     @classmethod
     def create_manager(cls, *, cache_size: int, vllm_config: Any) -> ScriptEncoderCacheManager:
         register_field(PruningField, PRUNING_FIELD)  # before the engine reads any request
-        return cls(cache_size, step_tokens(vllm_config))
+        if vllm_config.ec_transfer_config is None:
+            return cls(cache_size, step_tokens(vllm_config))
+        return cls(cache_size, step_tokens(vllm_config), RowFolder(vllm_config).__contains__)
 
-    def __init__(self, cache_size: int, step_tokens: int) -> None:
+    def __init__(
+        self,
+        cache_size: int,
+        step_tokens: int,
+        has_rows: Callable[[str], bool] = lambda identifier: False,
+    ) -> None:
         super().__init__(cache_size)
         self._step_tokens = step_tokens
+        self._has_rows = has_rows
         self._step = _Work()
         """Of the items that are in the step."""
-        self._asked = _Work()
-        """Of the items of the request that is being asked about, which fitted so far."""
+        self._asked: dict[int, _Work] = {}
+        """Of each item of the request that is being asked about, which fitted so far."""
         self._asking: str | None = None
         """Name of that request."""
 
@@ -92,23 +96,23 @@ class ScriptEncoderCacheManager(EncoderCacheManager):
             num_embeds_to_schedule: placeholders of the request's items that fitted before.
         """
         if request.request_id != self._asking:
-            self._asking, self._asked = request.request_id, _Work()
-        own, others = _work_of(request, input_id), self._step + self._asked
+            self._asking, self._asked = request.request_id, {}
+        own, others = self._work_of(request, input_id), sum(self._asked.values(), self._step)
         # The first item is let in: one that is larger than a step would wait for ever.
-        if others.tokens and others.hidden + own.hidden:
+        if own.tokens and others.tokens and others.hidden + own.hidden:
             left = min(encoder_compute_budget - others.hidden, self._step_tokens - others.tokens)
             encoder_compute_budget = left - own.hidden
         fits: bool = super().can_allocate(
             request, input_id, encoder_compute_budget, num_embeds_to_schedule
         )
         if fits:
-            self._asked += own
+            self._asked[input_id] = own
         return fits
 
     def allocate(self, request: Any, input_id: int) -> None:
         """Reserve space for the rows of an item that is in the step, as stock's method."""
         super().allocate(request, input_id)
-        self._step += _work_of(request, input_id)
+        self._step += self._asked[input_id]
         self._asking = None
 
     def get_freed_mm_hashes(self) -> list[str]:
@@ -116,3 +120,12 @@ class ScriptEncoderCacheManager(EncoderCacheManager):
         self._step, self._asking = _Work(), None
         freed: list[str] = super().get_freed_mm_hashes()
         return freed
+
+    def _work_of(self, request: Any, input_id: int) -> _Work:
+        """What encoding an item of vLLM's `Request` takes: nothing where its rows are there."""
+        feature = request.mm_features[input_id]
+        if self._has_rows(feature.identifier):
+            return _Work()
+        rows = request.get_num_encoder_embeds(input_id)
+        total = packed_total(feature.data or {}, feature.modality) or rows
+        return _Work(total, total - rows)

@@ -8,6 +8,7 @@ step at once, for its kernels keep the same rows of an item whatever is beside i
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -16,10 +17,12 @@ from typing import Any, ClassVar
 import torch
 from vllm.distributed import get_pp_group, get_tp_group, tensor_model_parallel_all_reduce
 
+from ..agreement import has_nixl, peer_name
 from ..config import ScriptConfig
 from ..family import Family
 from ..kernels import gather_rows
 from ..patches.encoder_cache import on_encoder_cache_reset
+from ..patches.nixl_handshake import compare_between_peers
 from ..patches.probing import Probes
 from ..plan import Plan, make_plan
 from ..relevance.lm_attention import LmAttention
@@ -36,6 +39,8 @@ from .selector import Selection, Selector
 from .timers import Timers
 from .tower import Thinning, num_early_blocks_of
 from .warm_up import are_compiled, compile_kernels
+
+logger = logging.getLogger("vllm.script")
 
 
 class PrunedModel:
@@ -72,7 +77,10 @@ class PrunedModel:
             vllm_config.model_config.dtype,
             device,
         )
+        logger.info("Script keeps features of images in %.2f GiB of this worker", cache_gb)
         on_encoder_cache_reset(vllm_config, "forget_images")
+        if has_nixl(vllm_config):
+            compare_between_peers(peer_name)
         self.script_clip = load_clip(vllm_config, config) if self._encodes else None
         self._check_clip = ClipCheck(self.script_clip, config.clip_model, hf_config)
         hidden_size = hf_config.get_text_config().hidden_size

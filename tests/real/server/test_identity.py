@@ -118,3 +118,37 @@ def test_the_question_changes_the_answer(pruning_server, picture, ask):
         ask(pruning_server, [image, text("Why?")], {"query": query}).logprobs for query in QUESTIONS
     }
     assert len(answers) == len(QUESTIONS)
+
+
+@pytest.mark.parametrize("name", ["stock_server", "pruning_server"])
+def test_a_salt_sets_prompts_apart_and_images_not(name, request, picture, ask, metric):
+    """As in vLLM, whose caches of images know no salt either."""
+    server = request.getfixturevalue(name)
+    parts = [picture(168, 168, seed=600), text(QUESTIONS[0] + LONG_TEXT)]
+    known = metric(server, "vllm:mm_cache_hits_total")
+    first = ask(server, parts, cache_salt="one")
+    again = ask(server, parts, cache_salt="one")
+    assert again.cached_tokens == (first.prompt_tokens - 1) // BLOCK * BLOCK
+    for salt in {"cache_salt": "two"}, {}:
+        other = ask(server, parts, **salt)
+        assert other.cached_tokens == 0
+        assert other.logprobs == pytest.approx(first.logprobs, abs=1e-3)
+    assert metric(server, "vllm:mm_cache_hits_total") == known + 3
+
+
+def test_what_is_known_of_an_image_is_known_under_every_salt(pruning_server, picture, ask, metric):
+    image = picture(168, 168, seed=601)
+
+    def found():
+        return [
+            metric(pruning_server, "script_cache_hits_total", cache=cache)
+            for cache in ("pixels", "features")
+        ]
+
+    ask(pruning_server, [image, text(QUESTIONS[0])], cache_salt="one")
+    before = found()
+    answer = ask(pruning_server, [image, text(QUESTIONS[1])], cache_salt="two")
+    assert found() == [hits + 1 for hits in before]
+    alone = ask(pruning_server, [image, text(QUESTIONS[1])], cache_salt="three")
+    assert answer.logprobs == pytest.approx(alone.logprobs, abs=1e-3)
+    assert (answer.cached_tokens, alone.cached_tokens) == (0, 0)
