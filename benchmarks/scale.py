@@ -69,9 +69,9 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--check", action="store_true", help="measure one server and a pair, and compare")
     named = f"checkpoint, or random weights to write: {', '.join(NAMED)}"
     add("--model", default="cpu-20m", help=named)
-    add("--size", type=size_of, default=size_of("672x672"), help="of random pictures")
+    add("--size", type=size_of, default=size_of("336x336"), help="of random pictures")
     add("--concurrency", type=int, default=8, help="requests at a time")
-    add("--requests", type=int, default=32, help="of a block")
+    add("--requests", type=int, default=24, help="of a block")
     add("--repetitions", type=int, default=2, help="blocks of each keep ratio")
     add("--out", type=Path, default=Path("runs/scale"), help="folder of results")
     own, flags = split_arguments(argv)
