@@ -163,7 +163,8 @@ def _lifeline(group: int) -> IO[bytes]:
     A process that is killed closes its pipes. Who waits for that is no child of this process: Ray
     kills an actor together with its children, but not with theirs.
     """
-    waiter = f"(cat; kill -s KILL -- -{group}) <&0 &"
+    # The shell gives what it does not wait for an empty input in the place of its own.
+    waiter = f"exec 3<&0; (cat <&3; kill -s KILL -- -{group}) &"
     silent: dict[str, Any] = dict(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     shell = subprocess.Popen(
         ["sh", "-c", waiter], stdin=subprocess.PIPE, start_new_session=True, **silent

@@ -52,21 +52,16 @@ class Options(BaseModel):
 
 def app(options: Options) -> serve.Application:
     """The application: servers, and what stands before them."""
-    reserved = {"num_cpus": options.cpus, "num_gpus": options.gpus}
-    servers = Server.options(  # type: ignore[attr-defined]
+    servers = serve.deployment(
         num_replicas=options.replicas,
         max_ongoing_requests=options.at_once,
-        ray_actor_options=reserved,
+        ray_actor_options={"num_cpus": options.cpus, "num_gpus": options.gpus},
         request_router_config=RequestRouterConfig(request_router_class=ConsistentHashRouter),
-    )
-    door = Door.options(max_ongoing_requests=options.replicas * options.at_once)  # type: ignore[attr-defined]
-    application: serve.Application = door.bind(
-        servers.bind(options.model, shlex.split(options.flags))
-    )
-    return application
+    )(Server)
+    door = serve.deployment(max_ongoing_requests=options.replicas * options.at_once)(Door)
+    return door.bind(servers.bind(options.model, shlex.split(options.flags)))
 
 
-@serve.deployment
 class Server:
     """A replica: one `vllm serve` for as long as Ray's actor lives.
 
@@ -109,7 +104,6 @@ class Server:
         self._running.close()
 
 
-@serve.deployment
 class Door:
     """What answers HTTP: it reads a request, and hands it to the server whose caches know it."""
 

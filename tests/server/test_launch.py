@@ -22,7 +22,7 @@ def test_the_first_error_is_shown_too():
 
 
 KILLED = """
-import os, signal
+import os, signal, time
 from vllm_script.server.launch import VllmServer
 class Sleeping(VllmServer):
     def _answers(self):
@@ -30,6 +30,8 @@ class Sleeping(VllmServer):
 server = Sleeping("model")
 server._command = ["sh", "-c", "sleep 1000 & wait"]
 with server:
+    time.sleep(1)
+    assert server._process.poll() is None
     print(server._process.pid, server.log_path, flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
 """

@@ -1,5 +1,6 @@
 """Ray: its actors get the configuration whole, its servers answer as one, its data is pruned."""
 
+import io
 import os
 import shlex
 import signal
@@ -7,6 +8,7 @@ import sys
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
 
@@ -14,8 +16,18 @@ import httpx
 import openai
 import psutil
 import pytest
+from PIL import Image
 from vllm.engine.arg_utils import EngineArgs
 
+import vllm_script
+from vllm_script.benchmarks.common import data_url
+from vllm_script.benchmarks.scenes.pictures import draw
+from vllm_script.benchmarks.scenes.questions import questions_of
+from vllm_script.benchmarks.scenes.scene import scene_of
+from vllm_script.benchmarks.scenes.splits import seed_of
+from vllm_script.benchmarks.serving.cells import SCRIPT, Arm
+from vllm_script.benchmarks.serving.expected import Expected
+from vllm_script.benchmarks.serving.requests import Request, Size
 from vllm_script.config import ScriptConfig
 from vllm_script.server.launch import _free_port
 
@@ -201,3 +213,29 @@ def test_a_replica_is_killed_under_load(served, pruning_server, picture, ask):
         time.sleep(1)
     for answer, expected in zip(answers(ask, served, asked), truth, strict=True):
         same(answer, expected)
+
+
+@pytest.mark.slow
+def test_data_of_100_pictures(cluster):
+    """script-demo answers as it does when served, and no prompt has more than what is kept."""
+    from vllm_script.server.deploy.ray_data import answered
+
+    expected = Expected(str(Path(vllm_script.__file__).parent / "script_demo"))
+    rows, right, lengths = [], [], []
+    for index in range(100):
+        scene = scene_of(seed_of("test", index))
+        pixels, question = draw(scene)[0], questions_of(scene)[0]
+        file = io.BytesIO()
+        Image.fromarray(pixels).save(file, "PNG")
+        rows.append({"bytes": file.getvalue(), "question": question.text, "number": index})
+        right.append(question.answer)
+        size = Size(scene.width, scene.height)
+        kept = expected.kept_by(Arm(SCRIPT, 0.11), size)
+        lengths.append(kept + expected.text_tokens(Request(question.text, size, data_url(pixels))))
+    options = dict(gpus=0, batch_size=32, max_tokens=6, enforce_eager=True, dtype="float32")
+    answers = answered(ray.data.from_items(rows), "script-demo", {"keep_ratio": 0.11}, **options)
+    found = sorted(answers.take_all(), key=lambda row: row["number"])
+    assert [row["number"] for row in found] == list(range(100))
+    assert [row["prompt_tokens"] for row in found] == lengths
+    assert sum(row["answer"] == answer for row, answer in zip(found, right, strict=True)) >= 90
+    assert all("bytes" not in row for row in found)
