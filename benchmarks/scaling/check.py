@@ -168,7 +168,12 @@ def check_report(lines: Sequence[Line]) -> str:
     header = ["keep ratio", "one server, requests/s", "encoder, ms", "language model, ms"]
     header += ["pair, modelled", "pair, measured", "measured to modelled"]
     header += ["bytes a request, modelled", "measured"]
-    return f"{bullets(about)}\n\n{NOTES}\n\n{markdown(header, rows)}\n"
+    tokens, each = one[0]["kv_cache_tokens"], model.costs.kv_bytes
+    cache = (
+        f"The one server's KV cache holds {tokens:,} tokens, by the modelled {each:,} bytes of a "
+    )
+    cache += f"token {tokens * each / 2**30:.3f} GiB."
+    return f"{bullets(about)}\n\n{NOTES}\n\n{markdown(header, rows)}\n\n{cache}\n"
 
 
 def modelled(one: Sequence[Line], keep_ratio: float) -> Deployment:

@@ -51,7 +51,7 @@ def checked():
     """Lines of a check whose pair does 0.9 times what is modelled."""
     found = []
     for ratio, tokens in ((1.0, 2966), (0.11, 360)):
-        one = arm(TRUE, tokens, ratio, server=SCRIPT)
+        one = arm(TRUE, tokens, ratio, server=SCRIPT, kv_cache_tokens=2048)
         rows = {"server": PAIR, "bytes_moved": (tokens - 38) * 4 * 4096 + 90.0}
         longer = TRUE.language_ms(tokens, 16)
         found += [one, one | rows | {"requests_per_s": 0.9 * 1000 / longer}]
@@ -63,6 +63,7 @@ def test_the_report_of_a_check():
     text = check_report(checked())
     assert "| 1 | 9.526 | 8 | 97 | 10.311 | 9.280 | 0.90 | 47,972,352 | 47,972,442 |" in text
     assert "| 0.11 | 31.447 | 13 | 19 | 53.191 | 47.872 | 0.90 | 5,275,648 | 5,275,738 |" in text
+    assert "holds 2,048 tokens, by the modelled 1,048,576 bytes of a token 2.000 GiB." in text
 
 
 def test_the_committed_report_follows_from_its_lines(committed):
