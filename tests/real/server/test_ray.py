@@ -36,8 +36,8 @@ from ...conftest import ENGINE_FLAGS, ENVIRONMENT
 ray = pytest.importorskip("ray", reason="Ray is not installed; the extra `ray` has it")
 
 PRUNING = ("--plugin", "script", "--keep-ratio", "0.11")
-QUESTIONS = ["What is shown?", "How many people are there?", "Read the sign.", "Where is the car?"]
-PICTURES = 16
+QUESTIONS = ["What is shown?", "How many people are there?", "Read the sign."]
+PICTURES = 12
 
 
 @pytest.fixture(scope="module")
@@ -103,9 +103,10 @@ def served(cluster, checkpoint):
 
 
 def processes():
-    """The first process of each server that is up."""
-    below = psutil.Process().children(recursive=True)
-    first = [p for p in below if "vllm.entrypoints.cli.main" in p.cmdline()[:3]]
+    """The first process of each server of Ray's that is up."""
+    own = psutil.Process()
+    below = [process for process in own.children(recursive=True) if process.ppid() != own.pid]
+    first = [process for process in below if "vllm.entrypoints.cli.main" in process.cmdline()[:3]]
     return [process for process in first if is_up(process)]
 
 
@@ -125,8 +126,8 @@ def is_up(process):
 def requests(picture, seed):
     return [
         [picture(168, 168, seed=seed + number), {"type": "text", "text": question}]
-        for number in range(PICTURES)
         for question in QUESTIONS
+        for number in range(PICTURES)
     ]
 
 
@@ -204,9 +205,10 @@ def test_a_replica_is_killed_under_load(served, pruning_server, picture, ask):
     for answer, expected in zip(outcomes, truth, strict=True):
         if answer is not None:
             same(answer, expected)
-    psutil.wait_procs([victim], timeout=10)
-    with pytest.raises(ProcessLookupError):
-        os.killpg(victim.pid, 0)  # nothing of its server is left
+    with pytest.raises(ProcessLookupError):  # in the end nothing of its server is left
+        for _ in range(100):
+            os.killpg(victim.pid, 0)
+            time.sleep(0.1)
     deadline = time.monotonic() + 180
     while len(processes()) < 2:
         assert time.monotonic() < deadline
