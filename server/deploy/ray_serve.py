@@ -94,7 +94,8 @@ class Server:
             yield bytes(refusal.body)
             return
         try:
-            yield reply.status_code, passed_on(reply.headers.raw)
+            own = [(name.lower(), value) for name, value in reply.headers.raw]
+            yield reply.status_code, passed_on(own)
             async for chunk in reply.aiter_raw():
                 yield chunk
         finally:
