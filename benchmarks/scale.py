@@ -6,10 +6,10 @@
 
 Costs are fitted to results of serve_bench.py, of the most requests at a time in there; by default
 those of an H200 in benchmarks/results. What is asked is, too, what was asked there: one picture and
-32 tokens in, 16 out. Options replace both. Nothing is run, but with --check: then one server, an
-encoder instance and a language model are started on this machine and work one at a time, and what
-is modelled of the last two stands beside what they did, in OUT/results.jsonl and report.md. Flags
-after `--` go to every server of the check.
+32 tokens in, 16 out. Options replace both. Nothing is run, but with --check: then one server, and
+an encoder instance with a language model behind our proxy, are started on this machine and driven
+in turns, and what is modelled of the pair stands beside what it did, in OUT/results.jsonl and
+report.md. Flags after `--` go to every server of the check.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add_fields(parser, "what is asked", Load)
     add_fields(parser, "costs, in the place of measured ones", Costs)
     add = parser.add_argument_group("the check").add_argument
-    add("--check", action="store_true", help="measure a server, an encoder and a language model")
+    add("--check", action="store_true", help="measure one server and a pair, and compare")
     named = f"checkpoint, or random weights to write: {', '.join(NAMED)}"
     add("--model", default="cpu-20m", help=named)
     add("--size", type=size_of, default=size_of("336x336"), help="of random pictures")
@@ -132,7 +132,7 @@ def table(deployments: Sequence[Deployment]) -> str:
 
 
 def check(args: argparse.Namespace) -> None:
-    """Measure a server of each kind, and write what was modelled beside it."""
+    """Measure one server and a pair, and write what was modelled beside it."""
     on_cpu = not accelerator()
     if on_cpu:
         os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")  # GiB of each server

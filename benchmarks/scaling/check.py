@@ -1,23 +1,28 @@
-"""What is modelled beside what is measured: one server, an encoder instance, a language model.
+"""What is modelled beside what is measured: one server, then an encoder and a language model.
 
-One of the three works at a time, so that each has the machine to itself, as in a deployment it has
-its own. Costs are those of the one server. What follows from them for the other two is compared
-with what these then do with the same requests.
+On a CPU each engine has a core: the one server and the language model the last one of the machine,
+and the encoder instance the one before. Costs are those of the one server. What follows from them
+for the pair is compared with what the pair then does.
 """
 
 from __future__ import annotations
 
 import json
+import socket
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from os import cpu_count
 from pathlib import Path
 from typing import Any
 
+import uvicorn
 from tqdm import tqdm
 
 from vllm_script.server.launch import VllmServer
+from vllm_script.server.proxy import Proxy
 
 from ..common import bullets, markdown
 from ..scrape import fetch
@@ -32,42 +37,67 @@ from ..serving.results import Line, summary
 from .costs import costs_of
 from .deployment import Deployment, load_of
 
-ROLES = {SCRIPT: None, "encoder": "ec_producer", "language model": "ec_consumer"}
-"""Kind of server -> its side of the folder between the last two, in the order of their work."""
-ENCODER, LANGUAGE = (kind for kind in ROLES if kind != SCRIPT)
+PAIR = "pair"
 VALUE_BYTES = 4
 """Of a value in rows and in the KV cache: servers of the check compute in float32."""
 NOTES = """\
-Costs follow from the one server's requests/s; the other figures are modelled of them, and measured.
-One server works at a time, the keep ratios in turns (A B B A ...)."""
+Costs follow from the one server's requests/s. Modelled are the times of the two stages, the pair's
+requests/s, and the bytes between them; the one server and the pair are driven in turns. Modelled is
+a pair with machines of its own; measured is one that shares this machine with its API servers, the
+proxy and the load generator."""
 
 
 @contextmanager
 def servers(model: str, flags: Sequence[str], folder: Path) -> Iterator[dict[str, Target]]:
-    """A server of each kind.
+    """One server, and a pair behind our proxy, by kind.
 
     Args:
         model: what `vllm serve` is given.
         flags: of all servers.
-        folder: where the encoder instance and the language model meet.
+        folder: where the two of the pair meet.
     """
+    last = (cpu_count() or 1) - 1
+    wanted = [(last, ()), (max(last - 1, 0), _role("ec_producer", folder))]
+    wanted.append((last, _role("ec_consumer", folder)))
 
-    def start(kind: str) -> Target:
-        own = () if ROLES[kind] is None else _meeting_in(folder, ROLES[kind])
-        server = stack.enter_context(VllmServer(model, *FLAGS[SCRIPT], *flags, *own))
-        return target_at(kind, server.url)
+    def start(core: int, own: Sequence[str]) -> VllmServer:
+        env = {"VLLM_CPU_OMP_THREADS_BIND": str(core)}
+        return stack.enter_context(VllmServer(model, *FLAGS[SCRIPT], *flags, *own, env=env))
 
     with ExitStack() as stack:
-        with ThreadPoolExecutor(len(ROLES)) as pool:
-            targets = dict(zip(ROLES, pool.map(start, ROLES), strict=True))
-        yield targets
+        with ThreadPoolExecutor(len(wanted)) as pool:
+            one, encoder, language = pool.map(start, *zip(*wanted, strict=True))
+        proxy = stack.enter_context(proxied(encoder.url, language.url))
+        yield {SCRIPT: target_at(SCRIPT, one.url), PAIR: target_at(PAIR, proxy)}
 
 
-def _meeting_in(folder: Path, role: str | None) -> tuple[str, str]:
-    """Flags of one side of the folder."""
+def _role(role: str, folder: Path) -> tuple[str, str]:
+    """Flags of one side of the pair."""
     transfer = {"ec_connector": "ECExampleConnector", "ec_role": role}
     extra = {"shared_storage_path": str(folder)}
     return "--ec-transfer-config", json.dumps(transfer | {"ec_connector_extra_config": extra})
+
+
+def bytes_in(folder: Path) -> int:
+    """Bytes of the rows in the folder of a pair."""
+    return sum(file.stat().st_size for file in folder.glob("*/*.safetensors"))
+
+
+@contextmanager
+def proxied(encoder: str, model: str) -> Iterator[str]:
+    """Address of our proxy before an encoder instance and a language model, given with /v1."""
+    urls = [url.removesuffix("/v1") for url in (encoder, model)]
+    proxy = uvicorn.Server(uvicorn.Config(Proxy(urls[:1], urls[1:]).app, log_level="warning"))
+    with socket.socket() as place:
+        place.bind(("127.0.0.1", 0))
+        place.listen()  # who asks before the proxy has started waits
+        serving = threading.Thread(target=proxy.run, args=([place],))
+        serving.start()
+        try:
+            yield f"http://127.0.0.1:{place.getsockname()[1]}"
+        finally:
+            proxy.should_exit = True
+            serving.join()
 
 
 def measure(
@@ -78,78 +108,77 @@ def measure(
     about: dict[str, Any],
     out: Path,
 ) -> list[Line]:
-    """Have each kind of server do its part of the same requests, block by block.
+    """Drive both in turns, and return the lines of the one server's arms and of the pair's.
 
     Args:
         cell: whose arms are keep ratios.
         targets: as `servers` has them.
-        rows: the folder between them.
+        rows: the folder of the pair.
         about: as `describe` has it.
         out: gets the load generator's log.
 
     Returns:
-        lines as `summary` has them, of each kind and arm; those of the encoder instance with the
-        bytes that it wrote for a request.
+        lines as `summary` has them; those of the pair with the bytes that moved for a request.
 
     Raises:
         WrongOutputs: a request failed, or has other token counts than expected.
     """
     blocks: dict[tuple[str, Arm], list[Block]] = {}
-    written: dict[Arm, int] = dict.fromkeys(cell.arms, 0)
-    turns = [(-1, arm) for arm in cell.arms]  # first times are slow
-    turns += in_turns(cell.arms, cell.repetitions)
-    for number, (repetition, arm) in enumerate(tqdm(turns, unit="turn")):
+    moved: dict[Arm, int] = dict.fromkeys(cell.arms, 0)
+    turns = [(kind, arm, -1) for kind in targets for arm in cell.arms]  # warm-up
+    for repetition, arm in in_turns(cell.arms, cell.repetitions):
+        turns += [(kind, arm, repetition) for kind in targets]
+    for number, (kind, arm, repetition) in enumerate(tqdm(turns, unit="block")):
         seeds, count = (about["seed"], number), 1 if repetition < 0 else cell.requests
         texts = (expected.tokenizer, about["text_tokens"])
         requests = list(make_requests(cell.picture, *texts, seeds, count))
+        arguments = load_arguments(cell.concurrency, None, about["output_tokens"], arm.asked, 0)
+        time.sleep(SETTLE_SECONDS)
+        before = bytes_in(rows)
+        block = run_block(targets[kind], expected.model, requests, arguments, out, watch=False)
         kept = [expected.kept_by(arm, request.size) for request in requests]
         lengths = [expected.text_tokens(r) + k for r, k in zip(requests, kept, strict=True)]
-        before = _bytes_in(rows)
-        for kind, target in targets.items():
-            tokens = 1 if kind == ENCODER else about["output_tokens"]
-            arguments = load_arguments(cell.concurrency, None, tokens, arm.asked, 0)
-            time.sleep(SETTLE_SECONDS)
-            block = run_block(target, expected.model, requests, arguments, out, watch=False)
-            check_block(block, lengths, tokens)
-            if repetition >= 0:
-                blocks.setdefault((kind, arm), []).append(block)
+        check_block(block, lengths, about["output_tokens"])
         if repetition >= 0:
-            written[arm] += _bytes_in(rows) - before
+            blocks.setdefault((kind, arm), []).append(block)
+            moved[arm] += bytes_in(rows) - before
     common: dict[str, Any] = dict(rate=None, idle_cores=None, about=about)
     common["text_tokens"] = expected.text_tokens(requests[0])
     common["kv_cache_tokens"] = kv_cache_tokens(fetch(targets[SCRIPT].root))
     lines = []
     for (kind, arm), own in blocks.items():
         line = summary(cell, arm, own, **common) | {"server": kind}
-        if kind == ENCODER:
-            line["bytes_written"] = round(written[arm] / (cell.requests * cell.repetitions), 1)
+        if kind == PAIR:
+            line["bytes_moved"] = round(moved[arm] / (cell.requests * cell.repetitions), 1)
         lines.append(line)
     return lines
 
 
-def _bytes_in(folder: Path) -> int:
-    """Bytes of the rows in the folder between an encoder instance and a language model."""
-    return sum(file.stat().st_size for file in folder.glob("*/*.safetensors"))
-
-
 def check_report(lines: Sequence[Line]) -> str:
-    """What is modelled beside what was measured."""
-    by_kind = {
-        kind: {ln["keep_ratio"]: ln for ln in lines if ln["server"] == kind} for kind in ROLES
-    }
-    one = list(by_kind[SCRIPT].values())
-    about, rows = one[0]["about"], []
-    for ratio in sorted(by_kind[SCRIPT], reverse=True):
-        model = Deployment(costs_of(one, ratio, VALUE_BYTES), load_of(one), ratio)
-        row = [f"{ratio:g}", f"{by_kind[SCRIPT][ratio]['requests_per_s']:.3f}"]
-        for kind, busy_ms in ((ENCODER, model.encoder_ms), (LANGUAGE, model.language_ms)):
-            rate, found = 1000 / busy_ms, by_kind[kind][ratio]["requests_per_s"]
-            row += [f"{rate:.3f}", f"{found:.3f} ({found / rate:.2f} times)"]
-        wrote = by_kind[ENCODER][ratio]["bytes_written"]
-        rows.append([*row, f"{model.row_bytes:,}", f"{wrote:,.0f}"])
-    header = ["keep ratio", "one server, requests/s", "encoder, modelled", "measured"]
-    header += ["language model, modelled", "measured", "bytes a request, modelled", "measured"]
+    """What is modelled of the pair beside what was measured of it."""
+    one, pair = ([ln for ln in lines if ln["server"] == kind] for kind in (SCRIPT, PAIR))
+    about = lines[0]["about"]
+    rows = []
+    for line in sorted(pair, key=lambda line: -line["keep_ratio"]):
+        model = modelled(one, line["keep_ratio"])
+        rate, found = model.pair_requests_per_s, line["requests_per_s"]
+        (alone,) = (ln for ln in one if ln["keep_ratio"] == line["keep_ratio"])
+        row = [f"{line['keep_ratio']:g}", f"{alone['requests_per_s']:.3f}"]
+        row += [f"{model.encoder_ms:.0f}", f"{model.language_ms:.0f}"]
+        row += [f"{rate:.3f}", f"{found:.3f}", f"{found / rate:.2f}"]
+        rows.append([*row, f"{model.row_bytes:,}", f"{line['bytes_moved']:,.0f}"])
+    header = ["keep ratio", "one server, requests/s", "encoder, ms", "language model, ms"]
+    header += ["pair, modelled", "pair, measured", "measured to modelled"]
+    header += ["bytes a request, modelled", "measured"]
     tokens, each = one[0]["kv_cache_tokens"], model.costs.kv_bytes
-    cache = f"The one server's KV cache holds {tokens:,} tokens, by the modelled {each:,} bytes of "
-    cache += f"a token {tokens * each / 2**30:.3f} GiB."
+    cache = (
+        f"The one server's KV cache holds {tokens:,} tokens, by the modelled {each:,} bytes of a "
+    )
+    cache += f"token {tokens * each / 2**30:.3f} GiB."
     return f"{bullets(about)}\n\n{NOTES}\n\n{markdown(header, rows)}\n\n{cache}\n"
+
+
+def modelled(one: Sequence[Line], keep_ratio: float) -> Deployment:
+    """What follows of the one server's arms for a pair at a keep ratio."""
+    costs = costs_of(one, keep_ratio, VALUE_BYTES)
+    return Deployment(costs, load_of(one), keep_ratio)

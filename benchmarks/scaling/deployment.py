@@ -86,6 +86,11 @@ class Deployment:
         return self._instances(self.language_ms)
 
     @property
+    def pair_requests_per_s(self) -> float:
+        """The most that one encoder instance and one language model answer together."""
+        return 1000 / max(self.encoder_ms, self.language_ms)
+
+    @property
     def row_bytes(self) -> int:
         """Bytes of a request's visual tokens, from an encoder instance to a language model."""
         return self.load.images * self.kept * self.costs.row_bytes

@@ -29,6 +29,7 @@ def test_unpruned():
     assert found.encoder_ms == 20
     assert found.language_ms == pytest.approx(42 + 17.64 + 10)
     assert (found.encoders, found.language_models, found.servers) == (2, 7, 9)
+    assert found.pair_requests_per_s == pytest.approx(1000 / 69.64)
     assert found.row_bytes == 2 * 200 * 100
     assert found.network_bytes_per_s == 50 * 40_000
     assert found.kv_bytes == 425_000
@@ -42,6 +43,7 @@ def test_pruned():
     assert found.encoder_ms == 28
     assert found.language_ms == pytest.approx(6.4 + 0.4096 + 10)
     assert (found.encoders, found.language_models, found.servers) == (3, 2, 5)
+    assert found.pair_requests_per_s == pytest.approx(1000 / 28)
     assert found.network_bytes_per_s == 50 * 2 * 22 * 100
     assert found.kv_bytes == 69_000
 
