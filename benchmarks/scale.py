@@ -63,8 +63,22 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--keep-ratio", type=float, default=0.11)
     values = "bytes of a value in rows and in the KV cache: 2 of 16 bits"
     parser.add_argument("--value-bytes", type=int, default=2, help=values)
-    add_fields(parser, "what is asked", Load)
-    add_fields(parser, "costs, in the place of measured ones", Costs)
+    add = parser.add_argument_group("what is asked, by default as it was measured").add_argument
+    add("--requests-per-s", type=float, help="of all clients; default 1")
+    add("--images", type=int, help="of a request, new to all caches; default 1")
+    add("--visual-tokens", type=int, help="of an image, without pruning")
+    add("--text-tokens", type=int, help="of a prompt, without the visual ones")
+    add("--output-tokens", type=int, help="of an answer")
+    add("--busy", type=float, help="share of its time that an instance may be busy; default 0.7")
+    add = parser.add_argument_group("costs, in the place of measured ones").add_argument
+    add("--encoder-ms", type=float, help="of an image, in vision tower and projector")
+    add("--selection-ms", type=float, help="of an image that is pruned")
+    add("--prefill-ms", type=float, help="of a token of the prompt")
+    add("--attention-ms", type=float, help="of a pair of tokens of the prompt")
+    add("--decode-ms", type=float, help="of a token of the answer")
+    add("--at-once", type=int, help="requests that a language model has at a time")
+    add("--row-bytes", type=int, help="of a visual token between instances")
+    add("--kv-bytes", type=int, help="of a token in the KV cache")
     add = parser.add_argument_group("the check").add_argument
     add("--check", action="store_true", help="measure one server and a pair, and compare")
     named = f"checkpoint, or random weights to write: {', '.join(NAMED)}"
@@ -78,14 +92,6 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(own)
     args.server_flags = flags
     return args
-
-
-def add_fields(parser: argparse.ArgumentParser, title: str, kind: type[Load] | type[Costs]) -> None:
-    """Add an option for each field of a dataclass, of its name."""
-    group = parser.add_argument_group(title)
-    for field in fields(kind):
-        number = int if field.type == "int" else float
-        group.add_argument(f"--{field.name.replace('_', '-')}", type=number)
 
 
 def given(args: argparse.Namespace, kind: type[Load] | type[Costs]) -> dict[str, float]:

@@ -1,6 +1,7 @@
 """The command's report, and that of the check."""
 
 import sys
+from dataclasses import fields
 
 import pytest
 
@@ -8,6 +9,7 @@ from vllm_script.benchmarks import scale
 from vllm_script.benchmarks.common import read_lines
 from vllm_script.benchmarks.scaling.check import PAIR, check_report
 from vllm_script.benchmarks.scaling.costs import Costs
+from vllm_script.benchmarks.scaling.deployment import Load
 from vllm_script.benchmarks.serving.cells import SCRIPT
 
 from .test_costs import TRUE, arm
@@ -41,10 +43,11 @@ def test_what_is_missing_is_said(monkeypatch):
         scale.main()
 
 
-@pytest.mark.parametrize("field", [*Costs.__dataclass_fields__])
-def test_every_cost_has_an_option(field):
-    args = scale.parse_arguments([f"--{field.replace('_', '-')}", "3"])
-    assert scale.given(args, Costs) == {field: 3}
+@pytest.mark.parametrize("kind", [Costs, Load])
+def test_every_field_has_an_option(kind):
+    for field in fields(kind):
+        args = scale.parse_arguments([f"--{field.name.replace('_', '-')}", "3"])
+        assert scale.given(args, kind) == {field.name: 3}
 
 
 def checked():
