@@ -6,6 +6,7 @@ import pathlib
 from setuptools import setup
 
 BENCH = ["matplotlib", "scikit-learn", "scipy"]
+RAY = ["ray[data,serve]>=2.60"]
 # Compiles CUDA C++ without a GPU, for the tests; PyTorch for CUDA brings both.
 NVRTC = ["cuda-bindings", "nvidia-cuda-nvrtc"]
 
@@ -33,6 +34,7 @@ setup(
         "vllm_script.benchmarks.kernel",
         "vllm_script.benchmarks.lmms_eval",
         "vllm_script.benchmarks.photos",
+        "vllm_script.benchmarks.scaling",
         "vllm_script.benchmarks.scenes",
         "vllm_script.benchmarks.serving",
         "vllm_script.benchmarks.soaking",
@@ -52,6 +54,7 @@ setup(
         "vllm_script.pruning",
         "vllm_script.relevance",
         "vllm_script.server",
+        "vllm_script.server.deploy",
         "vllm_script.worker",
     ],
     package_data={
@@ -69,8 +72,10 @@ setup(
         "bench": BENCH,
         # What reads the trained parts of benchmarks/photo_model/: a GGUF and an ONNX file.
         "photo-model": ["accelerate", "gguf", "onnx"],
+        # What server/deploy/ray_serve.py and ray_data.py need.
+        "ray": RAY,
         "dev": [
-            *(*BENCH, *NVRTC, "pytest", "pytest-xdist", "hypothesis"),
+            *(*BENCH, *NVRTC, *RAY, "pytest", "pytest-xdist", "hypothesis"),
             "playwright",  # drives the Chromium of the system; it downloads none by itself
             *("ruff==0.17.6", "mypy==2.4.1"),
         ],

@@ -19,6 +19,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
 from types import TracebackType
+from typing import IO, Any
 
 LAST_LINES, FIRST_LINES = 30, 60
 """Of the log of a server that does not start, and of its first error."""
@@ -71,6 +72,7 @@ class VllmServer:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # a group of its own, with all of vLLM's processes
             )
+        self._lifeline = _lifeline(self._process.pid)
         try:
             self._wait_until_it_answers()
         except BaseException:
@@ -91,6 +93,7 @@ class VllmServer:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
+        self._lifeline.close()
         self.log_path.unlink(missing_ok=True)
 
     def wait(self) -> None:
@@ -152,6 +155,23 @@ def _shown(log: str) -> str:
         first = lines[errors[0] : min(end, errors[0] + FIRST_LINES)]
         shown = "its first error:\n" + "\n".join([*first, "", shown])
     return shown
+
+
+def _lifeline(group: int) -> IO[bytes]:
+    """A pipe that keeps a group of processes alive: it is killed when the pipe is closed.
+
+    A process that is killed closes its pipes. Who waits for that is no child of this process: Ray
+    kills an actor together with its children, but not with theirs.
+    """
+    # The shell gives what it does not wait for an empty input in the place of its own.
+    waiter = f"exec 3<&0; (cat <&3; kill -s KILL -- -{group}) &"
+    silent: dict[str, Any] = dict(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    shell = subprocess.Popen(
+        ["sh", "-c", waiter], stdin=subprocess.PIPE, start_new_session=True, **silent
+    )
+    shell.wait()
+    assert shell.stdin is not None
+    return shell.stdin
 
 
 def _free_port() -> int:

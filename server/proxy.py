@@ -107,8 +107,7 @@ class Proxy:
         try:
             fields = json.loads(body)
             items = list(_items(fields["messages"]))
-            first = [item.get("uuid") or item for item in items[:1]]
-            about = json.dumps(first or fields["messages"][:2]).encode()
+            about = about_of(fields["messages"])
         except (ValueError, KeyError, TypeError, AttributeError):
             return await self._forward(request, body, b"")  # vLLM says what is wrong with it
         if items:
@@ -136,7 +135,7 @@ class Proxy:
         try:
             content = b"".join([chunk async for chunk in reply.aiter_raw()])
         except httpx.TransportError as error:
-            return _unavailable("encoder", {str(reply.url): error})
+            return unavailable("encoder", {str(reply.url): error})
         finally:
             await reply.aclose()
         if reply.status_code == 200:
@@ -174,7 +173,7 @@ class Proxy:
         """
         problems: dict[str, Exception] = {}
         for url in _by_affinity(urls, about):
-            headers = _passed_on(request.headers.raw)
+            headers = passed_on(request.headers.raw)
             sent = self._client.build_request(
                 request.method, _target(url, request), content=body, headers=headers
             )
@@ -183,8 +182,8 @@ class Proxy:
             except (httpx.ConnectError, httpx.ConnectTimeout) as error:
                 problems[url] = error
             except httpx.TransportError as error:  # it may have begun, so nobody else does
-                return _unavailable(what, {url: error})
-        return _unavailable(what, problems)
+                return unavailable(what, {url: error})
+        return unavailable(what, problems)
 
     async def _any_up(self, urls: Sequence[str]) -> bool:
         """Whether one of these instances says that it is well."""
@@ -227,6 +226,19 @@ def _while_wanted(
     return stopping
 
 
+def about_of(messages: Any) -> bytes:
+    """What chat messages are about: their first image, or the first two where there is none.
+
+    A server that has answered a request about the same has it in its caches.
+
+    Raises:
+        TypeError, AttributeError: they are no chat messages.
+    """
+    first = next(_items(messages), None)
+    known = messages[:2] if first is None else first.get("uuid") or first
+    return json.dumps(known).encode()
+
+
 def _items(messages: Any) -> Iterator[dict[str, Any]]:
     """The images and videos of chat messages."""
     for message in messages:
@@ -255,18 +267,18 @@ def _target(url: str, request: Request) -> httpx.URL:
     return address.copy_with(raw_path=path + b"?" + query if query else path)
 
 
-def _passed_on(headers: Sequence[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+def passed_on(headers: Sequence[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
     """The headers that are passed on, as they came: one may be there twice, or be no ASCII."""
     return [(name, value) for name, value in headers if name.lower() not in HOP_BY_HOP]
 
 
 def _with_headers(response: Response, reply: httpx.Response) -> Response:
     """A response to the client, with the headers of an instance's reply."""
-    response.raw_headers += _passed_on([(name.lower(), value) for name, value in reply.headers.raw])
+    response.raw_headers += passed_on([(name.lower(), value) for name, value in reply.headers.raw])
     return response
 
 
-def _unavailable(what: str, problems: Mapping[str, Exception]) -> Response:
+def unavailable(what: str, problems: Mapping[str, Exception]) -> Response:
     """The response where no instance answers: the client may ask again.
 
     It does not name the instances, which are nobody's business outside; the log does.

@@ -1,6 +1,10 @@
 """A server child never outlives its `with` block."""
 
 import os
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 
@@ -15,6 +19,36 @@ def test_the_first_error_is_shown_too():
     assert shown[:3] == ["its first error:", "ERROR cause", "ERROR trace"]
     assert shown[-30:] == log[-30:] and "the end of its log:" in shown
     assert len(set(shown[1:])) == len(shown[1:])  # no line twice
+
+
+KILLED = """
+import os, signal, time
+from vllm_script.server.launch import VllmServer
+class Sleeping(VllmServer):
+    def _answers(self):
+        return True
+server = Sleeping("model")
+server._command = ["sh", "-c", "sleep 1000 & wait"]
+with server:
+    time.sleep(1)
+    assert server._process.poll() is None
+    print(server._process.pid, server.log_path, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_it_ends_with_a_process_that_is_killed():
+    """All of its processes, although none of them is told."""
+    command = [sys.executable, "-P", "-c", KILLED]
+    killed = subprocess.run(command, stdout=subprocess.PIPE, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    group, log = killed.stdout.split()
+    deadline = time.monotonic() + 10
+    with pytest.raises(ProcessLookupError):
+        while time.monotonic() < deadline:
+            os.killpg(int(group), 0)
+            time.sleep(0.05)
+    os.unlink(log)
 
 
 @pytest.mark.real

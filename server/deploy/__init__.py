@@ -1,0 +1,1 @@
+"""Several machines: Ray, and files to copy."""
