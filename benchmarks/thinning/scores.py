@@ -16,7 +16,7 @@ import torch
 
 from vllm_script.kernels import inverse_norms, unit_rows
 from vllm_script.pruning import PruningParams, run_mode
-from vllm_script.pruning.thinning import Quota, survivors
+from vllm_script.pruning.thinning import Quota, oddest_patches, survivors
 
 from .novelty import add_novel
 
@@ -95,16 +95,31 @@ def norm(states: torch.Tensor, count: int) -> torch.Tensor:
     return _first(-states.norm(dim=1), count)
 
 
+def by_oddest(states: torch.Tensor, count: int) -> torch.Tensor:
+    """Whole groups as `in_groups` has them, of which GSP sees the most unusual patch each.
+
+    So the server chooses visual tokens of several patches.
+    """
+    groups = _groups(len(states))
+    kept = reduced(oddest_patches(states[groups][None])[0], count // groups.shape[1])
+    return groups[kept].flatten().sort().values
+
+
 def in_groups(states: torch.Tensor, count: int, *, score: Score) -> torch.Tensor:
     """Whole groups of 2x2 patches, as a tower merges them into one token, scored by their means.
 
     Where `count` is no number of whole groups fewer stay.
     """
-    side = math.isqrt(len(states)) // GROUP
-    grid = torch.arange(len(states)).view(side, GROUP, side, GROUP)
-    groups = grid.transpose(1, 2).reshape(side * side, GROUP * GROUP)
+    groups = _groups(len(states))
     kept = score(states[groups].mean(1), count // groups.shape[1])
     return groups[kept].flatten().sort().values
+
+
+def _groups(num_patches: int) -> torch.Tensor:
+    """Patches [groups, patches of a group] of a square picture."""
+    side = math.isqrt(num_patches) // GROUP
+    grid = torch.arange(num_patches).view(side, GROUP, side, GROUP)
+    return grid.transpose(1, 2).reshape(side * side, GROUP * GROUP)
 
 
 OF_PATCHES: dict[str, Score] = {
@@ -125,7 +140,7 @@ OF_PATCHES: dict[str, Score] = {
 IN_GROUPS: dict[str, Score] = {
     f"{name}, 2x2 groups": partial(in_groups, score=OF_PATCHES[name])
     for name in ("scattered", "GSP", "farthest first", "3/4 scattered, rest novel")
-}
+} | {"GSP of the oddest patch, 2x2 groups": by_oddest}
 """Some of these for towers whose tokens are groups of patches."""
 
 SCORES = OF_PATCHES | IN_GROUPS

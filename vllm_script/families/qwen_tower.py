@@ -18,6 +18,7 @@ from vllm.utils.gpu_sync_debug import gpu_sync_allowed
 
 from ..kernels import to_device
 from ..patches.probing import EXISTS, Probes, members
+from ..pruning.thinning import oddest_patches
 from ..worker.tower import Thinning, thinned_tower, with_modules
 
 BLOCKS, DEEPSTACK = "blocks", "deepstack_merger_list"
@@ -52,7 +53,7 @@ def thinned_rows(
 ) -> torch.Tensor:
     """Rows [frames * S, D] of an item's survivors, as the tower's merger returns them.
 
-    A visual token is chosen by the mean of its patches' states. The host waits for what is chosen
+    A visual token is chosen by the most unusual of its patches. The host waits for what is chosen
     where the tower has windows, whose lengths follow from it, and else not.
 
     Args:
@@ -74,10 +75,11 @@ def thinned_rows(
     def choose(x: torch.Tensor) -> torch.Tensor:
         """The states of survivors, of all states [patches, 1, H] behind the early blocks."""
         nonlocal taken, parts
-        tokens = x.view(-1, unit, x.shape[-1]).mean(1)
+        patches = x.view(-1, unit, x.shape[-1])
         if windows is not None:
-            tokens = windows.in_reading_order(tokens)
-        taken = thinning.choose(tokens.view(frames, -1, x.shape[-1])).flatten()
+            patches = windows.in_reading_order(patches)
+        tokens = oddest_patches(patches.view(frames, -1, *patches.shape[1:]))
+        taken = thinning.choose(tokens).flatten()
         if windows is not None:
             taken, ends = windows.left(taken)
             parts = _sequences(tower, ends * unit)
@@ -132,7 +134,7 @@ class _Windows:
         self.metadata["reverse_indices"] = self.metadata["reverse_indices"][:num_left]
 
     def in_reading_order(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Put tokens [tokens, H] into the order that the prompt has."""
+        """Put tokens [tokens, patches of a token, H] into the order that the prompt has."""
         return tokens.index_select(0, to_device(self._order.argsort(), tokens.device))
 
     def left(self, survivors: torch.Tensor) -> tuple[torch.Tensor, np.ndarray]:

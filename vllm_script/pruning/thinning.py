@@ -52,6 +52,30 @@ class Quota(NamedTuple):
         return int(self.can_be_kept.sum(1).clamp(max=self.each).sum())
 
 
+def oddest_patches(states: torch.Tensor) -> torch.Tensor:
+    """Return a state for each visual token: that of its patch that is least like its tile's mean.
+
+    A token is worth what the most unusual of its patches shows. The mean of its patches would say
+    little of a thing that lies on one of them.
+
+    Args:
+        states: [tiles or frames, P, patches of a token, D], any float dtype.
+
+    Returns:
+        states [tiles or frames, P, D]; the first of equally unusual patches.
+    """
+    tiles, tokens, patches, width = states.shape
+    if patches == 1:
+        return states[:, :, 0]
+    rows = states.reshape(tiles, tokens * patches, width)
+    norms = torch.linalg.vector_norm(rows, dim=2, dtype=torch.float32).clamp(min=1e-12)
+    mean = ((1 / norms).to(rows.dtype)[:, None] @ rows).transpose(1, 2)  # [tiles, D, 1]
+    likeness = (rows @ mean).squeeze(2) / norms
+    oddest = likeness.view(tiles, tokens, patches).argmin(2)
+    index = oddest[..., None, None].expand(tiles, tokens, 1, width)
+    return states.gather(2, index).squeeze(2)
+
+
 @torch.no_grad()
 def survivors(tokens: torch.Tensor, quota: Quota, backend: Backend = "auto") -> torch.Tensor:
     """Return the visual tokens that stay.

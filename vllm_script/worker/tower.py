@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from ..kernels import Backend, to_device
-from ..pruning.thinning import Quota, survivors
+from ..pruning.thinning import Quota, oddest_patches, survivors
 from .encoded_image import Left
 
 Take = Callable[[torch.Tensor], torch.Tensor]
@@ -108,7 +108,7 @@ def with_modules(module: Any, path: str, others: Sequence[Callable[..., Any]]) -
 def take_of_tiles(thinning: Thinning, cells: torch.Tensor, first: int) -> Take:
     """Return what takes the survivors of states [tiles, first + patches, H], all tiles together.
 
-    A visual token of more than one patch is chosen by the mean of their states.
+    A visual token of more than one patch is chosen by its most unusual one.
 
     Args:
         cells: [visual tokens of a tile, patches of a visual token] int64 on the CPU: the places of
@@ -119,7 +119,7 @@ def take_of_tiles(thinning: Thinning, cells: torch.Tensor, first: int) -> Take:
     def take(states: torch.Tensor) -> torch.Tensor:
         tiles, length, width = states.shape
         patches = to_device(cells.flatten() + first, states.device)
-        tokens = states.index_select(1, patches).view(tiles, *cells.shape, width).mean(2)
+        tokens = oddest_patches(states.index_select(1, patches).view(tiles, *cells.shape, width))
         starts = torch.arange(tiles, device=states.device)[:, None]
         own = thinning.choose(tokens) - starts * len(cells)
         places = patches.view(cells.shape)[own].flatten(1)

@@ -143,10 +143,10 @@ def reference_rows(theirs, fields, modality, choose):
         if is_tiles:
             states = states[:, -len(cells) :]  # without a class token
             order_of_tokens = cells.argsort(stable=True)
-            tokens = states[:, order_of_tokens].unflatten(1, (int(cells.max()) + 1, -1)).mean(2)
+            tokens = oddest(states[:, order_of_tokens].unflatten(1, (int(cells.max()) + 1, -1)))
         else:
-            tokens = states.view(len(order), 4, -1).mean(1)[order.argsort()]
-            tokens = tokens.view(frames, -1, tokens.shape[-1])
+            patches = states.view(len(order), 4, -1)[order.argsort()]
+            tokens = oddest(patches.view(frames, -1, *patches.shape[1:]))
         found["survivors"] = choose(tokens).flatten()
         is_left = torch.zeros(tokens.shape[0] * tokens.shape[1], dtype=torch.bool)
         is_left[found["survivors"]] = True
@@ -188,6 +188,18 @@ def reference_rows(theirs, fields, modality, choose):
     for handle in handles:
         handle.remove()
     return found["survivors"], rows
+
+
+def oddest(patches):
+    """Of each visual token the patch that is least like all of its tile, [tiles, tokens, H]."""
+    directions = patches.double() / patches.double().norm(dim=3, keepdim=True)
+    likeness = (directions * directions.sum((1, 2))[:, None, None]).sum(3)
+    return torch.stack(
+        [
+            own[torch.arange(len(own)), rows]
+            for own, rows in zip(patches, likeness.argmin(2), strict=True)
+        ]
+    )
 
 
 def _has(module, path):
