@@ -45,7 +45,7 @@ def test_photographs(row, figures):
     assert [cell.strip() for cell in line.strip("|").split("|")[1:]] == expected
 
 
-@pytest.mark.parametrize("name", ["tower-scenes", "tower-scenes-groups"])
+@pytest.mark.parametrize("name", ["tower-scenes", "tower-scenes-groups", "tower-scenes-oddest"])
 def test_script_demo(name, committed):
     """Each figure of the report stands on the page, under the name of its score."""
     rows = re.findall(r"^\| (.+), 0.5 after layer (\d) (\|.+)$", committed(name).read_text(), re.M)
