@@ -122,6 +122,23 @@ def test_offloading_to_lmcache():
         check_connectors(arguments(size=4.0, backend="lmcache"))
 
 
+@pytest.mark.parametrize("name", sorted(name for name in RIGHT if "Nixl" in name))
+@pytest.mark.parametrize("value", [False, None, 0])
+def test_nixl_peers_that_would_not_compare(name, value):
+    """vLLM's error about peers that do not fit recommends it."""
+    unchecked = {"enforce_handshake_compat": value}
+    inside = multi(
+        {"kv_connector": "OffloadingConnector"},
+        {"kv_connector": name, "kv_connector_extra_config": unchecked},
+    )
+    for each in transfer(name, **unchecked), inside:
+        with pytest.raises(ValueError, match=r"enforce_handshake_compat: .*remove it, and") as e:
+            check_connectors(arguments(each))
+        assert "\n" not in str(e.value)
+    check_connectors(arguments(transfer(name, enforce_handshake_compat=True)))
+    check_connectors(arguments(transfer("OffloadingConnector", **unchecked)))
+
+
 def test_rocm_is_refused_before_anything_else(monkeypatch):
     monkeypatch.setattr(torch.version, "hip", "7.1.25424")
     with pytest.raises(ValueError, match="does not support ROCm: .* remove --plugin script") as e:

@@ -13,7 +13,7 @@ import importlib
 import json
 import os
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +82,12 @@ def has_nixl(vllm_config: Any) -> bool:
     """Whether a server gives its KV cache to peers, or takes theirs, by NIXL."""
     transfer = vllm_config.kv_transfer_config
     found = [] if transfer is None else kv_connectors(transfer)
-    return any("nixl" in name.lower() for names, _ in found for name in names)
+    return any(is_nixl(names) for names, _ in found)
+
+
+def is_nixl(names: Iterable[str]) -> bool:
+    """Whether one of a connector's names is that of vLLM's for NIXL, whoever begins a transfer."""
+    return any("nixl" in name.lower() for name in names)
 
 
 def difference(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str | None:

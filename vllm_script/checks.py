@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from .agreement import kv_connectors
+from .agreement import is_nixl, kv_connectors
 from .config import ScriptConfig
 from .extension import WORKER_EXTENSION
 from .families import family_of, model_class, pruned_name, registrations
@@ -180,7 +180,10 @@ def check_encoder(engine_args: EngineArgs, config: ScriptConfig) -> None:
 
 
 def check_connectors(engine_args: EngineArgs) -> None:
-    """Raise ValueError for a KV connector that would give what it has of one image to another."""
+    """Raise ValueError for a KV connector that would give what it has of one image to another.
+
+    Also for one between peers that is told not to compare what they prune by.
+    """
     transfer, size = engine_args.kv_transfer_config, engine_args.kv_offloading_size
     connectors = [] if transfer is None else list(kv_connectors(transfer))
     if size is not None and engine_args.kv_offloading_backend == "lmcache":
@@ -196,6 +199,12 @@ def check_connectors(engine_args: EngineArgs) -> None:
                 f"the KV connector {reason}: it would answer about another image; use "
                 "OffloadingConnector, SimpleCPUOffloadConnector or MooncakeStoreConnector, which "
                 "key by vLLM's block hashes, or NixlConnector between prefill and decode"
+            )
+        if is_nixl(names) and not options.get("enforce_handshake_compat", True):
+            raise ValueError(
+                "enforce_handshake_compat: false lets NIXL read the KV cache of a peer that prunes "
+                "otherwise, and answers would be wrong without an error; remove it, and give "
+                "prefill and decode the same model, version and settings of the script plugin"
             )
 
 

@@ -40,8 +40,9 @@ STRETCHED = {
     **{"mscale_all_dim": 1.0, "beta_fast": 32.0, "beta_slow": 1.0},
     "original_max_position_embeddings": 4096,
 }
-"""Positions as Kimi-K2.5 has them. Kimi-VL's are plain, of which vLLM on CPUs turns the first head
-alone where, as here, heads have an axis of their own."""
+"""Positions as Kimi-K2.5 has them. Kimi-VL's are plain, by which vLLM on CPUs, run eagerly, turns
+queries wrongly: its kernel takes those whose heads have an axis of their own, as here, for those of
+one head."""
 SAME_NAMES = (
     *("hidden_size", "intermediate_size", "num_attention_heads", "num_hidden_layers"),
     *("merge_kernel_size", "patch_size"),
