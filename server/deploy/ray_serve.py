@@ -134,9 +134,8 @@ class Door:
 
     async def __call__(self, request: Request) -> Response:
         body = await request.body()
-        path = request.url.path.removeprefix(
-            request.scope.get("root_path", "")
-        )  # Ray's route prefix
+        prefix = request.scope.get("root_path", "")  # Ray's route prefix, where it has one
+        path = request.url.path.removeprefix(prefix)
         asked = (request.method, path, request.url.query.encode())
         server = self._servers.options(session_id=session_of(path, body))
         parts: Any = server.remote(*asked, passed_on(request.headers.raw), body)
