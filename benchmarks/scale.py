@@ -104,18 +104,23 @@ def report(args: argparse.Namespace) -> str:
     """What the load takes, unpruned and pruned.
 
     Raises:
-        ValueError: a cost is neither measured nor given.
+        ValueError: a cost is neither measured nor given, or no instance may be busy.
     """
     arms = busiest(read_lines(args.results))
     costs = costs_of(arms, args.keep_ratio, args.value_bytes, **given(args, Costs))
     load = load_of(arms, **given(args, Load))
-    both = [Deployment(costs, load, ratio) for ratio in (1.0, args.keep_ratio)]
+    both = [Deployment(costs, load, ratio) for ratio in falling(1.0, args.keep_ratio)]
     about = arms[0]["about"]
     heads = [f"Modelled, with costs of {about['model']} on {about['machine']}"]
     heads.append(f"({args.results.name}, {about['date']}):")
     known = "\n".join(f"- {name}: {value:.4g}" for name, value in asdict(costs).items())
     asked = "\n".join(f"- {name}: {value:g}" for name, value in asdict(load).items())
     return f"{' '.join(heads)}\n\n{known}\n\nAsked:\n\n{asked}\n\n{table(both)}"
+
+
+def falling(*ratios: float) -> list[float]:
+    """Keep ratios, each of them once, the largest first."""
+    return sorted(set(ratios), reverse=True)
 
 
 def table(deployments: Sequence[Deployment]) -> str:
@@ -145,7 +150,7 @@ def check(args: argparse.Namespace) -> None:
     flags = [*default_flags(on_cpu), "--dtype", "float32", *args.server_flags]
     shown = f"{args.model}, random weights" if args.model in NAMED else Path(args.model).name
     about = describe(shown, 32, 16, 0, flags)
-    arms = tuple(Arm(SCRIPT, ratio) for ratio in (1.0, 0.5, args.keep_ratio))
+    arms = tuple(Arm(SCRIPT, ratio) for ratio in falling(1.0, 0.5, args.keep_ratio))
     cell = Cell(str(args.size), arms, args.requests, args.repetitions, args.concurrency)
     args.out.mkdir(parents=True, exist_ok=True)
     expected = Expected(written(args.model))

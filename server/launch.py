@@ -61,6 +61,7 @@ class VllmServer:
         handle, name = tempfile.mkstemp(prefix="vllm-serve-", suffix=".log")
         os.close(handle)
         self.log_path = pathlib.Path(name)
+        self._lifeline: IO[bytes] | None = None
 
     def __enter__(self) -> VllmServer:
         with self.log_path.open("wb") as log:
@@ -72,8 +73,8 @@ class VllmServer:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # a group of its own, with all of vLLM's processes
             )
-        self._lifeline = _lifeline(self._process.pid)
         try:
+            self._lifeline = _lifeline(self._process.pid)
             self._wait_until_it_answers()
         except BaseException:
             self.__exit__(None, None, None)
@@ -93,7 +94,9 @@ class VllmServer:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
-        self._lifeline.close()
+        if self._lifeline:
+            with contextlib.suppress(BrokenPipeError), self._lifeline:
+                self._lifeline.write(b"it has ended\n")
         self.log_path.unlink(missing_ok=True)
 
     def wait(self) -> None:
@@ -160,11 +163,12 @@ def _shown(log: str) -> str:
 def _lifeline(group: int) -> IO[bytes]:
     """A pipe that keeps a group of processes alive: it is killed when the pipe is closed.
 
+    Not where a line comes first, which says that the group has ended: its number may be another's.
     A process that is killed closes its pipes. Who waits for that is no child of this process: Ray
     kills an actor together with its children, but not with theirs.
     """
     # The shell gives what it does not wait for an empty input in the place of its own.
-    waiter = f"exec 3<&0; (cat <&3; kill -s KILL -- -{group}) &"
+    waiter = f"exec 3<&0; (read -r ended <&3 || kill -s KILL -- -{group}) &"
     silent: dict[str, Any] = dict(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     shell = subprocess.Popen(
         ["sh", "-c", waiter], stdin=subprocess.PIPE, start_new_session=True, **silent

@@ -108,7 +108,7 @@ class Proxy:
             fields = json.loads(body)
             items = list(_items(fields["messages"]))
             about = about_of(fields["messages"])
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return await self._forward(request, body, b"")  # vLLM says what is wrong with it
         if items:
             planned = {name: fields[name] for name in PLANNED_BY if name in fields}
@@ -260,11 +260,14 @@ def _target(url: str, request: Request) -> httpx.URL:
     """Where a request goes at an instance: the path and query are below its address, as they came.
 
     Raises:
-        httpx.InvalidURL: the path is none.
+        httpx.InvalidURL: the path is none, or httpx would ask for another one.
     """
-    address, query = httpx.URL(url), request.scope["query_string"]
-    path = address.raw_path.rstrip(b"/") + request.scope["raw_path"]
-    return address.copy_with(raw_path=path + b"?" + query if query else path)
+    address, path, query = httpx.URL(url), request.scope["raw_path"], request.scope["query_string"]
+    asked = address.raw_path.rstrip(b"/") + path + (b"?" + query if query else b"")
+    target = address.copy_with(raw_path=asked)
+    if target.raw_path != asked or not path.startswith(b"/"):
+        raise httpx.InvalidURL("dot segments and unescaped characters are not passed on")
+    return target
 
 
 def passed_on(headers: Sequence[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:

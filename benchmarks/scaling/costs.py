@@ -7,6 +7,8 @@ by the requests/s. Less what the encoder and the selection took by their own tim
 language model's part, which is fitted over the arms, whose prompts differ in length:
 
     decode_ms * output tokens + prefill_ms * n + attention_ms * n^2        of n prompt tokens
+
+None of these is below 0. One that would be is 0, and the others are fitted without it.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.optimize import nnls
 
 from ..checkpoints import NAMED, SIZES
 
@@ -107,8 +110,8 @@ def fitted(lengths: Sequence[float], milliseconds: Sequence[float]) -> tuple[flo
     """
     powers = range(min(3, len(set(lengths))))
     matrix = np.array([[length**power for power in powers] for length in lengths], float)
-    found = np.linalg.lstsq(matrix, np.array(milliseconds), rcond=None)[0].tolist()
-    constant, token, *pair = found
+    scales = matrix.max(axis=0)  # 1, tokens and their pairs are of very different sizes
+    constant, token, *pair = (nnls(matrix / scales, np.array(milliseconds))[0] / scales).tolist()
     return constant, token, pair[0] if pair else 0.0
 
 

@@ -18,7 +18,11 @@ from .costs import Costs
 
 @dataclass(frozen=True)
 class Load:
-    """What is asked."""
+    """What is asked.
+
+    Raises:
+        ValueError: an instance may be busy for no share of its time.
+    """
 
     requests_per_s: float
     images: int
@@ -31,6 +35,10 @@ class Load:
     """Of an answer."""
     busy: float = 0.7
     """Share of its time in which an instance may be busy; the rest is for uneven arrivals."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.busy <= 1:
+            raise ValueError(f"--busy is {self.busy:g}; give a share above 0 and at most 1")
 
 
 def load_of(arms: Sequence[dict[str, Any]], **given: Any) -> Load:

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from ray.data import Dataset
+from ray.data import ActorPoolStrategy, Dataset
 from vllm import LLM, SamplingParams
 
 Batch = dict[str, np.ndarray]
@@ -54,7 +54,7 @@ def answered(
     return asked.map_batches(
         Engine,
         fn_constructor_args=(settings, max_tokens),
-        concurrency=engines,
+        compute=ActorPoolStrategy(size=engines),
         num_gpus=gpus,
         batch_size=batch_size,
     )

@@ -22,15 +22,27 @@ from pydantic import BaseModel
 from ray import serve
 from ray.exceptions import RayActorError
 from ray.serve.config import RequestRouterConfig
+from ray.serve.exceptions import DeploymentUnavailableError, ReplicaUnavailableError
 from ray.serve.experimental.consistent_hash_router import ConsistentHashRouter
 from ray.serve.handle import DeploymentHandle
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from vllm_script.server.launch import VllmServer
-from vllm_script.server.proxy import CHAT, about_of, passed_on, unavailable
+from vllm_script.server.proxy import (
+    CHAT,
+    CONNECT_TIMEOUT,
+    HEALTH_TIMEOUT,
+    IDLE,
+    about_of,
+    passed_on,
+    unavailable,
+)
 
 Headers = list[tuple[bytes, bytes]]
+
+GONE = (RayActorError, DeploymentUnavailableError, ReplicaUnavailableError)
+"""What Ray raises where no server answers a request."""
 
 
 class Options(BaseModel):
@@ -48,6 +60,8 @@ class Options(BaseModel):
     """GPUs that Ray reserves for each server, and lets it see."""
     at_once: int = 256
     """Requests that one server has at a time; what comes beyond goes to the next one."""
+    start_timeout: float = 600
+    """Seconds in which a server must have loaded its model."""
 
 
 def app(options: Options) -> serve.Application:
@@ -59,7 +73,8 @@ def app(options: Options) -> serve.Application:
         request_router_config=RequestRouterConfig(request_router_class=ConsistentHashRouter),
     )(Server)
     door = serve.deployment(max_ongoing_requests=options.replicas * options.at_once)(Door)
-    return door.bind(servers.bind(options.model, shlex.split(options.flags)))
+    flags = shlex.split(options.flags)
+    return door.bind(servers.bind(options.model, flags, options.start_timeout))
 
 
 class Server:
@@ -68,17 +83,23 @@ class Server:
     Args:
         model: what `vllm serve` is given.
         flags: its further arguments.
+        start_timeout: seconds to wait for it to answer.
     """
 
-    def __init__(self, model: str, flags: Sequence[str]) -> None:
+    def __init__(self, model: str, flags: Sequence[str], start_timeout: float) -> None:
         self._running = ExitStack()
-        server = self._running.enter_context(VllmServer(model, *flags))
+        child = VllmServer(model, *flags, start_timeout=start_timeout)
+        server = self._running.enter_context(child)
         self._root = httpx.URL(server.url.removesuffix("/v1"))
-        self._client = httpx.AsyncClient(timeout=httpx.Timeout(None, connect=5))
+        self._client = httpx.AsyncClient(
+            timeout=httpx.Timeout(None, connect=CONNECT_TIMEOUT),
+            limits=httpx.Limits(keepalive_expiry=IDLE),  # Ray counts the requests
+        )
 
     async def check_health(self) -> None:
         """Ray asks now and then, and starts another replica where this fails."""
-        (await self._client.get(self._root.copy_with(path="/health"))).raise_for_status()
+        health = self._root.copy_with(path="/health")
+        (await self._client.get(health, timeout=HEALTH_TIMEOUT)).raise_for_status()
 
     async def answer(
         self, method: str, path: str, query: bytes, headers: Headers, body: bytes
@@ -113,12 +134,14 @@ class Door:
 
     async def __call__(self, request: Request) -> Response:
         body = await request.body()
-        asked = (request.method, request.url.path, request.url.query.encode())
-        server = self._servers.options(session_id=session_of(request.url.path, body))
+        prefix = request.scope.get("root_path", "")  # Ray's route prefix, where it has one
+        path = request.url.path.removeprefix(prefix)
+        asked = (request.method, path, request.url.query.encode())
+        server = self._servers.options(session_id=session_of(path, body))
         parts: Any = server.remote(*asked, passed_on(request.headers.raw), body)
         try:
             status, headers = await anext(parts)
-        except RayActorError as error:
+        except GONE as error:
             return unavailable("server", {"replica": error})
         response = StreamingResponse(parts, status)
         response.raw_headers = headers
@@ -132,6 +155,6 @@ def session_of(path: str, body: bytes) -> str:
     """
     try:
         about = about_of(json.loads(body)["messages"]) if path == CHAT else b""
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         about = b""  # vLLM says what is wrong with it
     return hashlib.blake2b(about, digest_size=16).hexdigest()

@@ -1,13 +1,16 @@
 """A server child never outlives its `with` block."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 
+import psutil
 import pytest
 
+from vllm_script.server import launch
 from vllm_script.server.launch import VllmServer, _shown
 
 
@@ -49,6 +52,44 @@ def test_it_ends_with_a_process_that_is_killed():
             os.killpg(int(group), 0)
             time.sleep(0.05)
     os.unlink(log)
+
+
+@pytest.fixture
+def sleeping(monkeypatch):
+    """A server that sleeps, and is said to answer."""
+    monkeypatch.setattr(VllmServer, "_answers", lambda server: True)
+    server = VllmServer("model")
+    server._command = [shutil.which("sleep"), "1000"]
+    return server
+
+
+def test_a_server_that_cannot_be_watched_is_stopped(sleeping, monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))  # which has no shell
+    with pytest.raises(FileNotFoundError, match="sh"), sleeping:
+        pass
+    with pytest.raises(ProcessLookupError):
+        os.killpg(sleeping._process.pid, 0)
+    assert not sleeping.log_path.exists()
+
+
+def test_nothing_is_killed_after_a_server_has_ended(sleeping, monkeypatch):
+    """Its number may be that of another group by then."""
+    lifeline = launch._lifeline
+    other = subprocess.Popen(["sleep", "1000"], start_new_session=True)
+    try:
+        monkeypatch.setattr(launch, "_lifeline", lambda group: lifeline(other.pid))
+        with sleeping:
+            waiting = [
+                process
+                for process in psutil.process_iter(["cmdline"])
+                if f"KILL -- -{other.pid})" in " ".join(process.info["cmdline"] or ())
+            ]
+        gone, _ = psutil.wait_procs(waiting, timeout=10)
+        assert len(gone) == len(waiting) == 1
+        assert other.poll() is None
+    finally:
+        other.kill()
+        other.wait()
 
 
 @pytest.mark.real

@@ -96,6 +96,23 @@ def test_what_has_no_images_goes_to_a_language_model(body):
     assert both.names() == ["l"]
 
 
+def test_what_is_nested_too_deep_is_vllms_to_refuse():
+    body, seen, proxy = b"[" * 100_000, [], Proxy(["http://e"], ["http://l"])
+
+    def refuse(request):
+        seen.append((request.url.host, request.content))
+        return httpx.Response(400, stream=Chunks(b"no", False))
+
+    async def send():
+        transport = httpx.ASGITransport(proxy.app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://p") as client:
+            return await client.post(CHAT, content=body)
+
+    proxy._client._transport = httpx.MockTransport(refuse)
+    assert asyncio.run(send()).status_code == 400
+    assert seen == [("l", body)]
+
+
 def test_other_routes_go_to_a_language_model():
     both = Instances()
     assert both.send("/v1/models", method="GET").json() == {"from": "l"}
@@ -121,10 +138,16 @@ def test_paths_and_queries_are_passed_on_as_they_are(address, target):
     assert both.targets == [address.removeprefix("http://l") + target]
 
 
-def test_a_path_never_becomes_another_host():
-    both = Instances()
-    scope = {"type": "http", "method": "GET", "path": "/@m/", "raw_path": b"%2F@m/"}
-    scope |= {"headers": [], "query_string": b"", "server": ("p", 80), "scheme": "http"}
+@pytest.mark.parametrize("address", ["http://l", "http://l/tenant-a"])
+@pytest.mark.parametrize(
+    ("path", "query"),
+    [(b"%2F@m/", b""), (b"-b/v1", b""), (b"/../tenant-b/v1", b""), (b"/./v1", b""), (b"/", b'"')],
+    ids=["another host", "a longer folder", "dots", "a dot", "an unescaped query"],
+)
+def test_nothing_is_asked_for_but_what_came(address, path, query):
+    both = Instances(servers=[address])
+    scope = {"type": "http", "method": "GET", "path": "/m", "raw_path": path}
+    scope |= {"headers": [], "query_string": query, "server": ("p", 80), "scheme": "http"}
     messages = [{"type": "http.request"}]
     sent = []
 
@@ -136,7 +159,7 @@ def test_a_path_never_becomes_another_host():
 
     asyncio.run(both.proxy.app(scope, receive, send))
     assert sent[0]["status"] == 400
-    assert b"/@m/ is no path that can be asked for" in sent[1]["body"]
+    assert b"/m is no path that can be asked for: " in sent[1]["body"]
     assert both.asked == []
 
 

@@ -1,12 +1,15 @@
 """What an engine is asked for a batch of Ray Data, and what goes into its rows."""
 
 import base64
+import inspect
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 pytest.importorskip("ray", reason="Ray is not installed; the extra `ray` has it")
+
+from ray.data import ActorPoolStrategy, Dataset
 
 from vllm_script.server.deploy import ray_data
 
@@ -31,6 +34,25 @@ def engine(monkeypatch):
     monkeypatch.setattr(ray_data, "LLM", Pretended)
     settings = {"model": "m", "additional_config": {"script": {"keep_ratio": 0.2}}}
     return ray_data.Engine(settings, 9), given
+
+
+def test_what_ray_is_told():
+    told = {}
+
+    def map_batches(*words, **options):
+        told.update(inspect.signature(Dataset.map_batches).bind(None, *words, **options).arguments)
+
+    asked, script = SimpleNamespace(map_batches=map_batches), {"keep_ratio": 0.2}
+    ray_data.answered(asked, "m", script, engines=3, gpus=2, batch_size=16, max_tokens=9, seed=1)
+    settings = {"model": "m", "additional_config": {"script": script}, "seed": 1}
+    assert told.pop("self") is None
+    assert told == {
+        "fn": ray_data.Engine,
+        "fn_constructor_args": (settings, 9),
+        "compute": ActorPoolStrategy(size=3),
+        "num_gpus": 2,
+        "batch_size": 16,
+    }
 
 
 def test_a_batch(engine):

@@ -1,7 +1,10 @@
 """The command's report, and that of the check."""
 
+import re
 import sys
+from contextlib import nullcontext
 from dataclasses import fields
+from types import SimpleNamespace
 
 import pytest
 
@@ -11,6 +14,7 @@ from vllm_script.benchmarks.scaling.check import PAIR, check_report
 from vllm_script.benchmarks.scaling.costs import Costs
 from vllm_script.benchmarks.scaling.deployment import Load
 from vllm_script.benchmarks.serving.cells import SCRIPT
+from vllm_script.benchmarks.serving.checks import WrongOutputs
 
 from .test_costs import TRUE, arm
 
@@ -37,10 +41,38 @@ def test_the_table(printed):
     assert "| of 32 in an instance, GiB | 46.59 | 5.88 |" in text
 
 
-def test_what_is_missing_is_said(monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["scale.py", "--keep-ratio", "0.3"])
-    with pytest.raises(SystemExit, match="give --selection-ms"):
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        (["--keep-ratio", "0.3"], "scale.py: .*give --selection-ms"),
+        (["--busy", "0"], "scale.py: --busy is 0; give a share"),
+    ],
+)
+def test_what_is_missing_or_wrong_is_said(monkeypatch, words, error):
+    monkeypatch.setattr(sys, "argv", ["scale.py", *words])
+    with pytest.raises(SystemExit, match=error):
         scale.main()
+
+
+@pytest.mark.parametrize(
+    ("asked", "measured"), [("0.11", [1.0, 0.5, 0.11]), ("0.5", [1.0, 0.5]), ("1", [1.0, 0.5])]
+)
+def test_the_check_measures_a_keep_ratio_once(monkeypatch, tmp_path, asked, measured):
+    def measure(cell, *rest):
+        raise WrongOutputs(f"{[arm.keep_ratio for arm in cell.arms]}")
+
+    monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
+    monkeypatch.setattr(scale, "Expected", lambda model: SimpleNamespace(model=model))
+    monkeypatch.setattr(scale, "servers", lambda *words: nullcontext({}))
+    monkeypatch.setattr(scale, "measure", measure)
+    words = ["--check", "--keep-ratio", asked, "--model", str(tmp_path), "--out", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["scale.py", *words])
+    with pytest.raises(SystemExit, match=re.escape(str(measured))):
+        scale.main()
+
+
+def test_unpruned_has_one_column(printed):
+    assert "| keep ratio 1 |\n" in printed("--keep-ratio", "1", "--selection-ms", "0")
 
 
 @pytest.mark.parametrize("kind", [Costs, Load])

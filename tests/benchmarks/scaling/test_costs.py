@@ -66,6 +66,20 @@ def test_a_line_through_two_points():
     assert fitted([100, 300], [20, 40]) == pytest.approx((10, 0.1, 0))
 
 
+@pytest.mark.parametrize(
+    ("lengths", "milliseconds", "expected"),
+    [
+        ([100, 200, 300], [20, 26, 28], (50 / 3, 0.04, 0)),  # pairs would cost -0.0002
+        ([100, 300], [5, 45], (0, 0.14, 0)),  # the rest would cost -15
+        ([100, 300], [40, 20], (30, 0, 0)),  # a token would cost -0.1
+    ],
+    ids=["pairs", "whatever its length", "tokens"],
+)
+def test_no_cost_is_below_0(lengths, milliseconds, expected):
+    """What is left is fitted by least squares: 100 * 5 + 300 * 45 over 100^2 + 300^2 are 0.14."""
+    assert fitted(lengths, milliseconds) == pytest.approx(expected)
+
+
 def test_what_is_given_replaces_what_was_measured():
     costs = costs_of(lines(), 0.25, 2, selection_ms=1.0, kv_bytes=7)
     assert (costs.selection_ms, costs.kv_bytes, costs.row_bytes) == (1.0, 7, 8192)

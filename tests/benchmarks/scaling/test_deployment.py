@@ -55,6 +55,13 @@ def test_an_instance_is_not_added_for_a_rounding_error():
     assert Deployment(costs, load, 1.0).encoders == 1
 
 
+@pytest.mark.parametrize("busy", [0, -0.5, 1.1, float("nan")])
+def test_a_share_of_an_instances_time(busy):
+    words = f"--busy is {busy:g}; give a share above 0 and at most 1"
+    with pytest.raises(ValueError, match=words):
+        load_of(lines(), busy=busy)
+
+
 def test_what_is_asked_is_what_was_asked():
     assert load_of(lines()) == Load(1.0, 1, 2928, 38, 16)
     assert load_of(lines(), images=3, busy=0.9) == Load(1.0, 3, 2928, 38, 16, 0.9)

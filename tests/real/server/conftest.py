@@ -45,17 +45,19 @@ class Answer:
 
 @pytest.fixture(scope="session")
 def ask():
-    """ask(server, parts or messages, script=None, ...) -> Answer, greedy, 6 tokens.
+    """ask(server, parts or messages, script=None, ...) -> Answer, greedy, 6 tokens, one retry.
 
     Other fields of the request have their own names.
     """
 
-    def ask(server, messages, script=None, max_tokens=6, **fields):
+    def ask(server, messages, script=None, max_tokens=6, max_retries=1, **fields):
         if messages[0].get("role") is None:
             messages = [{"role": "user", "content": messages}]
         # One retry: vLLM asks for it when the image caches of its two processes have drifted apart,
         # which a request that fails half-way (see the fuzz test) can cause, with or without us.
-        client = openai.OpenAI(base_url=server.url, api_key="none", max_retries=1, timeout=300)
+        client = openai.OpenAI(
+            base_url=server.url, api_key="none", max_retries=max_retries, timeout=300
+        )
         extra = {"return_token_ids": True, "ignore_eos": True, **fields}
         if script is not None:
             extra["script"] = script
