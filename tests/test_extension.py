@@ -29,7 +29,8 @@ def test_selections_are_kept_once_somebody_asks():
     for _ in range(2):
         worker.script_keep_selections()
         worker.model.selection_watcher("a", Selection(torch.tensor([2, 5]), None))
-    assert worker.script_take_selections(["a", "a"]) == [{"kept": [2, 5], "relevance": None}, None]
+    taken = {"kept": [2, 5], "relevance": None, "candidates": None}
+    assert worker.script_take_selections(["a", "a"]) == [taken, None]
 
 
 def test_a_model_that_is_built_anew_is_watched_too():
