@@ -226,8 +226,8 @@ def test_data_of_100_pictures(cluster):
     """script-demo answers as it does when served, and no prompt has more than what is kept."""
     from vllm_script.server.deploy.ray_data import answered
 
-    expected = Expected(str(Path(vllm_script.__file__).parent / "script_demo"))
-    rows, right, lengths = [], [], []
+    folder = str(Path(vllm_script.__file__).parent / "script_demo")
+    expected, rows, right, lengths = Expected(folder), [], [], []
     for index in range(100):
         scene = scene_of(seed_of("test", index))
         pixels, question = draw(scene)[0], questions_of(scene)[0]
@@ -239,7 +239,7 @@ def test_data_of_100_pictures(cluster):
         kept = expected.kept_by(Arm(SCRIPT, 0.11), size)
         lengths.append(kept + expected.text_tokens(Request(question.text, size, data_url(pixels))))
     options = dict(gpus=0, batch_size=32, max_tokens=6, enforce_eager=True, dtype="float32")
-    answers = answered(ray.data.from_items(rows), "script-demo", {"keep_ratio": 0.11}, **options)
+    answers = answered(ray.data.from_items(rows), folder, {"keep_ratio": 0.11}, **options)
     found = sorted(answers.take_all(), key=lambda row: row["number"])
     assert [row["number"] for row in found] == list(range(100))
     assert [row["prompt_tokens"] for row in found] == lengths
