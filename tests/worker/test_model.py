@@ -3,7 +3,6 @@
 import itertools
 from dataclasses import replace
 from types import SimpleNamespace
-from unittest import mock
 
 import pytest
 import torch
@@ -12,7 +11,7 @@ from vllm_script.layout import Layout
 from vllm_script.pruning import groups, windows
 from vllm_script.relevance.polarity import Polarity
 from vllm_script.wire import mark_dummies
-from vllm_script.worker import clip_check
+from vllm_script.worker import clip_check, dummies
 from vllm_script.worker import model as worker_model
 from vllm_script.worker.encoded_image import EncodedImage, Left
 
@@ -133,7 +132,8 @@ def qwen(monkeypatch):
     """
 
     def made(modality):
-        monkeypatch.setattr(worker_model, "check_ranks_agree", lambda kept: None)
+        for module in worker_model, dummies:
+            monkeypatch.setattr(module, "check_ranks_agree", lambda kept: None)
         case = "Qwen2.5-VL" if modality == "image" else "Qwen2.5-VL, video"
         architecture, _, config, (fields, *_) = CASES[case]
         model = model_of(architecture, config, Cpu())
@@ -154,7 +154,7 @@ def test_memory_is_profiled_for_a_step_of_the_largest_items(
     qwen, modality, num_frames, monkeypatch
 ):
     """Each has memory of its own, and copies of a video are selected from together, as images."""
-    monkeypatch.setattr(worker_model, "are_compiled", lambda backend, device: True)
+    monkeypatch.setattr(dummies, "are_compiled", lambda backend, device: True)
     model, fields, selections = qwen(modality)
     model.embed_multimodal(**fields, **mark_dummies(1, modality))
     (images,) = selections
@@ -249,14 +249,12 @@ def test_the_watcher_sees_each_explained_item(qwen):
 
 
 @pytest.mark.parametrize(("rows", "right"), [(8, True), (16, False), (7, False), (4, False)])
-def test_a_thinned_tower_returns_its_survivors_alone(rows, right, qwen):
+def test_a_thinned_tower_returns_its_survivors_alone(rows, right):
     """Half of two tiles of eight: a tower that computed all of them is not mistaken for that."""
-    model, _, _ = qwen("image")
     left = Left(torch.arange(0, 16, 2), 8)
     image = EncodedImage.without_states(torch.zeros(rows, 4), Layout(torch.arange(16)), left)
-    with mock.patch.object(model.feature_cache, "check"):
-        if right:
-            model._check_rows(image)
-            return
-        with pytest.raises(RuntimeError, match=f"the model returns {rows} rows for an image"):
-            model._check_rows(image)
+    if right:
+        dummies.check_rows(image)
+        return
+    with pytest.raises(RuntimeError, match=f"the model returns {rows} rows for an image"):
+        dummies.check_rows(image)

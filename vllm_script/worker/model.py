@@ -24,11 +24,12 @@ from ..kernels import gather_rows
 from ..patches.encoder_cache import on_encoder_cache_reset
 from ..patches.nixl_handshake import compare_between_peers
 from ..patches.probing import Probes
-from ..plan import Plan, make_plan
+from ..plan import Plan
 from ..relevance.lm_attention import LmAttention
 from ..wire import PackedItem, take_mark, unpack
 from .batch import one_of, portions
 from .clip_check import ClipCheck, load_clip
+from .dummies import prune_one, thin_one, unknown_model
 from .encoded_image import EncodedImage
 from .encoder_work import step_tokens
 from .feature_cache import FeatureCache, default_capacity_gb
@@ -38,7 +39,7 @@ from .ranks import check_ranks_agree
 from .selector import Selection, Selector
 from .timers import Timers
 from .tower import Thinning, num_early_blocks_of
-from .warm_up import are_compiled, compile_kernels
+from .warm_up import compile_kernels
 
 logger = logging.getLogger("vllm.script")
 
@@ -184,13 +185,16 @@ class PrunedModel:
         if not self._encodes:
             return self._stand_ins(modality, kwargs, packed)
         self._check_clip(self, are_dummies)
+        config = self._script_config
         if are_dummies:
-            self._test_thinning(modality, kwargs)
+            thin_one(self, config, modality, kwargs)
         if packed is None:
-            expected = self._self_test(modality, kwargs) if are_dummies else None
+            expected = None
+            if are_dummies:
+                expected = prune_one(self, config, modality, kwargs, self._step_tokens)
             rows = self.embed_whole(modality, kwargs)
             if expected is not None and len(rows[0]) != expected:
-                raise self._unknown(len(rows[0]), expected)
+                raise unknown_model(len(rows[0]), expected)
             return rows
         embeddings: list[torch.Tensor] = []
         items = zip(self.split(kwargs, len(packed)), packed, strict=True)
@@ -231,7 +235,7 @@ class PrunedModel:
             selections = self.selector.select(images, [item.plan for _, item in planned])
             rows = []
             for (fields, item), image, selection in zip(planned, images, selections, strict=True):
-                _check_count(selection, item.count)
+                selection.check(item.count)
                 self._show(selection, item.plan)
                 rows.append(self.embed_kept(modality, fields, image, selection.kept))
         if are_dummies:
@@ -242,7 +246,7 @@ class PrunedModel:
         """The item as `encode` encodes it, from the cache where it is known there."""
         image = self.feature_cache.get(item.key) if item.key else None
         if image is None:
-            thinning = self._thinning(modality, fields, item.plan)
+            thinning = self.thinning_of(modality, fields, item.plan)
             with self._timers.measure("encoder"):
                 image = self.encode(modality, fields, thinning)
             if thinning is not None:
@@ -251,8 +255,8 @@ class PrunedModel:
                 self.feature_cache.put(item.key, image)
         return image
 
-    def _thinning(self, modality: str, fields: dict[str, Any], plan: Plan) -> Thinning | None:
-        """How the vision tower is thinned for an item under a plan; None where it is not."""
+    def thinning_of(self, modality: str, fields: dict[str, Any], plan: Plan) -> Thinning | None:
+        """Return how the vision tower is thinned for an item under a plan; None: it is whole."""
         if plan.tower is None:
             return None
         layout = self.family.item_layout(self._hf_config, modality, fields)
@@ -267,93 +271,6 @@ class PrunedModel:
         """Show the watcher the selection of an item that is explained."""
         if plan.explain_id is not None and self.selection_watcher is not None:
             self.selection_watcher(plan.explain_id, selection)
-
-    def _self_test(self, modality: str, fields: dict[str, Any]) -> int:
-        """Prune one of the dummies that vLLM profiles memory with, where they are left whole.
-
-        So the memory that selection takes in a step is part of the profile, and the start-up ends
-        where a layout does not fit the model, or tensor-parallel ranks keep different rows. It
-        comes before the rows that stock vLLM makes of the item, so that the two do not add up.
-
-        Args:
-            fields: of a batch of dummies.
-
-        Returns:
-            the rows that the model should make of each.
-        """
-        item = next(self.split(fields, 1))
-        plan = make_plan(self._script_config, query=(((0, 1),),))
-        image = self.encode(modality, item)
-        self._check_rows(image)
-        layout = image.layout
-        count = plan.num_kept(*layout.counts)
-        if count is not None:
-            images = self._as_in_a_step(image)
-            selections = self.selector.select(images, [plan] * len(images))
-            for selection in selections:
-                _check_count(selection, count)
-            check_ranks_agree(torch.cat([selection.kept for selection in selections]))
-        return layout.num_placeholders
-
-    def _test_thinning(self, modality: str, fields: dict[str, Any]) -> None:
-        """Encode one of the dummies that vLLM profiles memory with by a thinned vision tower.
-
-        Nothing where the server's is whole. The start-up ends where tensor-parallel ranks leave
-        different patches: they would add up states of these.
-
-        Args:
-            fields: of a batch of dummies.
-        """
-        item, plan = next(self.split(fields, 1)), make_plan(self._script_config, query=())
-        one_token = replace(plan, keep_ratio=None, visual_token_budget=1)
-        thinning = self._thinning(modality, item, one_token)
-        if thinning is None:
-            return
-        image = self.encode(modality, item, thinning)
-        self._check_rows(image)
-        patches, num_candidates = thinning.left
-        found = int(torch.isin(image.layout.candidates, patches.cpu()).sum())
-        if found != num_candidates:
-            raise self._unknown(found, num_candidates)
-        check_ranks_agree(patches)
-
-    def _check_rows(self, image: EncodedImage) -> None:
-        """Raise RuntimeError where an encoded image is not what its layout or the cache expects."""
-        self.feature_cache.check(image)
-        found = len(image.features)
-        if image.left is not None:
-            if found != (expected := len(image.left.patches)):
-                raise self._unknown(found, expected)
-        elif found < (fewest := int(image.layout.candidates.max()) + 1):
-            raise self._unknown(found, fewest)
-
-    def _as_in_a_step(self, image: EncodedImage) -> list[EncodedImage]:
-        """The largest item, and as many copies of it as a step may have besides.
-
-        Each copy has memory of its own, and no frames: videos are selected from one by one, and
-        memory is to be profiled for items that are selected from together. In plain PyTorch no
-        items are, so there is no copy.
-        """
-        images, still = [image], replace(image.layout, num_frames=1, even=False)
-        if are_compiled(self._script_config.kernels, image.features.device):
-            for _ in range((self._step_tokens - 1) // still.num_patches):
-                images.append(EncodedImage(image.states.clone(), image.features.clone(), still))
-        return images
-
-    def _unknown(self, found: int, expected: int) -> RuntimeError:
-        """The error where the model encodes an item otherwise than its layout says."""
-        return RuntimeError(
-            f"the model returns {found} rows for an image, its layout has {expected}: this plugin "
-            "does not know this model"
-        )
-
-
-def _check_count(selection: Selection, count: int) -> None:
-    """Raise RuntimeError unless a selection has as many rows as were asked for."""
-    if len(selection.kept) != count:
-        raise RuntimeError(
-            f"pruning selected {len(selection.kept)} rows for an image with {count} placeholders"
-        )
 
 
 def input_embeddings(model: Any, token_ids: torch.Tensor) -> torch.Tensor:

@@ -32,6 +32,13 @@ class Selection:
     """[P] int64: patches that a thinned vision tower has left to choose from, in reading order;
     None: the layout's."""
 
+    def check(self, count: int) -> None:
+        """Raise RuntimeError unless it has as many rows as there are placeholders for it."""
+        if len(self.kept) != count:
+            raise RuntimeError(
+                f"pruning selected {len(self.kept)} rows for an image with {count} placeholders"
+            )
+
 
 class Selector:
     """Chooses the visual tokens of encoded items as their plans say.

@@ -29,6 +29,7 @@ from vllm_script.config import ScriptConfig
 from vllm_script.plan import make_plan
 from vllm_script.pruning.thinning import Quota, survivors
 from vllm_script.wire import mark_dummies, pack, unpack
+from vllm_script.worker.dummies import thin_one
 
 from .conftest import film, picture
 from .reference import SAME_WEIGHTS, _normalised
@@ -232,7 +233,7 @@ def test_rows_of_survivors_are_those_of_transformers(loaded, item, keep):
     content = film(0, item) if modality == "video" else picture(0, *item)
     fields = fields_of(loaded, modality, content)
     model = loaded.model
-    thinning = model._thinning(modality, fields, plan_of(keep))
+    thinning = model.thinning_of(modality, fields, plan_of(keep))
     assert thinning.num_early_blocks == LAYER
     assert thinning.quota.are_frames == (modality == "video")
     image = model.encode(modality, fields, thinning)
@@ -253,15 +254,15 @@ def test_rows_of_survivors_are_those_of_transformers(loaded, item, keep):
 def test_ranks_are_compared_when_memory_is_profiled(loaded):
     """Whatever the server keeps by default; as are what is left and what the layout says of it."""
     model, fields = loaded.model, fields_of(loaded, "image", picture(0, 300, 100))
-    image = model.encode("image", fields, model._thinning("image", fields, plan_of(0.5)))
-    with mock.patch("vllm_script.worker.model.check_ranks_agree") as agree:
+    image = model.encode("image", fields, model.thinning_of("image", fields, plan_of(0.5)))
+    with mock.patch("vllm_script.worker.dummies.check_ranks_agree") as agree:
         model.embed_multimodal(**fields, **mark_dummies(1, "image"))
     assert torch.equal(agree.call_args_list[0].args[0], image.left.patches)
     with (
         mock.patch.object(Quota, "num_left", 10),
         pytest.raises(RuntimeError, match="this plugin does not know this model"),
     ):
-        model._test_thinning("image", fields)
+        thin_one(model, model._script_config, "image", fields)
 
 
 @torch.no_grad()
@@ -309,7 +310,7 @@ def test_what_is_kept_and_scored_is_among_the_survivors(loaded, relevance):
     model.embed_multimodal(**fields, **packed)
     model.selection_watcher = None
     (selection,) = selections
-    thinning = model._thinning("image", fields, item.plan)
+    thinning = model.thinning_of("image", fields, item.plan)
     image = model.encode("image", fields, thinning)
     assert torch.equal(selection.candidates, image.candidates)
     assert torch.isin(selection.kept, selection.candidates).all()

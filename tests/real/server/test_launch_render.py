@@ -2,9 +2,14 @@
 
 import base64
 import json
+import sys
+import tempfile
+from pathlib import Path
 
 import httpx
 import pytest
+
+import vllm_script
 
 from .test_surfaces import QUESTION, SETTINGS, chat_body
 
@@ -68,7 +73,13 @@ def test_a_mistake_is_a_400(rendered):
 
 def test_nothing_of_the_renderer_is_told(rendered, checkpoint):
     prompt = rendered({"relevance": "clip"}, seed=642)
-    secrets = [KEY, TOKEN, str(checkpoint("llava-next")), "/tmp/", "/home/", "/root/"]
+    folders = [
+        checkpoint("llava-next"),
+        tempfile.gettempdir(),
+        sys.prefix,
+        Path(vllm_script.__file__).parent,
+    ]
+    secrets = [KEY, TOKEN, *map(str, folders)]
     data = "".join(
         base64.b64decode(item).decode("latin-1")
         for item in strings(prompt.json())
