@@ -7,7 +7,7 @@ own, so the variants that a server can reach are few, and known when it starts.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 
@@ -41,7 +41,7 @@ def warm_up(
     dtype: torch.dtype,
     device: torch.device,
     backend: Backend = "auto",
-    tower_width: int | None = None,
+    similarity_widths: Sequence[int] = (),
 ) -> None:
     """Launch all that selections of up to MAX_TOKENS tokens launch, on rows of zeros.
 
@@ -54,7 +54,7 @@ def warm_up(
         dtype: of all these rows.
         device: on which they are; one where kernels run.
         backend: "auto", or "triton" where a kernel that does not build or launch is an error.
-        tower_width: values of a state in the vision tower, where it is thinned by GSP.
+        similarity_widths: values of other rows that are compared with each other.
     """
 
     def zeros(num_rows: int, num_values: int) -> torch.Tensor:
@@ -65,14 +65,15 @@ def warm_up(
         gather_rows(zeros(1, copied_width), kept, backend)
         for each in relevance_widths:
             query_relevance(zeros(1, each), zeros(1, each), backend=backend)
-        # To the mean direction of the tokens, which is float32.
-        query_relevance(zeros(1, width), zeros(1, width).float(), backend=backend)
+        for each in (width, *similarity_widths):
+            # To the mean direction of the tokens, which is float32.
+            query_relevance(zeros(1, each), zeros(1, each).float(), backend=backend)
         for num_tokens in _sizes(device):
             similarity = cosine_similarity([zeros(num_tokens, width)], backend=backend)
             _reduce(similarity)
             _select(similarity)
-            if tower_width is not None:
-                cosine_similarity([zeros(num_tokens, tower_width)], backend=backend)
+            for each in similarity_widths:
+                cosine_similarity([zeros(num_tokens, each)], backend=backend)
 
 
 def _sizes(device: torch.device) -> list[int]:

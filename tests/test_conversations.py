@@ -75,7 +75,7 @@ class Arm:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)  # the CLIPs of both arms are to be the same
             self.model = model_of("LlavaNextForConditionalGeneration", _tiny(folder), Cpu())
-        pages_gb = FEATURE_PAGES * PAGE_ROWS * (2 * WIDTH * 4 + 8) / 2**30
+        pages_gb = FEATURE_PAGES * PAGE_ROWS * 2 * WIDTH * 4 / 2**30
         widths = WIDTH, WIDTH, torch.float32, "cpu"
         self.model.feature_cache = FeatureCache(pages_gb if caches else 0, *widths)
         self.model.embed_whole = self._embed_whole

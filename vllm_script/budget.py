@@ -7,6 +7,8 @@ this, so they cannot disagree.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from itertools import accumulate
 
 
 def num_kept(
@@ -49,7 +51,12 @@ def num_survivors(num_patches: int, tower_keep: float) -> int:
     return max(1, math.floor(tower_keep * num_patches + 0.5))
 
 
+def shares(total: int, lengths: Sequence[int]) -> list[int]:
+    """`total` cut into whole shares as the parts of these lengths have them of their sum."""
+    ends = [total * end // sum(lengths) for end in accumulate(lengths)]
+    return [end - start for start, end in zip([0, *ends], ends, strict=False)]
+
+
 def even_shares(total: int, num_shares: int) -> list[int]:
     """`total` cut into shares that differ by at most one, the larger ones spread evenly."""
-    ends = [total * (i + 1) // num_shares for i in range(num_shares)]
-    return [end - start for start, end in zip([0, *ends], ends, strict=False)]
+    return shares(total, [1] * num_shares)

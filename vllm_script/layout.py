@@ -30,8 +30,8 @@ class Layout:
     """The visual tokens of one item, as stock vLLM lays them out in reading order."""
 
     rows: torch.Tensor
-    """[N] int64 on CPU: index of each row's patch in tiles x patches; -1 where nothing can
-    be kept, a newline."""
+    """[N] int64 on CPU: index of each row's patch in tiles x patches; -1 for a
+    newline."""
 
     num_frames: int = 1
     """Frames of a video, or an image and its crops where each has a run of placeholders of its own;

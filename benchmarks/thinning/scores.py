@@ -16,7 +16,7 @@ import torch
 
 from vllm_script.kernels import inverse_norms, unit_rows
 from vllm_script.pruning import PruningParams, run_mode
-from vllm_script.pruning.thinning import Quota, oddest_patches, survivors
+from vllm_script.pruning.thinning import Quota, most_distinct_patches, survivors
 
 from .novelty import add_novel
 
@@ -101,7 +101,7 @@ def by_oddest(states: torch.Tensor, count: int) -> torch.Tensor:
     So the server chooses visual tokens of several patches.
     """
     groups = _groups(len(states))
-    kept = reduced(oddest_patches(states[groups][None])[0], count // groups.shape[1])
+    kept = reduced(most_distinct_patches(states[groups][None])[0], count // groups.shape[1])
     return groups[kept].flatten().sort().values
 
 

@@ -5,7 +5,7 @@ import torch
 
 from vllm_script.kernels import MAX_TOKENS
 from vllm_script.pruning import PruningParams, run_mode, thinning
-from vllm_script.pruning.thinning import Quota, oddest_patches, survivors
+from vllm_script.pruning.thinning import Quota, most_distinct_patches, survivors
 
 
 def noise(tiles, size, width=16, seed=0):
@@ -61,20 +61,32 @@ def test_they_are_those_of_gsp(each):
 def test_a_token_is_what_its_most_unusual_patch_is():
     """By hand, in float64: the patch with the lowest cosine to the sum of all directions."""
     states = noise(2, 5 * 4, seed=3).view(2, 5, 4, 16) + 1
-    found = oddest_patches(states)
+    found = most_distinct_patches(states)
     for own, expected in zip(states.double(), found, strict=True):
         directions = own / own.norm(dim=2, keepdim=True)
         likeness = directions @ directions.sum((0, 1))
         rows = [patches[row] for patches, row in zip(own, likeness.argmin(1), strict=True)]
         assert torch.equal(torch.stack(rows).float(), expected)
-    assert torch.equal(oddest_patches(states[:, :, :1]), states[:, :, 0])
+    assert torch.equal(most_distinct_patches(states[:, :, :1]), states[:, :, 0])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_patches_of_a_large_picture_in_half_precision(dtype):
+    """9,216 patches with norms of some 50 and a common direction: what float32 says of them."""
+    states = (noise(1, 9216, width=64, seed=4) + 6).view(1, 2304, 4, 64).to(dtype)
+    found = most_distinct_patches(states)
+    assert torch.equal(found.float(), most_distinct_patches(states.float()))
+    # One that is not finite is like nothing, and nothing more depends on it.
+    states[0, 5, 2] = torch.nan
+    again = most_distinct_patches(states)
+    assert torch.equal(again[0, 6:], found[0, 6:]) and torch.equal(again[0, :5], found[0, :5])
 
 
 def test_a_thing_on_one_patch_of_a_token_keeps_it():
     """A wall of 64 tokens of four patches, and a thing on one patch of the tenth."""
     states = torch.ones(1, 64, 4, 8) + 0.3 * noise(1, 256, width=8).view(1, 64, 4, 8)
     states[0, 9, 2] = torch.tensor([6.0, -6, 0, 0, 0, 0, 0, 0])
-    assert 9 in survivors(oddest_patches(states), whole(16, 1, 64))[0].tolist()
+    assert 9 in survivors(most_distinct_patches(states), whole(16, 1, 64))[0].tolist()
 
 
 def test_a_thing_on_a_wall_stays():

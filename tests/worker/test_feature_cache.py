@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from vllm_script.layout import Layout
-from vllm_script.worker.encoded_image import EncodedImage, Left
+from vllm_script.worker.encoded_image import EncodedImage, Survivors
 from vllm_script.worker.feature_cache import PAGE_ROWS, FeatureCache, default_capacity_gb
 
 WIDTHS = (8, 24)
-PAGE_GB = PAGE_ROWS * (sum(WIDTHS) * 4 + 8) / 2**30  # float32, and the number of a patch
+PAGE_GB = PAGE_ROWS * sum(WIDTHS) * 4 / 2**30
 
 
 @pytest.mark.parametrize(
@@ -76,13 +76,13 @@ def equal(one, other):
 def test_what_a_thinned_tower_left_comes_out_with_it():
     """Of another item that had these pages before, there is nothing left."""
     cache, image = cache_of(3), image_of(100)
-    left = Left(torch.arange(0, 200, 2), 90)
-    cache.put(b"thinned", replace(image, left=left))
+    left = Survivors(torch.arange(0, 200, 2), 90)
+    cache.put(b"thinned", replace(image, survivors=left))
     found = cache.get(b"thinned")
-    assert equal(found, image) and found.left.num_candidates == 90
-    assert torch.equal(found.left.patches, left.patches)
+    assert equal(found, image) and found.survivors.num_candidates == 90
+    assert torch.equal(found.survivors.patches, left.patches)
     cache.put(b"whole", image_of(3 * PAGE_ROWS, seed=1))
-    assert cache.get(b"thinned") is None and cache.get(b"whole").left is None
+    assert cache.get(b"thinned") is None and cache.get(b"whole").survivors is None
 
 
 @pytest.mark.parametrize("rows", [1, PAGE_ROWS, 180, 3 * PAGE_ROWS])

@@ -13,7 +13,7 @@ from vllm_script.relevance.polarity import Polarity
 from vllm_script.wire import mark_dummies
 from vllm_script.worker import clip_check, dummies
 from vllm_script.worker import model as worker_model
-from vllm_script.worker.encoded_image import EncodedImage, Left
+from vllm_script.worker.encoded_image import EncodedImage, Survivors
 
 from .stand_in import CASES, Cpu, Cuda, arguments, model_of, pack_item
 
@@ -251,7 +251,7 @@ def test_the_watcher_sees_each_explained_item(qwen):
 @pytest.mark.parametrize(("rows", "right"), [(8, True), (16, False), (7, False), (4, False)])
 def test_a_thinned_tower_returns_its_survivors_alone(rows, right):
     """Half of two tiles of eight: a tower that computed all of them is not mistaken for that."""
-    left = Left(torch.arange(0, 16, 2), 8)
+    left = Survivors(torch.arange(0, 16, 2), 8)
     image = EncodedImage.without_states(torch.zeros(rows, 4), Layout(torch.arange(16)), left)
     if right:
         dummies.check_rows(image)

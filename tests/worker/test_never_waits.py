@@ -91,13 +91,15 @@ def test_a_thinned_tower(gpu, are_frames):
     can_be_kept = torch.ones(3, 16, dtype=torch.bool)
     can_be_kept[2, 8:] = are_frames
     layout = Layout(can_be_kept.flatten().nonzero()[:, 0].flip(0))
-    thinning = Thinning(Quota(6, can_be_kept, are_frames), 1, "triton")
+    thinning = Thinning(layout, Quota(6, can_be_kept, are_frames), 1, "triton")
     cells = torch.arange(64).view(16, 4)
     with gpu.running():
         states = gpu.put(torch.rand(3, 65, 32, generator=torch.Generator().manual_seed(0)))
         with gpu.watching():
             taken = take_of_tiles(thinning, cells, first=1)(states)
-            image = EncodedImage.without_states(taken[:, 1::4].flatten(0, 1), layout, thinning.left)
+            image = EncodedImage.without_states(
+                taken[:, 1::4].flatten(0, 1), layout, thinning.survivors
+            )
             rows = image.rows_of(image.candidates)
         assert taken.shape == (3, 25, 32) and rows.shape == (18,)
 

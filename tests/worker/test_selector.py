@@ -9,7 +9,7 @@ from vllm_script.config import ScriptConfig
 from vllm_script.layout import Layout
 from vllm_script.plan import make_plan
 from vllm_script.pruning import select_visual_tokens
-from vllm_script.worker.encoded_image import EncodedImage, Left
+from vllm_script.worker.encoded_image import EncodedImage, Survivors
 from vllm_script.worker.selector import Selector
 
 WIDTH = 8
@@ -40,8 +40,8 @@ def test_rows_of_the_features_are_selected_by_what_enters_the_first_layer(image)
 
 def test_of_a_thinned_tower_the_survivors_are_selected_from(image):
     """Patches 1, 4, 5, 8, 9 and 11 of the encoder's order, which is not the reading order."""
-    left = Left(torch.tensor([1, 4, 5, 8, 9, 11]), 6)
-    thinned = replace(image, states=image.states[:6], features=image.features[:6], left=left)
+    left = Survivors(torch.tensor([1, 4, 5, 8, 9, 11]), 6)
+    thinned = replace(image, states=image.states[:6], features=image.features[:6], survivors=left)
     table = torch.eye(WIDTH)
     selector = Selector(WIDTH, embed=lambda token_ids: table[token_ids], clip=None)
     (selection,) = selector.select([thinned], [plan(relevance="embedding", mode="cdpruner")])

@@ -4,12 +4,12 @@ import torch
 from torch import nn
 
 from vllm_script.layout import Layout, Tiles
-from vllm_script.pruning.thinning import Quota, survivors
-from vllm_script.worker.encoded_image import EncodedImage, Left
+from vllm_script.pruning.thinning import Quota, most_distinct_patches, survivors
+from vllm_script.worker.encoded_image import EncodedImage, Survivors
 from vllm_script.worker.tower import (
     Thinning,
-    left_by,
     num_early_blocks_of,
+    survivors_of,
     take_of_tiles,
     thinned_tower,
 )
@@ -63,7 +63,7 @@ def test_later_blocks_see_the_survivors_alone():
 
 def thinning_to(left):
     """A thinning that leaves these, and keeps what it has chosen by."""
-    thinning = Thinning(None, 1, "torch")
+    thinning = Thinning(None, None, 1, "torch")
     thinning.choose = lambda tokens: thinning.__dict__.update(seen=tokens) or torch.tensor(left)
     return thinning
 
@@ -79,17 +79,17 @@ def test_survivors_of_tiles():
     states = torch.arange(3 * 8.0).view(3, 8, 1)
     pairs = take_of_tiles(thinning, cells, first=0)
     assert pairs(states).flatten(1).tolist() == [[0, 4, 3, 7], [9, 13, 10, 14], [16, 20, 19, 23]]
-    assert thinning.seen.flatten(1).tolist()[0] == [0, 1, 2, 3]  # of numbers all are alike
+    assert thinning.seen[0].flatten(1).tolist() == [[0, 4], [1, 5], [2, 6], [3, 7]]
 
 
 def test_a_thinning_knows_what_it_left():
     quota = Quota(2, torch.ones(3, 4, dtype=torch.bool), False)
-    thinning = Thinning(quota, 1, "torch")
-    states = torch.rand(3, 4, 8)
+    thinning = Thinning(Layout(torch.arange(12)), quota, 1, "torch")
+    states = torch.rand(3, 4, 5, 8)
     chosen = thinning.choose(states)
-    assert torch.equal(chosen, survivors(states, quota))
-    assert thinning.left.patches.tolist() == chosen.flatten().tolist()
-    assert left_by(None) is None and left_by(thinning).num_candidates == 6
+    assert torch.equal(chosen, survivors(most_distinct_patches(states), quota))
+    assert thinning.survivors.patches.tolist() == chosen.flatten().tolist()
+    assert survivors_of(None) is None and survivors_of(thinning).num_candidates == 6
 
 
 def test_num_early_blocks():
@@ -104,7 +104,7 @@ def test_rows_of_survivors():
     quota = layout.quota(Tiles(3, 3), 0.67)
     assert (quota.each, quota.num_left) == (2, 3)
     assert quota.can_be_kept.tolist() == [[True] * 3, [False, True, False], [False] * 3]
-    left = Left(torch.tensor([0, 2, 3, 4]), 3)
+    left = Survivors(torch.tensor([0, 2, 3, 4]), 3)
     image = EncodedImage.without_states(torch.arange(4.0)[:, None], layout, left)
     assert image.candidates.tolist() == [4, 0, 2]
     assert image.rows_of(image.candidates).tolist() == [3, 0, 1]

@@ -34,7 +34,7 @@ def test_no_request_needs_a_variant_that_is_not_there(num_requests):
     found, left_out = variants(num_requests, 140)
     assert len(found) == 6 and sum(each["requests"] for each in found.values()) == num_requests
     for each in found.values():
-        assert 10 < each["warm"] < 40
+        assert 10 < each["warm"] < 40 and 0 < each["thinned"] < 10
         assert each["new"] == {}
     assert left_out["LLaVA-NeXT 7B on H100"]["new"] == {}
     new = left_out["Qwen2.5-VL 7B on H100"]["new"]

@@ -3,8 +3,9 @@
 Some come alone, and some with others in a step.
 
 Run by test_warm_up.py in a process of its own, where Triton's interpreter is off. Prints two JSON
-objects: by model and GPU, how many variants were warmed up, requests, and what was new in them. For
-the second no selection in frames is warmed up, to see the check fail.
+objects: by model and GPU, how many variants were warmed up, how many more for a thinned tower,
+requests, and what was new in them. For the second no selection in frames is warmed up, to see the
+check fail.
 
     variants.py REQUESTS REQUESTS_OF_THE_SECOND
 
@@ -41,7 +42,7 @@ from vllm_script.plan import make_plan
 from vllm_script.positions import grid_coordinates
 from vllm_script.pruning import MODES, PruningParams, run_modes
 from vllm_script.pruning.params import GEOMETRIES
-from vllm_script.pruning.thinning import Quota, survivors
+from vllm_script.pruning.thinning import Quota, most_distinct_patches, survivors
 from vllm_script.worker.encoded_image import EncodedImage
 from vllm_script.worker.selector import Selector
 from vllm_script.worker.warm_up import compile_kernels
@@ -159,11 +160,13 @@ def step_of(rng, maker, clip, states, features, most):
 def thin(rng, states):
     """Thin the vision tower for tiles, an image or frames of any size that a step may have."""
     tiles = rng.choice([1, 1, 2, 5, 16])
-    size = rng.randint(2, len(states) // tiles)
+    size = rng.randint(2, len(states) // tiles // 2)
     quota = Quota(
         rng.randint(1, size), torch.ones(tiles, size, dtype=torch.bool), rng.random() < 0.5
     )
-    survivors(states[: tiles * size].view(tiles, size, -1), quota)
+    patches = rng.choice([1, 2])
+    own = states[: tiles * size * patches].view(tiles, size, patches, -1)
+    survivors(most_distinct_patches(own), quota)
 
 
 def new_variants(model, gpu, num_requests, seed=0):
@@ -176,7 +179,10 @@ def new_variants(model, gpu, num_requests, seed=0):
     selector = Selector(hidden_size, lambda ids: table.index_select(0, ids), clip)
     selector._lm_attention = LmAttention()
     with recorded(*GPUS[gpu]) as variants:
-        compile_kernels(hidden_size, feature_width, clip, torch.bfloat16, CPU, "auto", TOWER_WIDTH)
+        model_and_device = (hidden_size, feature_width, clip, torch.bfloat16, CPU, "auto")
+        compile_kernels(*model_and_device)
+        whole = len(variants)
+        compile_kernels(*model_and_device, TOWER_WIDTH)
         warm, num_asked, new = len(variants), 0, {}
         while num_asked < num_requests:
             left = num_requests - num_asked
@@ -191,7 +197,7 @@ def new_variants(model, gpu, num_requests, seed=0):
                     f"{image.layout.num_frames} frames, {plan.mode}"
                     for image, plan in zip(images, plans, strict=True)
                 ]
-    return {"warm": warm, "requests": num_asked, "new": new}
+    return {"warm": whole, "thinned": warm - whole, "requests": num_asked, "new": new}
 
 
 def some_rows(tasks):

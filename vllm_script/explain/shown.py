@@ -34,13 +34,15 @@ def shown_item(
     show = _shown_image if item.modality == "image" else _shown_video
     plan, total = item.plan, item.num_visual_tokens
     candidates = None if item.layout is None else item.layout.candidates
+    tower_keep = 1.0
     if left is not None:
-        candidates = torch.tensor(left)
+        assert plan is not None and plan.tower is not None, "a thinned tower leaves candidates"
+        candidates, tower_keep = torch.tensor(left), plan.tower.keep
     return {
         "visual_tokens": total,
         "kept": total if kept is None else len(kept),
         "left_whole": plan is None,
-        "tower_keep": 1.0 if left is None or not plan or plan.tower is None else plan.tower.keep,
+        "tower_keep": tower_keep,
         "tower_left": None if left is None else len(left),
         "keep_ratio": plan and plan.keep_ratio,
         "visual_token_budget": plan and plan.visual_token_budget,

@@ -39,7 +39,7 @@ from ..vllm_types import ProcessingInfo
 from ..worker.batch import split_flat
 from ..worker.encoded_image import EncodedImage
 from ..worker.model import PrunedModel
-from ..worker.tower import Thinning, left_by, take_of_tiles, thinned_tower
+from ..worker.tower import Thinning, take_of_tiles, thinned_tower
 from .boxes import ONE_TILE, TILES, square_boxes, tiled_boxes, whole_boxes
 
 
@@ -200,8 +200,8 @@ class TilesModel(PrunedModel):
         tokens = states.reshape(-1, merge, merge, states.shape[-1])
         rows = self.pixel_shuffle(tokens, scale_factor=ratio).flatten(1)  # type: ignore[attr-defined]
         projector = getattr(self, self.projector_name)
-        layout = self.family.item_layout(self._hf_config, modality, fields)
-        return EncodedImage.without_states(projector(rows), layout, left_by(thinning))
+        rows = projector(rows)
+        return EncodedImage.without_states(rows, thinning.layout, thinning.survivors)
 
     def split(self, fields: dict[str, Any], num_items: int) -> Iterator[dict[str, Any]]:
         (sizes,) = (value for name, value in fields.items() if name.endswith("_num_patches"))

@@ -21,7 +21,7 @@ from ..layout import Layout, Tiles
 from ..vllm_types import EngineArgs, ProcessingInfo
 from ..worker.encoded_image import EncodedImage
 from ..worker.model import PrunedModel
-from ..worker.tower import Thinning, left_by, take_of_tiles, thinned_tower
+from ..worker.tower import Thinning, survivors_of, take_of_tiles, thinned_tower
 from .boxes import ONE_TILE, cropped_boxes, whole_boxes
 
 CLASS_TOKENS = {"clip_vision_model": "default", "siglip_vision_model": "full"}
@@ -141,4 +141,4 @@ class ScriptLlavaForConditionalGeneration(PrunedModel, LlavaForConditionalGenera
         features = self.multi_modal_projector(states)
         layout = self.family.item_layout(self.config, modality, fields)
         width = self.family.state_width(self.config)
-        return EncodedImage(states[0, :, :width], features[0], layout, left_by(thinning))
+        return EncodedImage(states[0, :, :width], features[0], layout, survivors_of(thinning))

@@ -20,7 +20,7 @@ from ..layout import Layout, Tiles
 from ..vllm_types import ProcessingInfo
 from ..worker.encoded_image import EncodedImage
 from ..worker.model import PrunedModel
-from ..worker.tower import Thinning, left_by
+from ..worker.tower import Thinning, survivors_of
 from .anyres import ANYRES_PROBES, Anyres, merged_patch_numbers
 from .boxes import ONE_TILE, TILES, anyres_boxes, whole_boxes
 from .llava import ClipTowerFamily, clip_tower
@@ -89,4 +89,4 @@ class ScriptLlavaNextForConditionalGeneration(PrunedModel, LlavaNextForCondition
         features = self.multi_modal_projector(states)
         layout = self.family.item_layout(self.config, modality, fields)
         states = states.flatten(0, 1)[:, : self.family.state_width(self.config)]
-        return EncodedImage(states, features.flatten(0, 1), layout, left_by(thinning))
+        return EncodedImage(states, features.flatten(0, 1), layout, survivors_of(thinning))

@@ -18,7 +18,6 @@ from vllm.utils.gpu_sync_debug import gpu_sync_allowed
 
 from ..kernels import to_device
 from ..patches.probing import EXISTS, Probes, members
-from ..pruning.thinning import oddest_patches
 from ..worker.tower import Thinning, thinned_tower, with_modules
 
 BLOCKS, DEEPSTACK = "blocks", "deepstack_merger_list"
@@ -53,8 +52,8 @@ def thinned_rows(
 ) -> torch.Tensor:
     """Rows [frames * S, D] of an item's survivors, as the tower's merger returns them.
 
-    A visual token is chosen by the most unusual of its patches. The host waits for what is chosen
-    where the tower has windows, whose lengths follow from it, and else not.
+    The host waits for what is chosen where the tower has windows, whose lengths follow from it, and
+    else not.
 
     Args:
         tower: vLLM's vision transformer of a Qwen or a GLM.
@@ -78,10 +77,9 @@ def thinned_rows(
         patches = x.view(-1, unit, x.shape[-1])
         if windows is not None:
             patches = windows.in_reading_order(patches)
-        tokens = oddest_patches(patches.view(frames, -1, *patches.shape[1:]))
-        taken = thinning.choose(tokens).flatten()
+        taken = thinning.choose(patches.view(frames, -1, *patches.shape[1:])).flatten()
         if windows is not None:
-            taken, ends = windows.left(taken)
+            taken, ends = windows.survivors(taken)
             parts = _sequences(tower, ends * unit)
         for rows in early:
             rows[: len(taken)].copy_(rows.index_select(0, taken))
@@ -131,22 +129,23 @@ class _Windows:
         self.metadata = tower.prepare_encoder_metadata([list(grid)])
         """What the tower is told of the item; the way back to reading order is filled in once the
         survivors are known."""
-        self.metadata["reverse_indices"] = self.metadata["reverse_indices"][:num_left]
+        self._reading_order = self.metadata["reverse_indices"]
+        self.metadata["reverse_indices"] = self._reading_order.new_empty(num_left)
 
     def in_reading_order(self, tokens: torch.Tensor) -> torch.Tensor:
         """Put tokens [tokens, patches of a token, H] into the order that the prompt has."""
-        return tokens.index_select(0, to_device(self._order.argsort(), tokens.device))
+        return tokens.index_select(0, self._reading_order)
 
-    def left(self, survivors: torch.Tensor) -> tuple[torch.Tensor, np.ndarray]:
+    def survivors(self, chosen: torch.Tensor) -> tuple[torch.Tensor, np.ndarray]:
         """Where survivors are in the order of windows, and where each window of them ends.
 
         Windows without any are gone.
 
         Args:
-            survivors: [S] int64, visual tokens in reading order.
+            chosen: [S] int64, visual tokens in reading order.
         """
         with gpu_sync_allowed():
-            is_left = torch.isin(self._order, survivors.cpu())
+            is_left = torch.isin(self._order, chosen.cpu())
         reverse = to_device(self._order[is_left].argsort(), self._device)
         self.metadata["reverse_indices"].copy_(reverse)
         ends = np.unique(is_left.cumsum(0)[self._ends - 1].numpy())

@@ -45,7 +45,7 @@ from ..patches.position_channels import expect_position_channels
 from ..patches.probing import Probes
 from ..positions import grid_coordinates
 from ..worker.encoded_image import EncodedImage
-from ..worker.tower import Thinning, left_by
+from ..worker.tower import Thinning
 from .boxes import ONE_TILE, whole_boxes
 from .counted import CountedInfo
 from .mrope import STOCK_PRUNING, MRopeFamily, MRopeProcessor, MRopePrunedModel, layout_of_runs
@@ -198,8 +198,7 @@ class QwenModel(MRopePrunedModel):
         (pixels,) = (value for name, value in fields.items() if name.startswith("pixel"))
         (grid,) = fields[f"{modality}_grid_thw"].tolist()
         rows = thinned_rows(self.visual, pixels, grid, thinning)  # type: ignore[attr-defined]
-        layout = self.family.item_layout(self.config, modality, fields)
-        return EncodedImage.without_states(rows, layout, left_by(thinning))
+        return EncodedImage.without_states(rows, thinning.layout, thinning.survivors)
 
 
 class ScriptQwen2VLInfo(QwenInfo, Qwen2VLProcessingInfo):

@@ -10,13 +10,11 @@ whole video at once. The modes it is compared with select frame by frame what is
 
 from __future__ import annotations
 
-from itertools import accumulate
-
 import torch
 
 from vllm_script.kernels import Pool, Similarity, reduce_graph, to_device
 
-from ..budget import even_shares
+from ..budget import even_shares, shares
 from .pools import layout_of, mask_of, pool_of
 from .task import Select, Task
 
@@ -51,8 +49,7 @@ def reduce_video_graph(similarity: Similarity, task: Task, target: int) -> Pool:
     num_tokens, num_frames, device = task.num_tokens, len(task.floors), task.tokens.device
     windows = windows_of_frames(num_tokens, num_frames)
     lengths = [len(rows) for rows in windows]
-    ends = [target * end // num_tokens for end in accumulate(lengths)]
-    targets = [end - start for start, end in zip([0, *ends], ends, strict=False)]
+    targets = shares(target, lengths)
     left = reduce_graph(similarity, targets, **task.params.graph, windows=windows)
     of_frame = mask_of(left, layout_of(lengths, device)).view(num_frames, -1)
     is_short = of_frame.sum(1) < to_device(torch.tensor(task.floors), device)
@@ -71,11 +68,11 @@ def windows_of_frames(
     Args:
         longest: frames of a window, at most.
     """
-    shares = even_shares(num_frames, -(-num_frames // longest))
+    lengths = even_shares(num_frames, -(-num_frames // longest))
     frames = torch.arange(num_tokens).view(num_frames, -1)  # [frames, places]
     places = torch.arange(frames.shape[1])[:, None]
     windows = []
-    for window in frames.split(shares):
+    for window in frames.split(lengths):
         turned = (torch.arange(len(window)) + places) % len(window)  # [places, frames of window]
         windows.append(window.T.gather(1, turned).flatten())
     return windows

@@ -15,23 +15,23 @@ kept in the end, follows from the item's shape alone.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import accumulate
 from typing import NamedTuple
 
 import torch
 
 from vllm_script.kernels import MAX_TOKENS, Backend, cosine_similarity, reduce_graph, to_device
 
-from ..budget import even_shares
+from ..budget import even_shares, shares
 from .frames import WINDOW_FRAMES, windows_of_frames
+from .geometry import distinctiveness
 from .groups import groups_of
 from .params import PruningParams
 from .pools import layout_of, mask_of
 from .task import Task
 
-PARAMS = PruningParams(pool_ratio=0.0)
+PARAMS = PruningParams()
 """The first graph's, the same whatever a request says: edges are tau above the mean cosine."""
-SECOND = PruningParams(pool_ratio=0.0, tau=0.0)
+SECOND = PruningParams(tau=0.0)
 """The second graph's: edges are above the mean cosine, where there are some."""
 
 
@@ -52,28 +52,26 @@ class Quota(NamedTuple):
         return int(self.can_be_kept.sum(1).clamp(max=self.each).sum())
 
 
-def oddest_patches(states: torch.Tensor) -> torch.Tensor:
+@torch.no_grad()
+def most_distinct_patches(states: torch.Tensor, backend: Backend = "auto") -> torch.Tensor:
     """Return a state for each visual token: that of its patch that is least like its tile's mean.
 
-    A token is worth what the most unusual of its patches shows. The mean of its patches would say
+    A token is worth what the most distinct of its patches shows. The mean of its patches would say
     little of a thing that lies on one of them.
 
     Args:
-        states: [tiles or frames, P, patches of a token, D], any float dtype.
+        states: [tiles or frames, P, patches of a token, D], any float dtype that kernels read.
+        backend: of the operations of kernels/.
 
     Returns:
-        states [tiles or frames, P, D]; the first of equally unusual patches.
+        states [tiles or frames, P, D]; the first of equally distinct patches.
     """
-    tiles, tokens, patches, width = states.shape
+    _, tokens, patches, width = states.shape
     if patches == 1:
         return states[:, :, 0]
-    rows = states.reshape(tiles, tokens * patches, width)
-    norms = torch.linalg.vector_norm(rows, dim=2, dtype=torch.float32).clamp(min=1e-12)
-    mean = ((1 / norms).to(rows.dtype)[:, None] @ rows).transpose(1, 2)  # [tiles, D, 1]
-    likeness = (rows @ mean).squeeze(2) / norms
-    oddest = likeness.view(tiles, tokens, patches).argmin(2)
-    index = oddest[..., None, None].expand(tiles, tokens, 1, width)
-    return states.gather(2, index).squeeze(2)
+    tiles = [distinctiveness(own.reshape(tokens * patches, width), backend) for own in states]
+    chosen = torch.stack(tiles).view(-1, tokens, patches).argmax(2)
+    return states.gather(2, chosen[..., None, None].expand(-1, -1, 1, width)).squeeze(2)
 
 
 @torch.no_grad()
@@ -132,9 +130,8 @@ def _of_tiles(quota: Quota, num_tiles: int) -> Iterator[tuple[torch.Tensor, int]
         own = can_be_kept.nonzero()[:, 0] + tile * len(can_be_kept)
         if len(own) > quota.each:
             lengths = even_shares(len(own), -(-len(own) // MAX_TOKENS))
-            ends = [quota.each * end // len(own) for end in accumulate(lengths)]
-            for part, start, end in zip(own.split(lengths), [0, *ends], ends, strict=False):
-                yield part, max(1, end - start)
+            for part, share in zip(own.split(lengths), shares(quota.each, lengths), strict=True):
+                yield part, max(1, share)
 
 
 def _of_frames(quota: Quota, num_frames: int) -> Iterator[tuple[torch.Tensor, int]]:

@@ -43,7 +43,7 @@ def thin_one(model: PrunedModel, config: ScriptConfig, modality: str, fields: An
     image = model.encode(modality, item, thinning)
     model.feature_cache.check(image)
     check_rows(image)
-    check_ranks_agree(thinning.left.patches)
+    check_ranks_agree(thinning.survivors.patches)
 
 
 def prune_one(
@@ -83,11 +83,11 @@ def prune_one(
 def check_rows(image: EncodedImage) -> None:
     """Raise RuntimeError where an encoded image is not what its layout says."""
     found, candidates = len(image.features), image.layout.candidates
-    if image.left is None:
+    if image.survivors is None:
         if found < (fewest := int(candidates.max()) + 1):
             raise unknown_model(found, fewest)
         return
-    patches, num_candidates = image.left
+    patches, num_candidates = image.survivors
     if found != len(patches):
         raise unknown_model(found, len(patches))
     can_be_kept = int(torch.isin(candidates, patches.cpu()).sum())

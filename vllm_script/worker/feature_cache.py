@@ -17,7 +17,7 @@ import torch.distributed as dist
 from ..config import DEFAULT_CACHE_GB
 from ..kernels import to_device
 from ..layout import Layout
-from .encoded_image import EncodedImage, Left
+from .encoded_image import EncodedImage, Survivors
 
 # 576 patches of a tile fill 9 pages; the last page of an image is all that can be partly empty.
 PAGE_ROWS = 64
@@ -30,8 +30,8 @@ class _Entry:
     rows: torch.Tensor
     """[tiles * patches] int64 on CPU: the image's rows in the cache, in encoder order."""
     layout: Layout
-    num_candidates: int | None
-    """Of what a thinned tower has left, see `Left`; None of a whole one."""
+    survivors: Survivors | None
+    """Of a thinned tower; 8 bytes a row, beside the pages."""
 
 
 def default_capacity_gb(device: torch.device, tp_group: Any) -> float:
@@ -73,13 +73,11 @@ class FeatureCache:
         dtype: torch.dtype,
         device: torch.device | str,
     ) -> None:
-        row_bytes = (state_width + feature_width) * dtype.itemsize + torch.int64.itemsize
-        self._page_bytes = PAGE_ROWS * row_bytes
+        self._page_bytes = PAGE_ROWS * (state_width + feature_width) * dtype.itemsize
         num_pages = int(capacity_gb * 2**30) // self._page_bytes
         num_rows = num_pages * PAGE_ROWS
         self._states = torch.empty(num_rows, state_width, dtype=dtype, device=device)
         self._features = torch.empty(num_rows, feature_width, dtype=dtype, device=device)
-        self._patches = torch.empty(num_rows, dtype=torch.int64, device=device)  # of `Left`
         self._num_pages = num_pages
         self._images: OrderedDict[bytes, _Entry] = OrderedDict()  # least recently used first
         self._free = list(reversed(range(num_pages)))  # taken from the end
@@ -96,10 +94,7 @@ class FeatureCache:
         self._images.move_to_end(key)
         rows = to_device(entry.rows, self._states.device)
         states, features = self._states.index_select(0, rows), self._features.index_select(0, rows)
-        left = None
-        if entry.num_candidates is not None:
-            left = Left(self._patches.index_select(0, rows), entry.num_candidates)
-        return EncodedImage(states, features, entry.layout, left)
+        return EncodedImage(states, features, entry.layout, entry.survivors)
 
     def put(self, key: bytes, image: EncodedImage) -> None:
         """Keep a copy of an image whose key is not known."""
@@ -116,11 +111,7 @@ class FeatureCache:
         on_device = to_device(rows, self._states.device)
         self._states.index_copy_(0, on_device, image.states)
         self._features.index_copy_(0, on_device, image.features)
-        num_candidates = None
-        if image.left is not None:
-            self._patches.index_copy_(0, on_device, image.left.patches)
-            num_candidates = image.left.num_candidates
-        self._images[key] = _Entry(pages, rows, image.layout, num_candidates)
+        self._images[key] = _Entry(pages, rows, image.layout, image.survivors)
 
     @property
     def num_bytes(self) -> int:

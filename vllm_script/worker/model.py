@@ -265,7 +265,7 @@ class PrunedModel:
             return None
         depth = self.family.tower_depth(self._hf_config)
         num_early = num_early_blocks_of(plan.tower.layer, depth)
-        return Thinning(quota, num_early, self._script_config.kernels)
+        return Thinning(layout, quota, num_early, self._script_config.kernels)
 
     def _show(self, selection: Selection, plan: Plan) -> None:
         """Show the watcher the selection of an item that is explained."""

@@ -79,7 +79,7 @@ class Selector:
             Selection(
                 kept if patches is None else patches[kept],
                 task.relevance,
-                None if image.left is None else patches,
+                None if image.survivors is None else patches,
             )
             for image, kept, patches, task in zip(
                 images, run_modes(tasks), candidates, tasks, strict=True
@@ -136,7 +136,7 @@ def _candidates(image: EncodedImage) -> torch.Tensor | None:
     None where they are the rows of the features in their order: no copy is needed.
     """
     own, num_features = image.layout.candidates, len(image.features)
-    is_whole = image.left is None and len(own) == num_features
+    is_whole = image.survivors is None and len(own) == num_features
     if is_whole and torch.equal(own, torch.arange(num_features)):
         return None
     return image.candidates

@@ -16,8 +16,9 @@ from typing import Any
 import torch
 
 from ..kernels import Backend, to_device
-from ..pruning.thinning import Quota, oddest_patches, survivors
-from .encoded_image import Left
+from ..layout import Layout
+from ..pruning.thinning import Quota, most_distinct_patches, survivors
+from .encoded_image import Survivors
 
 Take = Callable[[torch.Tensor], torch.Tensor]
 """From the states of all patches to those of the survivors."""
@@ -30,39 +31,44 @@ class Thinning:
     """How the vision tower is thinned for one item, and what that leaves.
 
     Args:
+        layout: of the item.
         quota: what every tile or frame keeps.
         num_early_blocks: blocks that see all patches.
         backend: of the operations of kernels/.
     """
 
-    def __init__(self, quota: Quota, num_early_blocks: int, backend: Backend) -> None:
+    def __init__(
+        self, layout: Layout, quota: Quota, num_early_blocks: int, backend: Backend
+    ) -> None:
+        self.layout = layout
         self.quota = quota
         self.num_early_blocks = num_early_blocks
         self._backend = backend
-        self._survivors: torch.Tensor | None = None
+        self._chosen: torch.Tensor | None = None
 
-    def choose(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Return the visual tokens that stay, by their states behind the early blocks.
+    def choose(self, states: torch.Tensor) -> torch.Tensor:
+        """Return the visual tokens that stay, by the states behind the early blocks.
 
         Args:
-            tokens: [tiles or frames, P, D].
+            states: [tiles or frames, P, patches of a token, D].
 
         Returns:
             tokens [tiles or frames, S] int64, ascending, numbered through all tiles.
         """
-        self._survivors = survivors(tokens, self.quota, self._backend)
-        return self._survivors
+        tokens = most_distinct_patches(states, self._backend)
+        self._chosen = survivors(tokens, self.quota, self._backend)
+        return self._chosen
 
     @property
-    def left(self) -> Left:
+    def survivors(self) -> Survivors:
         """What the tower has left, once it has run."""
-        assert self._survivors is not None, "read after the tower has run"
-        return Left(self._survivors.flatten(), self.quota.num_left)
+        assert self._chosen is not None, "read after the tower has run"
+        return Survivors(self._chosen.flatten(), self.quota.num_left)
 
 
-def left_by(thinning: Thinning | None) -> Left | None:
+def survivors_of(thinning: Thinning | None) -> Survivors | None:
     """What a tower has left that ran with this thinning; None: all of it."""
-    return None if thinning is None else thinning.left
+    return None if thinning is None else thinning.survivors
 
 
 def num_early_blocks_of(share: float, depth: int) -> int:
@@ -108,7 +114,6 @@ def with_modules(module: Any, path: str, others: Sequence[Callable[..., Any]]) -
 def take_of_tiles(thinning: Thinning, cells: torch.Tensor, first: int) -> Take:
     """Return what takes the survivors of states [tiles, first + patches, H], all tiles together.
 
-    A visual token of more than one patch is chosen by its most unusual one.
 
     Args:
         cells: [visual tokens of a tile, patches of a visual token] int64 on the CPU: the places of
@@ -119,9 +124,9 @@ def take_of_tiles(thinning: Thinning, cells: torch.Tensor, first: int) -> Take:
     def take(states: torch.Tensor) -> torch.Tensor:
         tiles, length, width = states.shape
         patches = to_device(cells.flatten() + first, states.device)
-        tokens = oddest_patches(states.index_select(1, patches).view(tiles, *cells.shape, width))
+        of_tokens = states.index_select(1, patches).view(tiles, *cells.shape, width)
         starts = torch.arange(tiles, device=states.device)[:, None]
-        own = thinning.choose(tokens) - starts * len(cells)
+        own = thinning.choose(of_tokens) - starts * len(cells)
         places = patches.view(cells.shape)[own].flatten(1)
         before = torch.arange(first, device=states.device).expand(tiles, first)
         rows = torch.cat([before, places], dim=1) + starts * length

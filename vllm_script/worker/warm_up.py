@@ -44,7 +44,8 @@ def compile_kernels(
         relevance_widths.append(clip.visual_projection.out_features)
     logger.info("Script compiles its kernels, a minute at most; they are kept on disk")
     started = time.perf_counter()
-    warm_up(hidden_size, feature_width, relevance_widths, dtype, device, backend, tower_width)
+    others = () if tower_width is None else (tower_width,)
+    warm_up(hidden_size, feature_width, relevance_widths, dtype, device, backend, others)
     logger.info("Script's kernels are ready after %.1f seconds", time.perf_counter() - started)
 
 

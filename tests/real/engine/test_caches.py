@@ -22,7 +22,7 @@ IMAGE_PAGES = 3
 
 
 def feature_cache(pages):
-    page_gb = PAGE_ROWS * ((64 + 64) * 4 + 8) / 2**30  # float32, and the number of a patch
+    page_gb = PAGE_ROWS * (64 + 64) * 4 / 2**30
     return FeatureCache(pages * page_gb, 64, 64, torch.float32, "cpu")
 
 

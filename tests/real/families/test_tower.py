@@ -140,21 +140,20 @@ def reference_rows(theirs, fields, modality, choose):
     found, read = {}, {}  # survivors and what attention may read; patches it has read, by block
 
     def look(module, args, kwargs):
-        states = args[0] if args else kwargs["hidden_states"]
+        whole = args[0] if args else kwargs["hidden_states"]
         if is_tiles:
-            states = states[:, -len(cells) :]  # without a class token
+            states = whole[:, -len(cells) :]  # without a class token
             order_of_tokens = cells.argsort(stable=True)
             tokens = oddest(states[:, order_of_tokens].unflatten(1, (int(cells.max()) + 1, -1)))
         else:
-            patches = states.view(len(order), 4, -1)[order.argsort()]
+            patches = whole.view(len(order), 4, -1)[order.argsort()]
             tokens = oddest(patches.view(frames, -1, *patches.shape[1:]))
         found["survivors"] = choose(tokens).flatten()
         is_left = torch.zeros(tokens.shape[0] * tokens.shape[1], dtype=torch.bool)
         is_left[found["survivors"]] = True
         if is_tiles:
             left = is_left.view(len(tokens), -1)[:, cells]
-            before = states.new_ones(len(tokens), (args or [kwargs["hidden_states"]])[0].shape[1])
-            before = before[:, : before.shape[1] - len(cells)].bool()
+            before = torch.ones(len(tokens), whole.shape[1] - len(cells), dtype=torch.bool)
             found["left"] = torch.cat([before, left], dim=1).flatten()
         else:
             found["left"] = is_left[order].repeat_interleave(4)
@@ -241,7 +240,7 @@ def test_rows_of_survivors_are_those_of_transformers(loaded, item, keep):
     chosen, expected = reference_rows(
         loaded.theirs, fields, modality, lambda tokens: survivors(tokens, thinning.quota)
     )
-    assert torch.equal(image.left.patches, chosen)
+    assert torch.equal(image.survivors.patches, chosen)
     patches = image.candidates
     assert len(patches) == thinning.quota.num_left and torch.isin(patches, chosen).all()
     found = image.features[image.rows_of(patches)]
@@ -257,7 +256,7 @@ def test_ranks_are_compared_when_memory_is_profiled(loaded):
     image = model.encode("image", fields, model.thinning_of("image", fields, plan_of(0.5)))
     with mock.patch("vllm_script.worker.dummies.check_ranks_agree") as agree:
         model.embed_multimodal(**fields, **mark_dummies(1, "image"))
-    assert torch.equal(agree.call_args_list[0].args[0], image.left.patches)
+    assert torch.equal(agree.call_args_list[0].args[0], image.survivors.patches)
     with (
         mock.patch.object(Quota, "num_left", 10),
         pytest.raises(RuntimeError, match="this plugin does not know this model"),
