@@ -7,8 +7,9 @@ import pytest
 import torch
 from vllm.engine.arg_utils import AsyncEngineArgs
 
-from vllm_script.agreement import difference, digest, has_nixl, model_terms, peer_name, terms
+from vllm_script.agreement import difference, digest, model_terms, peer_name, terms
 from vllm_script.config import ScriptConfig
+from vllm_script.connectors import has_nixl
 from vllm_script.patches.nixl_handshake import _WORKER, compare_between_peers
 
 HASH = "compute_nixl_compatibility_hash"

@@ -21,7 +21,7 @@ FOLDERS = {
 }
 CONTRACT = {
     *("setting", "config", "plan", "budget", "layout", "family", "positions", "wire"),
-    *("agreement", "vllm_types"),
+    *("agreement", "connectors", "vllm_types"),
 }
 ROOFS = {"plugin", "extension"}
 API_PROCESS, ENGINE_PROCESS = {"frontend", "server"}, {"worker"}
@@ -49,6 +49,7 @@ NEVER = {
 KNOW_NO_VLLM = (
     *("kernels", "pruning", "setting", "config", "plan", "budget", "layout", "family", "positions"),
     "agreement",
+    "connectors",
 )
 """Rooms that work without vLLM."""
 

@@ -7,14 +7,9 @@ nobody would notice but by the time it takes. So they compare these terms.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import importlib
 import json
-import os
-import uuid
-from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 from . import __version__
@@ -78,67 +73,7 @@ def peer_name(vllm_config: Any) -> str | None:
     return digest(terms(model_config)) if hasattr(model_config, "vllm_script") else None
 
 
-def has_nixl(vllm_config: Any) -> bool:
-    """Whether a server gives its KV cache to peers, or takes theirs, by NIXL."""
-    transfer = vllm_config.kv_transfer_config
-    found = [] if transfer is None else kv_connectors(transfer)
-    return any(is_nixl(names) for names, _ in found)
-
-
-def is_nixl(names: Iterable[str]) -> bool:
-    """Whether one of a connector's names is that of vLLM's for NIXL, whoever begins a transfer."""
-    return any("nixl" in name.lower() for name in names)
-
-
 def difference(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str | None:
     """Return in which terms two servers differ, in words; None where they agree."""
     names = [name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)]
     return "; ".join(f"{n} is {ours.get(n)} here and {theirs.get(n)} there" for n in names) or None
-
-
-def kv_connectors(config: Any) -> Iterator[tuple[set[str], Mapping[str, Any]]]:
-    """Names and options of a KV connector and of those that it combines.
-
-    Args:
-        config: vLLM's `KVTransferConfig`, or a dictionary with its fields.
-
-    Returns:
-        Of each connector the names of its class and, where the operator names a module, of the
-        classes that it derives from; and its `kv_connector_extra_config`.
-    """
-    values = config if isinstance(config, Mapping) else vars(config)
-    name, module = values.get("kv_connector"), values.get("kv_connector_module_path")
-    options = values.get("kv_connector_extra_config") or {}
-    names = {name} if name else set()
-    if name and module:
-        with contextlib.suppress(ImportError, AttributeError):  # vLLM says so itself, later
-            named = getattr(importlib.import_module(module), name)
-            names |= {base.__name__ for base in named.__mro__}
-    yield names, options
-    for each in options.get("connectors") or ():
-        yield from kv_connectors(each)
-
-
-def shared_folder(transfer: Any) -> Path:
-    """Return the folder that servers share by one of vLLM's example connectors.
-
-    Args:
-        transfer: vLLM's `ECTransferConfig` or `KVTransferConfig`.
-    """
-    return Path(transfer.get_from_extra_config("shared_storage_path", "/tmp"))  # as vLLM has it
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file that others may be reading: it is there as a whole, or not at all.
-
-    Raises:
-        OSError: it cannot be written, as on a full disk; then nothing is left of it.
-    """
-    partial = path.with_name(f".{uuid.uuid4().hex}{path.suffix}")
-    try:
-        partial.write_bytes(data)
-        os.replace(partial, path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            partial.unlink()
-        raise

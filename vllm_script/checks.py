@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from .agreement import is_nixl, kv_connectors
 from .config import ScriptConfig
+from .connectors import is_nixl, kv_connectors
 from .extension import WORKER_EXTENSION
 from .families import family_of, model_class, pruned_name, registrations
 from .kernels._triton import HAS_TRITON, is_interpreted

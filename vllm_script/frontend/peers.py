@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..agreement import difference, shared_folder, terms, write_whole
+from ..agreement import difference, terms
+from ..connectors import shared_folder, write_whole
 
 FILE = "script-terms.json"
 """Name of the file, in the folder that servers share."""

@@ -17,8 +17,9 @@ from typing import Any, ClassVar
 import torch
 from vllm.distributed import get_pp_group, get_tp_group, tensor_model_parallel_all_reduce
 
-from ..agreement import has_nixl, peer_name
+from ..agreement import peer_name
 from ..config import ScriptConfig
+from ..connectors import has_nixl
 from ..family import Family
 from ..kernels import gather_rows
 from ..patches.encoder_cache import on_encoder_cache_reset

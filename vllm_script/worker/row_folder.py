@@ -9,7 +9,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ..agreement import digest, model_terms, shared_folder
+from ..agreement import digest, model_terms
+from ..connectors import shared_folder
 
 ROWS = "ec_cache"
 """Name of the rows in a file, as vLLM's example connector reads it."""

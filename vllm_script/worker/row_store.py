@@ -17,7 +17,7 @@ from safetensors.torch import save
 from vllm.distributed.ec_transfer.ec_connector.example_connector import ECExampleConnector
 from vllm.utils.gpu_sync_debug import gpu_sync_allowed
 
-from ..agreement import write_whole
+from ..connectors import write_whole
 from .row_folder import ROWS, RowFolder
 
 logger = logging.getLogger("vllm.script")
